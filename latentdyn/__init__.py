@@ -1,0 +1,25 @@
+"""latentdyn: what dynamics made this time series, and how sure can I be."""
+
+from latentdyn import data, distributions, emissions, encoders, fit, initials, priors, transitions
+from latentdyn.conditional import Conditional
+from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Conditional",
+    "InputError",
+    "NonFiniteError",
+    "Posterior",
+    "StateSpace",
+    "data",
+    "distributions",
+    "emissions",
+    "encoders",
+    "fit",
+    "initials",
+    "priors",
+    "transitions",
+]

@@ -1,0 +1,179 @@
+"""Conditional: the one abstract class. A distribution of a child given its parents."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from latentdyn.errors import InputError
+from latentdyn.values import as_float
+
+__all__ = ["Conditional", "Template", "rebind", "templates_of"]
+
+
+class Conditional(nn.Module, abc.ABC):
+    r"""A module that, called with the parents, returns the distribution of the child.
+
+    To add a transition (an emission, an initial) write one file with one subclass:
+
+    1. ``__init__(self, state_dim, input_dim=0, ...)`` keeps every argument as an attribute of the
+       same name, creates flat ``nn.Parameter``\ s named by the field's letters, and fills them.
+    2. ``forward(self, z, u=None)`` returns a distribution with event (K,) (or (D,)), written so
+       that leading dimensions broadcast: `latentdyn.nn.matvec` instead of ``nn.Linear``. ``z`` has
+       shape (..., K) and ``u`` (..., U) or None.
+    3. ``constraints`` maps the name of a parameter that is not any real number to its support
+       (`torch.distributions.constraints`); the value kept in the module is the constrained one.
+    4. ``initialise(self, batch)``, optional, sets parameters from data.
+
+    Then name it in its room's ``__init__.py`` and in ``tests/registry.py``. Sampling, scoring,
+    missing data, priors, draws in leading dimensions, SVI, saving and plots come from this.
+
+    Example, a random walk whose steps are heavier than Gaussian:
+        >>> class Walk(Conditional):
+        ...     def __init__(self, state_dim: int, input_dim: int = 0):
+        ...         super().__init__()
+        ...         self.state_dim, self.input_dim = state_dim, input_dim
+        ...         self.scale = nn.Parameter(torch.ones(state_dim))
+        ...         self.constraints = {"scale": constraints.positive}
+        ...
+        ...     def forward(self, z, u=None):
+        ...         return torch.distributions.Laplace(z, self.scale).to_event(1)
+    """
+
+    state_dim: int
+    input_dim: int = 0
+    noise: str = "diagonal"
+    constraints: Mapping[str, constraints.Constraint] = {}
+    time_varying: frozenset[str] = frozenset()
+    known: tuple[str, ...] = ()
+
+    @abc.abstractmethod
+    def forward(self, *parents: Tensor) -> Distribution:
+        """The distribution of the child."""
+
+    def initialise(self, batch: Any) -> None:
+        """Set free parameters from data before learning; by default, nothing."""
+
+    @torch.no_grad()
+    def start(self, **values: Tensor) -> None:
+        """Move free parameters to starting values; known ones stay."""
+        for name, value in values.items():
+            parameter = self.get_parameter(name)
+            if parameter.requires_grad:
+                parameter.copy_(value)
+
+    def moments(self, *parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (..., K) and covariance (..., K, K) of the child, where they exist."""
+        child = self(*parents)
+        full = getattr(child, "covariance_matrix", None)
+        return child.mean, torch.diag_embed(child.variance) if full is None else full
+
+    def fix(self, **values: Any) -> Self:
+        """Give parameters known values, in place; they are not learned.
+
+        A value has the shape of the parameter, or one leading time axis more. All values are
+        brought to one floating-point dtype; parameters not named keep their values.
+        """
+        tensors = {k: as_float(k, v) for k, v in values.items() if v is not None}
+        dtype = torch.result_type(*_widest(tensors))
+        time_varying = set(self.time_varying)
+        for name, value in tensors.items():
+            shape = self.get_parameter(name).shape
+            if value.shape[1:] == shape and value.dim() > len(shape):
+                time_varying.add(name)
+            elif value.shape != shape:
+                raise InputError(
+                    name,
+                    f"shape {tuple(shape)}, or (T, ...) before it",
+                    f"shape {tuple(value.shape)}",
+                    "give one value for each state, unit and input",
+                )
+            self._parameters[name] = nn.Parameter(value.clone(), requires_grad=False)
+        for p in self.parameters():
+            p.requires_grad_(False)
+        self.time_varying = frozenset(time_varying)
+        self.known = tuple(tensors)
+        self.__dict__.pop("_event_ranks", None)
+        return self.to(dtype)
+
+    def at(self, times: slice) -> Self:
+        """The conditional at some times: itself, unless it has parameters with a time axis."""
+        if not self.time_varying:
+            return self
+        cut = {}
+        for name in self.time_varying:
+            event = (slice(None),) * self.rank(name)
+            cut[name] = getattr(self, name)[(..., times, *event)]
+        return rebind(self, cut)
+
+    def rank(self, name: str) -> int:
+        """Dimensions of one parameter value, without time axis and draws."""
+        return self._ranks()[name]
+
+    def _ranks(self) -> dict[str, int]:
+        if "_event_ranks" not in self.__dict__:
+            self.__dict__["_event_ranks"] = {
+                name: p.dim() - (name in self.time_varying) for name, p in self.named_parameters()
+            }
+        return self.__dict__["_event_ranks"]
+
+    def extra_repr(self) -> str:
+        """Dimensions, for print."""
+        dims = ("state_dim", "obs_dim", "input_dim")
+        return ", ".join(f"{d}={getattr(self, d)}" for d in dims if getattr(self, d, 0))
+
+
+def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    ordered = sorted(tensors.values(), key=lambda t: torch.finfo(t.dtype).bits)
+    return ordered[-1].new_empty(1), ordered[-1].new_empty(1)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A named parameter: its current value (so shape, dtype, device) and its support."""
+
+    value: Tensor
+    support: constraints.Constraint
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the value."""
+        return self.value.shape
+
+
+def templates_of(module: nn.Module) -> dict[str, Template]:
+    """All parameters of a module by dotted name, with the supports that their owners declare."""
+    found = {}
+    for name, value in module.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        declared = getattr(module.get_submodule(owner), "constraints", {})
+        found[name] = Template(value, declared.get(leaf, constraints.real))
+    return found
+
+
+def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
+    """A shallow copy of a module in which the named parameters are the given tensors.
+
+    The module itself is untouched, and calling the copy costs nothing extra.
+    """
+    bound = copy.copy(module)
+    bound.__dict__ = dict(module.__dict__)
+    bound._parameters = dict(module._parameters)
+    bound._modules = dict(module._modules)
+    children: dict[str, dict[str, Tensor]] = {}
+    for name, value in values.items():
+        head, dot, rest = name.partition(".")
+        if dot:
+            children.setdefault(head, {})[rest] = value
+        else:
+            bound._parameters[name] = value  # type: ignore[assignment]
+    for head, inner in children.items():
+        bound._modules[head] = rebind(module._modules[head], inner)  # type: ignore[arg-type]
+    return bound

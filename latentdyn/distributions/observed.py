@@ -1,0 +1,104 @@
+"""Observations along a path, of which some are missing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Self
+
+import torch
+from pyro.distributions import MultivariateNormal, TorchDistribution
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+from latentdyn.errors import InputError
+
+__all__ = ["ObservedPath"]
+
+
+class ObservedPath(TorchDistribution):
+    r"""prod over observed entries of p(y_t | z_t): missing entries contribute exactly nothing.
+
+    Args:
+        steps: distributions of each step, batch (..., T), event (D,).
+        mask: (..., T, D), true where observed; None if all are.
+
+    Shapes: event (T, D). Units that are independent given the state are masked one by one; of a
+    Gaussian with full covariance the marginal of the observed units is taken; any other joint
+    distribution may only miss whole steps.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+
+    def __init__(self, steps: Distribution, mask: Tensor | None = None):
+        self.steps, self.observed = steps, mask
+        shape = steps.batch_shape
+        super().__init__(shape[:-1], shape[-1:] + steps.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """As the steps have."""
+        return self.steps.has_rsample
+
+    @property
+    def support(self) -> Any:
+        """That of the steps, with time in the event."""
+        return constraints.independent(self.steps.support, 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., T, D)."""
+        return self.steps.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """(..., T, D)."""
+        return self.steps.variance
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """The same observations over a larger batch."""
+        new = copy.copy(self)
+        new._batch_shape = torch.Size(batch_shape)
+        new.steps = self.steps.expand(new._batch_shape + self.event_shape[:1])
+        return new
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
+        with torch.no_grad():
+            return self.steps.sample(sample_shape)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
+        return self.steps.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(..., T, D) -> (...)."""
+        each = self.pointwise(value)
+        return each.sum((-2, -1)) if each.dim() > len(self.batch_shape) + 1 else each.sum(-1)
+
+    def pointwise(self, y: Tensor) -> Tensor:
+        """Each entry's term (..., T, D), or each step's (..., T) if units are not independent."""
+        if isinstance(self.steps, Independent):
+            each = self.steps.base_dist.log_prob(y)
+            return each if self.observed is None else each.where(self.observed, 0)
+        if self.observed is None:
+            return self.steps.log_prob(y)
+        if isinstance(self.steps, MultivariateNormal):
+            return _observed_gaussian(self.steps, y, self.observed)
+        whole = self.observed.all(-1)
+        if bool((self.observed.any(-1) != whole).any()):
+            kind = type(self.steps).__name__
+            raise InputError("y", f"whole steps missing under {kind}", "a step with some units",
+                             "set the whole step to NaN, or use an emission with independent units")
+        return self.steps.log_prob(y).where(whole, 0)
+
+
+def _observed_gaussian(steps: Any, y: Tensor, observed: Tensor) -> Tensor:
+    """Marginal of the observed units: missing ones become unit variances with residual zero."""
+    seen = observed.to(y.dtype)
+    V = steps.covariance_matrix * seen[..., :, None] * seen[..., None, :]
+    V = V + torch.diag_embed(1 - seen)
+    residual = (y - steps.loc) * seen
+    joint = MultivariateNormal(torch.zeros_like(residual), V, validate_args=False)
+    constant = 0.5 * math.log(2 * math.pi) * (1 - seen).sum(-1)
+    return joint.log_prob(residual) + constant

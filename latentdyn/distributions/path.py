@@ -1,0 +1,71 @@
+"""Path: a distribution whose event is a whole trajectory."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from typing import Any, Self
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Distribution, constraints, kl_divergence
+
+__all__ = ["Path", "path_kl"]
+
+
+class Path(TorchDistribution, abc.ABC):
+    """A distribution over trajectories: time is an event dimension, event (T, K).
+
+    Subclasses give ``rsample`` and ``terms``, the log-density term of each step. ``valid`` (..., T)
+    says which terms count; steps outside it (past the end of a trial, or context around a window)
+    are drawn but never scored.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(self, batch_shape: Any, event_shape: Any, valid: Tensor | None = None):
+        self.valid = valid
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @abc.abstractmethod
+    def terms(self, z: Tensor) -> Tensor:
+        """Log-density term of each step: ``z`` (..., T, K) -> (..., T)."""
+
+    def conditionals(self, z: Tensor) -> tuple[Distribution, Distribution]:
+        """First-state distribution, batch (..., 1), and those of z_t given z_{t-1}, (..., T-1)."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward conditionals")
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Sum of the terms that count: (..., T, K) -> (...)."""
+        return self._sum(self.terms(value))
+
+    def detach(self) -> Path:
+        """The same path as a constant for gradients, if the family can; else the path itself."""
+        return self
+
+    def _sum(self, terms: Tensor) -> Tensor:
+        return (terms if self.valid is None else terms.where(self.valid, 0)).sum(-1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        """The same path over a larger batch."""
+        new = copy.copy(self)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+
+def path_kl(q: Path, p: Path, z: Tensor) -> Tensor:
+    r"""Estimate of KL(q || p) from one path ``z`` ~ q: (..., T, K) -> (...).
+
+    Where both are Markov forward in time and their conditionals have a divergence in closed form:
+    sum_t KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1})), the Rao-Blackwellised estimate of lower
+    variance; otherwise log q(z) - log p(z), with q constant where the family allows it, so that the
+    gradient has no variance where q is exact (Roeder et al. 2017).
+    """
+    try:
+        pairs = zip(q.conditionals(z), p.conditionals(z), strict=True)
+        return p._sum(torch.cat([kl_divergence(a, b) for a, b in pairs], -1))
+    except NotImplementedError:
+        return q.detach().log_prob(z) - p.log_prob(z)

@@ -1,0 +1,69 @@
+"""Gaussian observations of the state."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Conditional
+from latentdyn.data import Batch
+from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.emissions._readout import principal_readout
+from latentdyn.nn import matvec
+from latentdyn.values import as_float
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian(Conditional):
+    r"""y ~ N(C z + d + D u, R).
+
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Gaussian.of(C=, R=)`` builds
+    it from known values; R may be a vector of variances, a matrix, or singular. Learned variances
+    stay above ``noise_floor``.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        obs_dim: int,
+        input_dim: int = 0,
+        *,
+        noise: str = "diagonal",
+        noise_floor: float = 1e-6,
+    ):
+        super().__init__()
+        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
+        self.noise, self.noise_floor = noise, noise_floor
+        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
+        self.d = nn.Parameter(torch.zeros(obs_dim))
+        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
+        self.R = nn.Parameter(white(obs_dim, noise, 1.0))
+        self.constraints = {"R": noise_support(noise, noise_floor)}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random loadings."""
+        self.start(C=torch.randn_like(self.C) / self.state_dim**0.5)
+
+    @classmethod
+    def of(cls, C: Any, R: Any, d: Any = None, D: Any = None) -> Self:
+        """Known read-out."""
+        obs_dim, state_dim = as_float("C", C).shape[-2:]
+        R, noise = given("R", R, obs_dim)
+        input_dim = 0 if D is None else as_float("D", D).shape[-1]
+        return cls(state_dim, obs_dim, input_dim, noise=noise).fix(C=C, R=R, d=d, D=D)
+
+    def initialise(self, batch: Batch) -> None:
+        """Principal components, mean and residual variance of the data."""
+        C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
+        r = r + 2 * self.noise_floor
+        self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
+
+    def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
+        """Distribution of the observation."""
+        loc = matvec(self.C, z) + self.d
+        return gaussian(loc if u is None else loc + matvec(self.D, u), self.R, self.noise)

@@ -1,0 +1,84 @@
+"""Encoder: an amortised posterior over paths."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+from latentdyn.conditional import Conditional
+from latentdyn.data import Batch
+from latentdyn.distributions import Path
+from latentdyn.encoders.features import Features
+
+__all__ = ["Encoder", "GaussianHead", "perceptron", "within"]
+
+
+class Encoder(Conditional):
+    """q(z_{1:T} | y_{1:T}, u, mask): a conditional whose child is a whole path.
+
+    Called with ``y`` (N, T, D), zero where missing, ``u`` (N, T, U) or None, ``mask`` (N, T, D) or
+    None and ``length`` (N,) or None, returns a `Path` with batch (N,) and event (T, K).
+    """
+
+    obs_dim: int
+    features: Features
+
+    @abc.abstractmethod
+    def forward(
+        self,
+        y: Tensor,
+        u: Tensor | None = None,
+        mask: Tensor | None = None,
+        length: Tensor | None = None,
+    ) -> Path:
+        """The posterior over paths."""
+
+    def initialise(self, batch: Batch, emission: Conditional | None = None) -> None:
+        """Standardise with the data's mean and spread."""
+        self.features.initialise(batch)
+
+    def encode(self, batch: Batch) -> Path:
+        """The posterior over the paths of a batch, of which only valid steps count."""
+        path = self(batch.y, batch.u, batch.mask, batch.length)
+        path.valid = batch.valid
+        return path
+
+
+class GaussianHead(nn.Module):
+    """Features (..., H) -> loc and scale (..., K), the scale above ``floor``."""
+
+    def __init__(self, size: int, state_dim: int, floor: float = 1e-4, start: float = 0.3):
+        super().__init__()
+        self.linear = nn.Linear(size, 2 * state_dim)
+        self.floor, self.start = floor, start
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Scales near ``start``."""
+        self.linear.reset_parameters()
+        half = self.linear.bias.shape[0] // 2
+        with torch.no_grad():
+            self.linear.weight[half:].mul_(0.1)
+            self.linear.bias[half:].fill_(torch.tensor(self.start).expm1().log())
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Loc and scale."""
+        loc, raw = self.linear(features).chunk(2, -1)
+        return loc, self.floor + nn.functional.softplus(raw)
+
+
+def perceptron(*sizes: int) -> nn.Sequential:
+    """Fully connected layers with SiLU between them."""
+    layers: list[nn.Module] = []
+    for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(wide, narrow), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+def within(length: Tensor | None, steps: int) -> Tensor | None:
+    """The steps (N, T) before the end of each trial; None if there are no others."""
+    if length is None:
+        return None
+    return torch.arange(steps, device=length.device) < length[:, None]

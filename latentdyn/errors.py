@@ -1,0 +1,29 @@
+"""Errors that name the argument, what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+__all__ = ["InputError", "NonFiniteError"]
+
+
+class InputError(ValueError):
+    """Wrong input: ``'argument': expected ..., got ...; what to do``.
+
+    Example:
+        >>> raise InputError("state_dim", "a positive integer", "-1", "use state_dim=1 or more")
+        Traceback (most recent call last):
+        ...
+        latentdyn.errors.InputError: 'state_dim': expected a positive integer, got -1; use \
+state_dim=1 or more
+    """
+
+    def __init__(self, argument: str, expected: str, got: object, fix: str):
+        super().__init__(f"'{argument}': expected {expected}, got {got}; {fix}")
+        self.argument = argument
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient became NaN or infinite; ``site`` says where it began."""
+
+    def __init__(self, site: str, message: str):
+        super().__init__(message)
+        self.site = site

@@ -1,0 +1,6 @@
+"""Learning parameters (and states): every method returns a `latentdyn.posterior.Posterior`."""
+
+from latentdyn.fit.svi import svi
+from latentdyn.fit.training import Progress, Training
+
+__all__ = ["Progress", "Training", "svi"]

@@ -1,0 +1,150 @@
+"""The training loop: thin, over accelerate, so that it runs on one device or many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from latentdyn.errors import NonFiniteError
+from latentdyn.fit.checkpoint import load_checkpoint, save_checkpoint
+from latentdyn.fit.minibatches import Minibatches
+from latentdyn.fit.objective import Objective
+from latentdyn.fit.training import Progress, Training
+
+__all__ = ["Run"]
+
+
+class Run:
+    """One optimisation of an `Objective`: steps, evaluations, early stopping, checkpoints.
+
+    Args:
+        objective: what is learned; it holds the result afterwards.
+        data: minibatches.
+        steps: how many.
+        learning_rate: at the start; it falls along a half cosine to a hundredth of it.
+        training: further settings.
+        validate: called with the objective, the mean log-probability of held-out entries.
+        callbacks: called with a `Progress` at every evaluation; returning ``"stop"`` stops.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        data: Minibatches,
+        steps: int,
+        learning_rate: float,
+        training: Training,
+        validate: Callable[[Objective], float] | None = None,
+        callbacks: Sequence[Callable[[Progress], Any]] = (),
+    ):
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(kwargs_handlers=[unused])
+        self.objective, self.data, self.steps, self.training = objective, data, steps, training
+        self.validate, self.callbacks, self.progress = validate, callbacks, Progress()
+        learned = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = training.optimizer(learned, lr=learning_rate)
+        self.learning_rate = learning_rate
+        self.module, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.device = self.accelerator.device
+        self.entries = max(float(data.batch.mask.sum()), 1.0)
+        self.good = self.snapshot()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of everything learned so far."""
+        return {k: v.detach().clone() for k, v in self.objective.state_dict().items()}
+
+    def resume(self, folder: Path | str) -> None:
+        """Continue exactly where the checkpoint stands."""
+        self.good = load_checkpoint(folder, self.objective, self.optimizer, self.progress)
+
+    def beta(self, step: int) -> float:
+        """Weight of the divergences at a step."""
+        ramp = self.training.ramp * self.steps
+        return 1.0 if ramp == 0 else min(1.0, (step + 1) / ramp)
+
+    def go(self) -> Progress:
+        """Run to the end, to an early stop, or to Ctrl-C, which keeps what is fitted so far."""
+        every = max(1, math.ceil(self.steps / self.training.evaluations))
+        show = self.training.progress and self.accelerator.is_main_process
+        bar = tqdm(total=self.steps, initial=self.progress.step, disable=not show, desc="fit")
+        try:
+            while self.progress.step < self.steps and not self.progress.stop:
+                parts = self.step()
+                bar.update()
+                if self.progress.step % every == 0 or self.progress.step == self.steps:
+                    self.evaluate(parts)
+                    bar.set_postfix(elbo=f"{self.progress.history['elbo'][-1]:.4g}")
+        except KeyboardInterrupt:
+            bar.set_postfix_str("interrupted: keeping the fit so far")
+        except NonFiniteError:
+            self.objective.load_state_dict(self.good)
+            raise
+        finally:
+            bar.close()
+        if self.training.patience is not None and self.progress.history:
+            self.objective.load_state_dict(self.good)
+        return self.progress
+
+    def step(self) -> dict[str, Tensor]:
+        """One gradient step on one minibatch."""
+        step = self.progress.step
+        share = (1 + math.cos(math.pi * step / self.steps)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * (0.01 + 0.99 * share)
+        world = self.accelerator.num_processes
+        batch = self.data.draw(self.accelerator.process_index, world).to(device=self.device)
+        parts = self.module(batch, self.beta(step))
+        self.optimizer.zero_grad()
+        self.accelerator.backward(-parts["objective"] / self.entries)
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.training.clip)
+        if norm is not None and not bool(torch.isfinite(norm)):
+            raise NonFiniteError(*_gradient_error(self.objective))
+        self.optimizer.step()
+        self.progress.step += 1
+        return parts
+
+    def evaluate(self, parts: dict[str, Tensor]) -> None:
+        """Record, keep the best or last good state, checkpoint, ask the callbacks."""
+        progress, training = self.progress, self.training
+        values = {k: float(v.detach()) for k, v in parts.items() if k != "objective"}
+        values |= {"step": progress.step, "beta": self.beta(progress.step - 1),
+                   "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        score = values["elbo"]
+        if self.validate is not None:
+            score = values["validation"] = self.validate(self.objective)
+        progress.record(**values)
+        if training.patience is None:
+            self.good = self.snapshot()
+        elif self.beta(progress.step) == 1.0:
+            self._judge(score)
+        if training.checkpoint is not None and self.accelerator.is_main_process:
+            folder = Path(training.checkpoint) / f"chain{progress.chain}"
+            save_checkpoint(folder, self.objective, self.good, self.optimizer, progress)
+        if any([callback(progress) == "stop" for callback in self.callbacks]):
+            progress.stop = True
+
+    def _judge(self, score: float) -> None:
+        if score > self.progress.best:
+            self.progress.best, self.progress.stale, self.good = score, 0, self.snapshot()
+        else:
+            self.progress.stale += 1
+            self.progress.stop = self.progress.stale >= (self.training.patience or 0)
+
+
+def _gradient_error(objective: Objective) -> tuple[str, str]:
+    names = list(objective.free)
+    for name, p in objective.named_parameters():
+        if p.grad is not None and not bool(torch.isfinite(p.grad).all()):
+            site = names[int(name.split(".")[1])] if name.startswith("raw.") else name
+            return site, (f"the gradient of '{site}' is not finite; lower 'learning_rate' or raise "
+                          "the noise floor")
+    return "gradient", "the gradient is not finite; lower 'learning_rate'"

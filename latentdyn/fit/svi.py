@@ -1,0 +1,148 @@
+"""Stochastic variational inference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdyn.data import Batch, as_dataset
+from latentdyn.encoders import BiGRU, Encoder
+from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.loop import Run
+from latentdyn.fit.minibatches import Minibatches
+from latentdyn.fit.objective import Objective
+from latentdyn.fit.training import Progress, Training
+from latentdyn.fit.validation import check_support, hold_out, scorer
+from latentdyn.guide import Guide, parameter_guide
+from latentdyn.posterior import Posterior
+from latentdyn.programs import Program, StateSpace
+from latentdyn.rng import seeded
+
+__all__ = ["svi"]
+
+
+def svi(
+    model: Program,
+    y: Any,
+    *,
+    states: Encoder | None = None,
+    parameters: Any = None,
+    steps: int = 2000,
+    batch_size: int | None = None,
+    window: int | None = None,
+    learning_rate: float = 1e-2,
+    restarts: int = 1,
+    validation: float = 0.0,
+    seed: int = 0,
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
+    resume_from: Path | str | None = None,
+    training: Training | None = None,
+) -> Posterior:
+    r"""Maximise the evidence lower bound over a guide q(theta) q(z | y).
+
+    ELBO = E_q[log p(y | z, theta)] - KL(q(z | y) || p(z | theta)) - KL(q(theta) || p(theta)).
+
+    Args:
+        model: a program; parameters without prior are learned by gradient. It is not changed.
+        y: whatever `latentdyn.data.as_dataset` takes.
+        states: encoder of the paths; by default a `BiGRU`. Not used by collapsed programs.
+        parameters: Pyro autoguide (an object, a class, or a callable that takes the prior program
+            and returns a guide) over the random parameters; by default AutoNormal.
+        steps: gradient steps.
+        batch_size: trials (or windows) in a minibatch; by default all.
+        window: steps of a time window, for long series.
+        learning_rate: at the start; it falls along a half cosine.
+        restarts: independent fits from other starting values, kept as chains.
+        validation: share of observed entries held out for evaluation and early stopping; they
+            remain held out in the result.
+        seed: of everything random here; the caller's generators are left as they were.
+        callbacks: called with a `Progress` at every evaluation; returning "stop" stops.
+        resume_from: folder of a checkpoint to continue from, exactly.
+        training: further settings.
+
+    Raises:
+        InputError: if an argument does not fit the model.
+        NonFiniteError: if the bound stops being finite; it names the site, and its attribute
+            ``posterior`` is the fit at the last good state.
+    """
+    training = Training() if training is None else training
+    if steps < 1:
+        raise InputError("steps", "a positive integer", steps, "use steps=1 or more")
+    if restarts < 1:
+        raise InputError("restarts", "a positive integer", restarts, "use restarts=1 or more")
+    dataset = as_dataset(y)
+    whole = Batch.of(dataset, model.dtype)
+    check_support(model, whole)
+    batch, held_out = hold_out(whole, validation, seed)
+    if states is None and isinstance(model, StateSpace):
+        states = BiGRU(model.obs_dim, model.state_dim, model.input_dim)
+    fits, histories = [], []
+    for chain in range(restarts):
+        with seeded(seed + chain):
+            objective = _objective(model, states, parameters, batch, chain, training)
+            data = Minibatches(batch, batch_size, window, training.context)
+            score = None if held_out is None else scorer(batch, whole, held_out)
+            run = Run(objective, data, steps, learning_rate, training, score, callbacks)
+            run.progress.chain = chain
+            if resume_from is not None:
+                run.resume(Path(resume_from) / f"chain{chain}")
+            error = _go(run)
+        fits.append((objective.finish(), objective.guide))
+        histories.append(run.progress.history)
+        if error is not None or (run.progress.step < steps and not run.progress.stop):
+            break
+    posterior = Posterior(fits, dataset, batch, histories, held_out, {"inference_method": "svi"})
+    if error is not None:
+        error.posterior = posterior  # type: ignore[attr-defined]
+        raise error
+    return posterior
+
+
+def _go(run: Run) -> NonFiniteError | None:
+    try:
+        run.go()
+    except NonFiniteError as error:
+        return error
+    return None
+
+
+def _objective(
+    model: Program, states: Encoder | None, parameters: Any, batch: Batch, chain: int,
+    training: Training,
+) -> Objective:
+    program, states = copy.deepcopy(model), copy.deepcopy(states)
+    if chain > 0:
+        _restart(program)
+        _restart(states)
+    if states is not None:
+        states.to(model.dtype)
+        _check_encoder(states, program)
+    if training.initialise:
+        program.initialise(batch)
+        if states is not None:
+            states.initialise(batch, getattr(program, "emission", None))
+    guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)
+    return Objective(program, guide, training.particles)
+
+
+def _check_encoder(states: Encoder, program: Any) -> None:
+    for name in ("state_dim", "obs_dim"):
+        wanted, got = getattr(program, name), getattr(states, name)
+        if wanted != got:
+            raise InputError("states", f"an encoder with {name}={wanted}", got,
+                             "build the encoder with the model's dimensions")
+
+
+def _restart(module: nn.Module | None) -> None:
+    """Other random starting values, where modules say how."""
+    for part in module.modules() if module is not None else ():
+        reset = getattr(part, "reset_parameters", None)
+        if reset is not None and any(p.requires_grad for p in part.parameters(recurse=False)):
+            reset()
+
+

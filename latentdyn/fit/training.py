@@ -1,0 +1,80 @@
+"""How to train: the settings of an optimisation, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentdyn.errors import InputError
+
+__all__ = ["Progress", "Training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of the optimisation behind `fit.svi`.
+
+    Args:
+        optimizer: called with the parameters and ``lr``, returns a torch optimiser.
+        particles: draws per step, evaluated together.
+        ramp: share of the steps over which the weight of the divergences rises from 0 to 1.
+        clip: largest global norm of the gradient of the loss per observed entry.
+        context: steps around a time window that the encoder sees and that are not scored.
+        evaluations: how many times during the run the fit is evaluated (and checkpointed).
+        patience: stop after so many evaluations without improvement, once the ramp has ended; the
+            best state seen is kept. None runs all steps.
+        checkpoint: folder for checkpoints, written at every evaluation.
+        initialise: set free parameters from the data before the first step.
+        progress: show a progress bar.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+    particles: int = 1
+    ramp: float = 0.2
+    clip: float = 10.0
+    context: int = 32
+    evaluations: int = 20
+    patience: int | None = None
+    checkpoint: Path | str | None = None
+    initialise: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        checks = [("particles", self.particles >= 1, "an integer >= 1"),
+                  ("ramp", 0 <= self.ramp < 1, "a share in [0, 1)"),
+                  ("clip", self.clip > 0, "a positive number"),
+                  ("evaluations", self.evaluations >= 1, "an integer >= 1")]
+        for name, good, wanted in checks:
+            if not good:
+                raise InputError(f"training.{name}", wanted, getattr(self, name), "change it")
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; callbacks receive it at every evaluation.
+
+    ``history`` maps names (``step``, ``elbo``, ``log_likelihood``, ``kl_states``,
+    ``kl_parameters``, ``beta``, ``learning_rate``, and ``validation``, the mean log-probability of
+    held-out entries) to one number for each evaluation, in nats for the whole data.
+    """
+
+    step: int = 0
+    chain: int = 0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best: float = -float("inf")
+    stale: int = 0
+    stop: bool = False
+
+    def record(self, **values: float) -> None:
+        """Append one evaluation."""
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(float(value))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {"step": self.step, "chain": self.chain, "history": self.history,
+                "best": self.best if self.best > -float("inf") else None, "stale": self.stale}

@@ -1,0 +1,68 @@
+"""Held-out entries, and whether data lie in the support of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from latentdyn.data import Batch
+from latentdyn.errors import InputError
+from latentdyn.fit.objective import Objective
+from latentdyn.guide import local_params
+from latentdyn.programs import Program, StateSpace
+from latentdyn.rng import seeded
+
+__all__ = ["check_support", "hold_out", "scorer"]
+
+
+def check_support(model: Program, batch: Batch) -> None:
+    """Refuse observations that the emission cannot produce (negative or fractional counts ...)."""
+    program: Any = getattr(model, "model", model)
+    if not isinstance(program, StateSpace):
+        return
+    batch = program.fit_batch(batch)
+    with torch.no_grad():
+        z = torch.zeros(1, 1, program.state_dim, dtype=batch.y.dtype)
+        u = None if batch.u is None or not program.emission.input_dim else batch.u[:1, :1]
+        support: Any = program.emission.at(slice(0, 1))(z, u).support
+        support = getattr(support, "base_constraint", support)
+        if support.event_dim:
+            return
+        wrong = ~support.check(batch.y) & batch.mask
+    if bool(wrong.any()):
+        n, t, d = torch.nonzero(wrong)[0].tolist()
+        name = type(program.emission).__name__
+        raise InputError(
+            "y", f"values in the support of emissions.{name}: {support}",
+            f"{batch.y[n, t, d]:g} at trial {n}, time {t}, unit {d}",
+            "set such entries to NaN, or use an emission for real numbers",
+        )
+
+
+def hold_out(batch: Batch, share: float, seed: int) -> tuple[Batch, Tensor | None]:
+    """The batch without a random share of its observed entries, and the mask of those."""
+    if not 0 <= share < 1:
+        raise InputError("validation", "a share in [0, 1)", share, "use for instance 0.1")
+    if share == 0:
+        return batch, None
+    with seeded(seed):
+        chosen = (torch.rand(batch.y.shape) < share).to(batch.y.device) & batch.mask
+    return batch.replace(mask=batch.mask & ~chosen, y=batch.y.where(~chosen, 0)), chosen
+
+
+def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective], float]:
+    """Mean log-probability of the held-out entries, given a draw of the guide from the others."""
+    target = whole.replace(mask=held_out)
+
+    def score(objective: Objective) -> float:
+        with torch.no_grad(), local_params():
+            guide = poutine.trace(objective.guide).get_trace(batch)
+            model = poutine.trace(poutine.replay(objective.bound(), guide)).get_trace(target)
+            site = model.nodes["y"]
+            return float(site["fn"].log_prob(site["value"]).sum() / held_out.sum())
+
+    return score

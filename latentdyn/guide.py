@@ -1,0 +1,78 @@
+"""Guide: what is learned about parameters and states, as one Pyro program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide, AutoNormal
+from pyro.infer.autoguide.initialization import init_to_median, init_to_value
+from torch import nn
+
+from latentdyn.data import Batch
+from latentdyn.encoders import Encoder
+from latentdyn.errors import InputError
+from latentdyn.programs import Program
+
+__all__ = ["Guide", "local_params", "parameter_guide"]
+
+
+class Guide(nn.Module):
+    r"""q(theta) q(z | y): a guide over the random parameters and an encoder of the states.
+
+    Args:
+        parameters: Pyro guide of the prior's sites, called without arguments; None if the program
+            has no prior.
+        states: encoder of the paths; None if the program has no states.
+    """
+
+    def __init__(self, parameters: nn.Module | None, states: Encoder | None):
+        super().__init__()
+        self.parameters_guide, self.states = parameters, states
+
+    def forward(self, batch: Batch) -> None:
+        """Sample the prior's sites, then ``"z"`` for each trial."""
+        if self.parameters_guide is not None:
+            self.parameters_guide()
+        if self.states is not None:
+            dtype = next(self.states.parameters()).dtype
+            batch = batch.to(dtype)
+            with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
+                pyro.sample("z", self.states.encode(batch))
+
+
+def local_params() -> Any:
+    """Context in which Pyro modules own their parameters, and its global store is not touched."""
+    return pyro.settings.context(module_local_params=True)
+
+
+def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
+    """The guide of a program's random parameters, with its own parameters created.
+
+    Args:
+        program: its prior says what is random.
+        given: None for AutoNormal; an autoguide class or any callable that takes the prior program
+            and returns a guide; or an autoguide object.
+    """
+    if program.prior is None:
+        if given is not None:
+            fix = "give the program a prior, or leave 'parameters' out"
+            raise InputError("parameters", "None for a program without prior", repr(given), fix)
+        return None
+    names = {name: t.value.detach().clone() for name, t in program.templates.items()}
+    start = init_to_value(values=names, fallback=init_to_median(num_samples=15))
+    draw = program.draw
+    with local_params():
+        if given is None:
+            guide = AutoNormal(draw, init_loc_fn=start, init_scale=0.05)
+        elif isinstance(given, AutoGuide):
+            guide = given
+            if guide.prototype_trace is None:
+                guide._model = (draw,)
+        elif callable(given) and not isinstance(given, nn.Module):
+            guide = given(draw)
+        else:
+            guide = given
+        guide()
+    return guide

@@ -1,0 +1,5 @@
+"""First states."""
+
+from latentdyn.initials.gaussian import Gaussian
+
+__all__ = ["Gaussian"]

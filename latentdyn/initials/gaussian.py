@@ -1,0 +1,41 @@
+"""Gaussian first state."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Conditional
+from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian(Conditional):
+    r"""z_1 ~ N(mean, covariance).
+
+    Shapes: () -> event (K,). ``Gaussian.of(mean=, covariance=)`` builds it from known values; the
+    covariance may be a vector of variances, a matrix, or singular. Learned variances stay above
+    ``noise_floor``.
+    """
+
+    def __init__(self, state_dim: int, *, noise: str = "diagonal", noise_floor: float = 1e-4):
+        super().__init__()
+        self.state_dim, self.noise, self.noise_floor = state_dim, noise, noise_floor
+        self.mean = nn.Parameter(torch.zeros(state_dim))
+        self.covariance = nn.Parameter(white(state_dim, noise, 1.0))
+        self.constraints = {"covariance": noise_support(noise, noise_floor)}
+
+    @classmethod
+    def of(cls, mean: Any, covariance: Any) -> Self:
+        """Known mean (K,) and covariance (K,) or (K, K)."""
+        state_dim = len(torch.as_tensor(mean))
+        V, noise = given("covariance", covariance, state_dim)
+        return cls(state_dim, noise=noise).fix(mean=mean, covariance=V)
+
+    def forward(self) -> Distribution:
+        """Distribution of the first state."""
+        return gaussian(self.mean, self.covariance, self.noise)

@@ -1,0 +1,100 @@
+"""Draws of parameters and paths from a fitted program and guide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from latentdyn.data import Batch
+from latentdyn.distributions import Path
+from latentdyn.guide import Guide, local_params
+from latentdyn.programs import Program
+
+__all__ = ["Draws", "draw", "draw_parameters"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """S draws: ``sites`` by name (S, ...), of which ``theta`` bind, and their log-densities.
+
+    ``log_prior`` and ``log_q`` (S,) are those of the random parameters; ``z`` (S, N, T, K), with
+    ``log_joint`` = log p(y, z | theta) and ``log_qz`` = log q(z), both (S, N), if there are states.
+    """
+
+    sites: dict[str, Tensor]
+    theta: dict[str, Tensor]
+    log_prior: Tensor
+    log_q: Tensor
+    z: Tensor | None = None
+    log_joint: Tensor | None = None
+    log_qz: Tensor | None = None
+
+    def program(self, program: Program) -> Any:
+        """The program bound to these draws."""
+        return program.bind(self.theta)
+
+
+@torch.no_grad()
+def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
+    """Draws of the random parameters, their hyper-parameters and what is computed from them."""
+    zeros = torch.zeros(number, dtype=program.dtype, device=program.device)
+    if guide.parameters_guide is None:
+        return Draws({}, {}, zeros, zeros)
+    with local_params(), pyro.plate("draws", number, dim=-2):
+        q = poutine.trace(guide.parameters_guide).get_trace()
+        replayed = poutine.replay(program.draw, q)
+        p = poutine.trace(replayed).get_trace()
+    theta = {name: _flat(value, number) for name, value in p.nodes["_RETURN"]["value"].items()}
+    sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
+    return Draws(sites, theta, zeros + _density(p, number), zeros + _density(q, number))
+
+
+@torch.no_grad()
+def draw(program: Program, guide: Guide, batch: Batch, number: int) -> Draws:
+    """Draws of parameters and of the paths of a batch."""
+    drawn = draw_parameters(program, guide, number)
+    if guide.states is None:
+        return drawn
+    batch = batch.to(program.dtype, program.device)
+    path = guide.states.encode(batch)
+    z = path.expand((number, batch.trials)).rsample()
+    bound: Any = for_batch(program, drawn, batch)
+    log_joint = bound.path_of(batch).log_prob(z) + bound.observations(z, batch).log_prob(batch.y)
+    return Draws(drawn.sites, drawn.theta, drawn.log_prior, drawn.log_q, z, log_joint,
+                 path.log_prob(z))
+
+
+def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
+    """The program bound to draws, each trial with the values of its session."""
+    assign = getattr(program.prior, "assign", None)
+    if assign is None or not drawn.theta:
+        return program.bind(drawn.theta)
+    theta = assign({k: v[:, None] for k, v in drawn.theta.items()}, batch.session)
+    return program._bind_aligned(theta)
+
+
+def _samples(trace: Any) -> Any:
+    return ((name, site) for name, site in trace.nodes.items()
+            if site["type"] == "sample" and not site_is_subsample(site)
+            and not isinstance(site["fn"], Path))
+
+
+def _flat(value: Tensor, number: int) -> Tensor:
+    """(S, 1, ...) or (1, 1, ...) -> (S, ...)."""
+    return value.expand(number, *value.shape[1:]).flatten(0, 1)
+
+
+def _density(trace: Any, number: int) -> Tensor:
+    """Log-density of each draw, summed over sites."""
+    total = torch.zeros(number)
+    for _, site in _samples(trace):
+        log_p = site["fn"].log_prob(site["value"])
+        log_p = log_p if site["mask"] is None else log_p.where(torch.as_tensor(site["mask"]), 0)
+        total = total + log_p.expand(number, *log_p.shape[1:]).flatten(1).sum(-1)
+    return total

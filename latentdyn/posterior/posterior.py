@@ -1,0 +1,175 @@
+"""Posterior: what every fit returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path as Folder
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from latentdyn.data import Batch, as_dataset
+from latentdyn.distributions import Path
+from latentdyn.errors import InputError
+from latentdyn.guide import Guide
+from latentdyn.posterior import predict
+from latentdyn.posterior.draws import Draws, draw, draw_parameters
+from latentdyn.programs import Program
+from latentdyn.rng import seeded
+
+__all__ = ["Posterior"]
+
+
+class Posterior:
+    """Draws of parameters and paths, forecasts, ArviZ groups.
+
+    Args:
+        fits: a fitted program and its guide for each chain (independent restart).
+        data: the data as `as_dataset` gave them.
+        batch: what was fitted, without held-out entries.
+        histories: for each chain, name -> one number for each evaluation.
+        held_out: (N, T, D) entries of ``data`` that were held out, or None.
+        attrs: what goes into the attributes of the DataTree.
+
+    Random draws come from torch's generator; pass ``seed`` to have the same ones again.
+    """
+
+    def __init__(
+        self,
+        fits: Sequence[tuple[Program, Guide]],
+        data: xr.Dataset,
+        batch: Batch,
+        histories: Sequence[dict[str, list[float]]],
+        held_out: Tensor | None = None,
+        attrs: dict[str, Any] | None = None,
+    ):
+        self.fits, self.data, self.batch = list(fits), data, batch
+        self.histories, self.held_out, self.attrs = list(histories), held_out, dict(attrs or {})
+
+    def __repr__(self) -> str:
+        """Model, data and bound in one line."""
+        n, t, d = self.batch.y.shape
+        elbo = [f"{h['elbo'][-1]:.1f}" for h in self.histories if h.get("elbo")]
+        return (f"Posterior({type(self.model).__name__}, {n} trials x {t} steps x {d} units, "
+                f"chains={len(self.fits)}, elbo=[{', '.join(elbo)}])")
+
+    @property
+    def model(self) -> Any:
+        """The fitted program of the best chain."""
+        return self.fits[self.best][0]
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """What was recorded at each evaluation of the best chain."""
+        return self.histories[self.best]
+
+    @property
+    def best(self) -> int:
+        """The chain with the highest bound at the end."""
+        ends = [h["elbo"][-1] if h.get("elbo") else -float("inf") for h in self.histories]
+        return max(range(len(ends)), key=ends.__getitem__)
+
+    def draws(self, number: int, batch: Batch | None = None, chain: int | None = None) -> Draws:
+        """Raw draws of one chain (by default the best)."""
+        program, guide = self.fits[self.best if chain is None else chain]
+        return draw(program, guide, self.batch if batch is None else batch, number)
+
+    def sample(self, draws: int = 400, seed: int | None = None) -> dict[str, Tensor]:
+        """Joint draws: name -> (draws, ...), of all sites of the prior, point estimates, and z."""
+        with seeded(seed):
+            drawn = self.draws(draws)
+        random = dict(drawn.sites)
+        for name, template in self.model.templates.items():
+            if template.value.requires_grad and name not in random:
+                random[name] = template.value.detach().expand(draws, *template.shape)
+        return random if drawn.z is None else random | {"z": drawn.z}
+
+    def smooth(self, new_y: Any = None) -> Path:
+        """Posterior over the paths, (N,) of event (T, K), of the data or of new ones."""
+        program, guide = self.fits[self.best]
+        if guide.states is None:
+            raise InputError("model", "a program with states", "a collapsed one",
+                             "smooth with the smoother that it was collapsed with")
+        batch = self.batch if new_y is None else self._batch_of(new_y)
+        with torch.no_grad():
+            return guide.states.encode(batch.to(program.dtype, program.device))
+
+    def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
+        """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y."""
+        data, batch = self._data_and_batch(new_y)
+        with seeded(seed):
+            return predict.expected(self, data, batch, draws)
+
+    def forecast(
+        self, steps: int, draws: int = 400, u: Any = None, seed: int | None = None
+    ) -> xr.Dataset:
+        """Draws of what follows each trial: y (draw, trial, time, unit) and z.
+
+        Args:
+            steps: how many beyond the end of each trial.
+            draws: of parameters, paths and noise.
+            u: inputs of these steps, (steps, U) or (N, steps, U), if the model has inputs.
+            seed: to have the same draws again.
+        """
+        if steps < 1:
+            raise InputError("steps", "a positive integer", steps, "use steps=1 or more")
+        with seeded(seed):
+            return predict.forecast(self, steps, draws, u)
+
+    def simulate(
+        self, trials: int = 1, steps: int = 100, draws: int = 1, inputs: Any = None,
+        seed: int | None = None,
+    ) -> xr.Dataset:
+        """New trials from the start, for each of some parameter draws: y (draw, trial, time, unit)."""
+        program, guide = self.fits[self.best]
+        with seeded(seed):
+            drawn = draw_parameters(program, guide, draws)
+            bound: Any = predict.bind_draws(program, drawn, draws)
+            return predict.named(bound.simulate(trials, steps, inputs), self.data)
+
+    def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
+        """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""
+        with seeded(seed):
+            return predict.impute(self, draws)
+
+    def to_datatree(self, draws: int = 400, chains: int = 1, seed: int | None = None) -> Any:
+        """All of it as an `xarray.DataTree` with ArviZ's groups.
+
+        Args:
+            draws: in each chain.
+            chains: chains of independent draws from each restart.
+            seed: to have the same draws again.
+        """
+        from latentdyn.posterior.datatree import to_datatree
+
+        with seeded(seed):
+            return to_datatree(self, draws, chains)
+
+    def to_arviz(self, draws: int = 400, chains: int = 1, seed: int | None = None) -> Any:
+        """What the installed ArviZ takes: InferenceData before 1.0, DataTree from then on."""
+        import arviz
+
+        tree = self.to_datatree(draws, chains, seed)
+        legacy = getattr(arviz, "InferenceData", None)
+        return tree if legacy is None else legacy.from_datatree(tree)
+
+    def save(self, folder: Folder | str) -> None:
+        """Write safetensors, JSON and netCDF into a folder; `latentdyn.load` reads it."""
+        from latentdyn.posterior.storage import save
+
+        save(self, Folder(folder))
+
+    def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:
+        if new_y is None:
+            return self.data, self.batch
+        return as_dataset(new_y), self._batch_of(new_y)
+
+    def _batch_of(self, y: Any) -> Batch:
+        return self.model.fit_batch(Batch.of(y, self.model.dtype))
+
+    def replace(self, **changes: Any) -> Posterior:
+        """A copy with some attributes changed."""
+        names = ("fits", "data", "batch", "histories", "held_out", "attrs")
+        return Posterior(**({n: getattr(self, n) for n in names} | changes))

@@ -1,0 +1,142 @@
+"""Predictions: forecasts, expected observations, imputation, as Datasets with the user's coords."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from latentdyn.data import Batch
+from latentdyn.distributions import MarkovPath
+from latentdyn.errors import InputError
+from latentdyn.posterior.draws import Draws, for_batch
+
+__all__ = ["bind_draws", "chunks", "expected", "forecast", "impute", "named", "steps_after"]
+
+CHUNK = 20_000_000
+
+
+def chunks(draws: int, entries: int) -> Iterator[int]:
+    """Sizes that add up to ``draws``, each small enough to hold size x entries numbers at once."""
+    size = max(1, min(draws, CHUNK // max(entries, 1)))
+    for start in range(0, draws, size):
+        yield min(size, draws - start)
+
+
+def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
+    """The program bound to draws; without random parameters, to copies of its first state."""
+    if drawn.theta:
+        return program.bind(drawn.theta)
+    name = next(n for n in program.templates if n.startswith("initial."))
+    value = program.templates[name].value.detach()
+    return program.bind({name: value.expand(number, *value.shape)})
+
+
+@torch.no_grad()
+def expected(posterior: Any, data: xr.Dataset, batch: Batch, draws: int) -> xr.Dataset:
+    """Mean over draws of E[y | z]: Dataset with y (trial, time, unit)."""
+    total = torch.zeros_like(batch.y)
+    for number in chunks(draws, batch.y.numel()):
+        drawn = posterior.draws(number, batch)
+        total += for_batch(posterior.model, drawn, batch).observations(drawn.z, batch).mean.sum(0)
+    ds = data[["y"]].copy()
+    inside = np.arange(batch.steps) < batch.length.cpu().numpy()[:, None]
+    values = np.where(inside[..., None], (total / draws).cpu().numpy(), np.nan)
+    ds["y"] = (("trial", "time", "unit"), values, {**data["y"].attrs, "kind": "real"})
+    return ds
+
+
+@torch.no_grad()
+def impute(posterior: Any, draws: int) -> xr.Dataset:
+    """Data whose missing entries are drawn: Dataset with y (draw, trial, time, unit)."""
+    data, batch = posterior.data, posterior.batch
+    whole = Batch.of(data, batch.y.dtype)
+    filled = []
+    for number in chunks(draws, batch.y.numel()):
+        drawn = posterior.draws(number)
+        y = for_batch(posterior.model, drawn, batch).observations(drawn.z, batch).sample()
+        filled.append(torch.where(whole.mask, whole.y, y))
+    ds = data[["y"]].drop_vars("y")
+    ds["y"] = (("draw", "trial", "time", "unit"), torch.cat(filled).cpu().numpy(), data["y"].attrs)
+    return ds.assign_coords(draw=np.arange(draws))
+
+
+@torch.no_grad()
+def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
+    """Draws of the steps after each trial's end."""
+    model, batch = posterior.model, posterior.batch
+    u = _future_inputs(model, batch, steps, u)
+    paths, observations = [], []
+    for number in chunks(draws, batch.trials * (batch.steps + steps) * model.obs_dim):
+        drawn = posterior.draws(number)
+        bound = for_batch(model, drawn, batch)
+        z = continued(bound, drawn.z, batch, steps, u)
+        paths.append(z)
+        observations.append(bound.emission(z, u if model.emission.input_dim else None).sample())
+    return _forecast_dataset(posterior.data, torch.cat(observations), torch.cat(paths))
+
+
+def continued(bound: Any, z: Tensor, batch: Batch, steps: int, u: Tensor | None) -> Tensor:
+    """Walk on from the last state of each trial: (S, N, T, K) -> (S, N, steps, K)."""
+    transition = bound.transition
+    if transition.time_varying or bound.emission.time_varying:
+        raise InputError("model", "parameters that do not vary in time", "time-varying ones",
+                         "a forecast would need their future values; simulate instead")
+    last = (batch.length - 1).to(z.device)[None, :, None, None]
+    end = z.gather(-2, last.expand(z.shape[0], -1, 1, z.shape[-1]))           # (S, N, 1, K)
+    u = u if transition.input_dim else None
+    first_u = None if u is None else u[..., :1, :]
+    path = MarkovPath(lambda: transition(end, first_u), transition, steps, u,
+                      batch_shape=z.shape[:2])
+    return path.rsample()
+
+
+def _future_inputs(model: Any, batch: Batch, steps: int, u: Any) -> Tensor | None:
+    if not model.input_dim:
+        return None
+    wanted = f"inputs ({batch.trials}, {steps}, {model.input_dim}) of the steps to come"
+    if u is None:
+        raise InputError("u", wanted, "None", "pass u=, the model has inputs")
+    values = torch.as_tensor(np.asarray(u), dtype=model.dtype, device=model.device)
+    if values.shape[-2:] != (steps, model.input_dim):
+        raise InputError("u", wanted, f"shape {tuple(values.shape)}", "give each step its inputs")
+    return values.expand(batch.trials, -1, -1)
+
+
+def _forecast_dataset(data: xr.Dataset, y: Tensor, z: Tensor) -> xr.Dataset:
+    dims = ("draw", "trial", "time")
+    ds = xr.Dataset({"y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs),
+                     "z": ((*dims, "state"), z.cpu().numpy())})
+    ds = ds.assign_coords(time=("time", steps_after(data["time"].values, y.shape[-2])))
+    return named(ds, data)
+
+
+def steps_after(time: np.ndarray, steps: int) -> np.ndarray:
+    """The next coordinates of a regular time axis."""
+    if len(time) < 2:
+        return np.arange(1, steps + 1)
+    if np.issubdtype(time.dtype, np.datetime64):
+        import pandas as pd
+
+        frequency = pd.infer_freq(pd.DatetimeIndex(time)) if len(time) > 2 else None
+        if frequency is not None:
+            return pd.date_range(time[-1], periods=steps + 1, freq=frequency)[1:].values
+        return time[-1] + (time[-1] - time[-2]) * np.arange(1, steps + 1)
+    step = (time[-1] - time[0]) / (len(time) - 1)
+    return time[-1] + step * np.arange(1, steps + 1)
+
+
+def named(ds: xr.Dataset, data: xr.Dataset, time: bool = False) -> xr.Dataset:
+    """The user's trials and units (and times) on a dataset; other dims are numbered."""
+    for dim, size in ds.sizes.items():
+        same = dim in data.sizes and data.sizes[dim] == size and (dim != "time" or time)
+        if same:
+            along = {k: c for k, c in data.coords.items() if c.dims == (dim,)}
+            ds = ds.assign_coords(along)
+        elif dim not in ds.coords:
+            ds = ds.assign_coords({dim: np.arange(size)})
+    return ds

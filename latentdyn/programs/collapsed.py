@@ -1,0 +1,59 @@
+"""Programs with the states integrated out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+from pyro import poutine
+from torch import Tensor
+
+from latentdyn.conditional import Template
+from latentdyn.data import Batch
+from latentdyn.programs.program import Program
+
+__all__ = ["Collapsed"]
+
+
+class Collapsed(Program):
+    r"""p(theta) prod_n p(y_n | theta), where a smoother gives the evidence of each trial.
+
+    Args:
+        model: the program whose states are integrated out.
+        smoother: called with the bound model and a `Batch`, returns an object with
+            ``log_evidence`` (..., N).
+
+    It has the parameter sites of ``model`` and one factor ``"log_evidence"``.
+    """
+
+    def __init__(self, model: Any, smoother: Callable[[Any, Batch], Any]):
+        super().__init__()
+        self.model, self.smoother = model, smoother
+
+    @property
+    def templates(self) -> dict[str, Template]:
+        """Parameters of the model, under the model's names."""
+        return self.model.templates
+
+    @property
+    def prior(self) -> Any:  # type: ignore[override]
+        """That of the model."""
+        return self.model.prior
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The program: returns the log evidence of each trial, (..., N)."""
+        batch = self.model.fit_batch(batch)
+        bound = self.model._bind_aligned(self.model.parameters_of(batch))
+        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
+            log_evidence = self.smoother(bound, batch).log_evidence
+            pyro.factor("log_evidence", log_evidence)
+        return log_evidence
+
+    def draw(self) -> dict[str, Tensor]:
+        """Sample the prior of the model."""
+        return self.model.draw()
+
+    def initialise(self, batch: Batch) -> None:
+        """Start free parameters of the model from data."""
+        self.model.initialise(batch)

@@ -1,0 +1,105 @@
+"""What all programs share: parameters drawn once, then bound."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from latentdyn.conditional import Template, rebind, templates_of
+from latentdyn.data import Batch
+from latentdyn.errors import InputError
+
+__all__ = ["Program", "is_free"]
+
+
+class Program(nn.Module, abc.ABC):
+    """A Pyro model over a `Batch`, whose parameters are named by their dotted path.
+
+    Parameters that the prior draws are sample sites; the others are ``pyro.param`` sites (of known
+    values: constants). Either way they are obtained once and bound to a copy of the program.
+    """
+
+    prior: Any
+
+    @abc.abstractmethod
+    def forward(self, batch: Batch) -> Any:
+        """The generative program."""
+
+    @property
+    def templates(self) -> dict[str, Template]:
+        """All parameters by name: current value and support."""
+        return {n: t for n, t in templates_of(self).items() if not n.startswith("prior.")}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(iter(self.templates.values())).value.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters."""
+        return next(iter(self.templates.values())).value.device
+
+    def draw(self) -> dict[str, Tensor]:
+        """Sample the prior: name -> value, with whatever leading dimensions Pyro adds."""
+        if self.prior is None:
+            return {}
+        theta = self.prior(self.templates)
+        self._check_names(theta, "prior")
+        return theta
+
+    def parameters_of(self, batch: Batch) -> dict[str, Tensor]:
+        """Draw the random parameters, ask Pyro for the free ones: values that fit ``batch``."""
+        theta = self.draw()
+        assign = getattr(self.prior, "assign", None)
+        if assign is not None:
+            theta = assign(theta, batch.session)
+        for name, free in self.templates.items():
+            if name not in theta and is_free(free.value):
+                start = free.value.detach().clone()
+                theta[name] = pyro.param(name, start, constraint=free.support)
+        return theta
+
+    def bind(self, theta: Mapping[str, Tensor]) -> Self:
+        """The same program with these values for its parameters.
+
+        Args:
+            theta: name -> value of the parameter's shape, or (draws..., shape): then everything
+                computed with the program carries these draws as leading dimensions.
+        """
+        self._check_names(theta, "theta")
+        return rebind(self, {n: self._align(n, torch.as_tensor(v), 1) for n, v in theta.items()})
+
+    def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Self:
+        """Bind values whose leading dimensions already end in that of the trials."""
+        return rebind(self, {n: self._align(n, v, 0) for n, v in theta.items()})
+
+    def _align(self, name: str, value: Tensor, trial_axes: int) -> Tensor:
+        """Insert axes of size one for trials and time between draws and the parameter's own."""
+        owner, _, leaf = name.rpartition(".")
+        rank = self.get_submodule(owner).rank(leaf)  # type: ignore[operator]
+        base = self.templates[name].shape
+        lead = value.shape[: value.dim() - len(base)]
+        if value.shape[len(lead) :] != base:
+            got = f"shape {tuple(value.shape)}"
+            raise InputError(name, f"shape (..., {str(tuple(base))[1:]}", got, "check the draws")
+        if not lead:
+            return value
+        time = base[: len(base) - rank] or (1,)
+        return value.reshape(lead + (1,) * trial_axes + tuple(time) + base[len(base) - rank :])
+
+    def _check_names(self, theta: Mapping[str, Any], argument: str) -> None:
+        unknown = sorted(set(theta) - set(self.templates))
+        if unknown:
+            names = f"names among {sorted(self.templates)}"
+            raise InputError(argument, names, f"{unknown}", "use a parameter's dotted path")
+
+
+def is_free(value: Tensor) -> bool:
+    """A parameter that is to be learned, not a known value nor one that is bound already."""
+    return isinstance(value, nn.Parameter) and value.requires_grad

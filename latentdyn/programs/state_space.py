@@ -1,0 +1,164 @@
+"""State-space models: a first state, a transition and an emission, joined in one program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from latentdyn import initials
+from latentdyn.conditional import Conditional
+from latentdyn.data import Batch
+from latentdyn.data.outputs import simulated
+from latentdyn.distributions import MarkovPath, ObservedPath
+from latentdyn.errors import InputError
+from latentdyn.programs.collapsed import Collapsed
+from latentdyn.programs.program import Program
+from latentdyn.rng import seeded
+
+__all__ = ["StateSpace"]
+
+
+class StateSpace(Program):
+    r"""z_1 ~ initial,  z_t ~ transition(z_{t-1}, u_t),  y_t ~ emission(z_t, u_t).
+
+    Args:
+        transition: p(z_t | z_{t-1}, u_t), a `Conditional` with ``state_dim``.
+        emission: p(y_t | z_t, u_t), a `Conditional` with ``state_dim`` and ``obs_dim``.
+        initial: p(z_1); by default a Gaussian that is learned.
+        prior: draws named parameters (``"transition.W"``); None: all are learned by gradient.
+
+    Called with a `Batch` it is a Pyro program with the sites of its prior, then ``"z"`` and
+    ``"y"`` inside the plate ``"trials"``: it goes into any `pyro.infer` method.
+
+    Example:
+        >>> from latentdyn import emissions, transitions
+        >>> model = StateSpace(transitions.PLRNN(2), emissions.Poisson(2, 5))
+        >>> model.simulate(trials=3, steps=20, seed=0)["y"].shape
+        (3, 20, 5)
+    """
+
+    def __init__(
+        self,
+        transition: Conditional,
+        emission: Conditional,
+        initial: Conditional | None = None,
+        prior: Any = None,
+    ):
+        super().__init__()
+        for name, part in (("transition", transition), ("emission", emission)):
+            if not isinstance(part, Conditional):
+                fix = f"subclass latentdyn.Conditional, or use one of latentdyn.{name}s"
+                raise InputError(name, "a Conditional", type(part).__name__, fix)
+        initial = initials.Gaussian(transition.state_dim) if initial is None else initial
+        self.transition, self.emission, self.initial = transition, emission, initial
+        self.prior = prior
+        self.to(_widest(transition, emission, initial))
+        for name, part in (("emission", emission), ("initial", initial)):
+            if part.state_dim != transition.state_dim:
+                fix = f"use state_dim={transition.state_dim}"
+                raise InputError(
+                    name, f"{transition.state_dim} states as in the transition",
+                    f"{part.state_dim}", fix,
+                )
+
+    @property
+    def state_dim(self) -> int:
+        """K."""
+        return self.transition.state_dim
+
+    @property
+    def obs_dim(self) -> int:
+        """D."""
+        return self.emission.obs_dim  # type: ignore[return-value]
+
+    @property
+    def input_dim(self) -> int:
+        """U, zero without inputs."""
+        return max(self.transition.input_dim, self.emission.input_dim)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The program: returns the path z (..., N, T, K) and the observations y (..., N, T, D)."""
+        batch = self.fit_batch(batch)
+        program = self._bind_aligned(self.parameters_of(batch))
+        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
+            z = pyro.sample("z", program.path_of(batch))
+            y = pyro.sample("y", program.observations(z, batch), obs=batch.y)
+        return z, y
+
+    def path(self, steps: int, u: Tensor | None = None, trials: int = 1) -> MarkovPath:
+        """Prior over paths, event (T, K); ``u`` (N, T, U) if there are inputs."""
+        trials = trials if u is None else u.shape[0]
+        u = u if self.transition.input_dim else None
+        return MarkovPath(self._first(), self.transition, steps, u, batch_shape=(trials,))
+
+    def path_of(self, batch: Batch) -> MarkovPath:
+        """Prior over the paths of a batch, of which only valid steps count."""
+        u = batch.u if self.transition.input_dim else None
+        return MarkovPath(
+            self._first(), self.transition, batch.steps, u, batch.valid, (batch.trials,)
+        )
+
+    def _first(self) -> Any:
+        return self.initial.at(slice(0, 1))
+
+    def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
+        """Distribution of y given paths z (..., N, T, K)."""
+        u = batch.u if self.emission.input_dim else None
+        return ObservedPath(self.emission(z, u), batch.observed)
+
+    def collapse(self, smoother: Any) -> Collapsed:
+        """The program with the states integrated out by ``smoother(model, batch)``."""
+        return Collapsed(self, smoother)
+
+    def fit_batch(self, batch: Batch) -> Batch:
+        """The batch in the model's precision, after checking that it fits."""
+        D = batch.y.shape[-1]
+        if D != self.obs_dim:
+            raise InputError("y", f"{self.obs_dim} units", f"{D}", f"use obs_dim={D}")
+        U = 0 if batch.u is None else batch.u.shape[-1]
+        if self.input_dim not in (0, U):
+            fix = f"pass inputs with {self.input_dim} columns, or build with input_dim={U}"
+            raise InputError("u", f"{self.input_dim} inputs", f"{U}", fix)
+        return batch.to(self.dtype, self.device)
+
+    def initialise(self, batch: Batch) -> None:
+        """Start free parameters from data."""
+        for part in (self.initial, self.transition, self.emission):
+            part.initialise(self.fit_batch(batch))
+
+    @torch.no_grad()
+    def simulate(
+        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
+    ) -> Any:
+        """Draw paths and observations at the current parameter values.
+
+        Returns: Dataset with ``y`` (trial, time, unit) and ``z`` (trial, time, state), and a dim
+        ``draw`` before them if the program is bound to draws.
+        """
+        u = None
+        if self.input_dim:
+            u = self._simulation_inputs(inputs, trials, steps)
+        with seeded(seed):
+            z = self.path(steps, u, trials).rsample()
+            y = self.emission(z, u if self.emission.input_dim else None).sample()
+        return simulated(y, z, u)
+
+    def _simulation_inputs(self, inputs: Any, trials: int, steps: int) -> Tensor:
+        wanted = f"an array ({trials}, {steps}, {self.input_dim})"
+        if inputs is None:
+            raise InputError("inputs", wanted, "None", "the model has inputs: pass their values")
+        u = torch.as_tensor(inputs, dtype=self.dtype, device=self.device)
+        u = u.expand(trials, -1, -1) if u.dim() == 2 else u
+        if u.shape != (trials, steps, self.input_dim):
+            raise InputError("inputs", wanted, f"{tuple(u.shape)}", "give every step its inputs")
+        return u
+
+
+def _widest(*parts: Conditional) -> torch.dtype:
+    """One precision for the whole program: the highest that any part has."""
+    found = {p.dtype for part in parts for p in part.parameters() if p.is_floating_point()}
+    return max(found, key=lambda d: torch.finfo(d).bits, default=torch.get_default_dtype())
