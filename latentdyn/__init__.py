@@ -3,7 +3,7 @@
 from latentdyn import data, distributions, emissions, encoders, fit, initials, priors, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.posterior import Posterior
+from latentdyn.posterior import Posterior, load
 from latentdyn.programs import StateSpace
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "encoders",
     "fit",
     "initials",
+    "load",
     "priors",
     "transitions",
 ]

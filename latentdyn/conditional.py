@@ -149,9 +149,11 @@ class Template:
 
 
 def templates_of(module: nn.Module) -> dict[str, Template]:
-    """All parameters of a module by dotted name, with the supports that their owners declare."""
+    """All non-empty parameters of a module by dotted name, with the supports their owners declare."""
     found = {}
     for name, value in module.named_parameters():
+        if value.numel() == 0:
+            continue
         owner, _, leaf = name.rpartition(".")
         declared = getattr(module.get_submodule(owner), "constraints", {})
         found[name] = Template(value, declared.get(leaf, constraints.real))

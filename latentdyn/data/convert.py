@@ -173,7 +173,7 @@ def _stacked(trials: list[xr.Dataset], argument: str) -> xr.Dataset:
             raise InputError(
                 argument,
                 "a list of trials on one clock, each a table or array over time",
-                f"{list(ds.data_vars)} {dict(ds.sizes)}, time from {ds['time'].values[0]} in no. {k}",
+                f"{list(ds.data_vars)} from {ds['time'].values[0]} on, {dict(ds.sizes)}, at {k}",
                 "count time from the start of each trial, e.g. t - t[0]",
             )
         if not np.array_equal(ds["unit"].values, longest["unit"].values):

@@ -13,7 +13,7 @@ __all__ = ["guess", "rename_dim", "resolve"]
 
 ROLES = ("trial", "time", "unit")
 WORDS = {
-    "trial": "trial sweep sequence subject episode epoch repeat replicate run segment session "
+    "trial": "trial sweep sequence seq subject episode epoch repeat replicate run segment session "
     "block batch animal recording participant",
     "time": "time t date datetime timestamp timepoint timestep step bin frame tick second minute "
     "hour day week month quarter year",
@@ -61,7 +61,7 @@ def resolve(
             f"{role}_dim",
             f"one dimension of '{argument}' that can be the {role}",
             f"dimensions {dims}",
-            "select or stack one of them, or say which is which with trial_dim=, time_dim=, unit_dim=",
+            "select or stack one, or say which is which: trial_dim=, time_dim=, unit_dim=",
         )
     free = [role for role in ("time", "unit", "trial") if role not in found][: len(rest)]
     found |= dict(zip((role for role in ROLES if role in free), rest, strict=True))

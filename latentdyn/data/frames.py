@@ -142,7 +142,7 @@ def _long(table: pd.DataFrame, given: Mapping[str, Hashable | None], argument: s
         raise InputError(
             argument,
             f"one row for each {', '.join(map(str, names))}",
-            f"two rows for {index[index.duplicated()][0]}",
+            f"two rows for {', '.join(map(str, index[index.duplicated()][0]))}",
             "average them, e.g. df.groupby(level=[0, 1]).mean()",
         )
     if "unit" in levels and table.shape[1] > 1:

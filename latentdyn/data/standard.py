@@ -89,7 +89,8 @@ def _expanded(ds: xr.Dataset, label: Hashable) -> xr.Dataset:
 
 
 def _scalar(ds: xr.Dataset, dim: str, default: Hashable) -> tuple[xr.Dataset, Any]:
-    left = [c for c in ds.coords if ds[c].ndim == 0 and c != "session"]
+    """What a selected dimension left: ``isel(sweep=3)`` leaves a scalar coordinate ``sweep``."""
+    left: list[Any] = [c for c in ds.coords if ds[c].ndim == 0 and c != "session"]
     left = [c for c in left if c == dim] or [c for c in left if guess(c, parts=False) == dim]
     if len(left) != 1:
         return ds, default

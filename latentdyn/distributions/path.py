@@ -66,6 +66,8 @@ def path_kl(q: Path, p: Path, z: Tensor) -> Tensor:
     """
     try:
         pairs = zip(q.conditionals(z), p.conditionals(z), strict=True)
-        return p._sum(torch.cat([kl_divergence(a, b) for a, b in pairs], -1))
+        first, later = (kl_divergence(a, b) for a, b in pairs)
+        lead = torch.broadcast_shapes(first.shape[:-1], later.shape[:-1])
+        return p._sum(torch.cat([first.expand(*lead, 1), later.expand(*lead, -1)], -1))
     except NotImplementedError:
         return q.detach().log_prob(z) - p.log_prob(z)

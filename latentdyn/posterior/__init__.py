@@ -1,5 +1,6 @@
 """What every fit returns, as a package: draws, predictions, ArviZ groups, storage."""
 
 from latentdyn.posterior.posterior import Posterior
+from latentdyn.posterior.storage import load
 
-__all__ = ["Posterior"]
+__all__ = ["Posterior", "load"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -23,6 +23,8 @@ __all__ = ["Draws", "draw", "draw_parameters"]
 class Draws:
     """S draws: ``sites`` by name (S, ...), of which ``theta`` bind, and their log-densities.
 
+    ``latent`` names the sites that were sampled; the others are computed from them.
+
     ``log_prior`` and ``log_q`` (S,) are those of the random parameters; ``z`` (S, N, T, K), with
     ``log_joint`` = log p(y, z | theta) and ``log_qz`` = log q(z), both (S, N), if there are states.
     """
@@ -34,6 +36,7 @@ class Draws:
     z: Tensor | None = None
     log_joint: Tensor | None = None
     log_qz: Tensor | None = None
+    latent: frozenset[str] = frozenset()
 
     def program(self, program: Program) -> Any:
         """The program bound to these draws."""
@@ -52,7 +55,9 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
         p = poutine.trace(replayed).get_trace()
     theta = {name: _flat(value, number) for name, value in p.nodes["_RETURN"]["value"].items()}
     sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
-    return Draws(sites, theta, zeros + _density(p, number), zeros + _density(q, number))
+    latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
+    return Draws(sites, theta, zeros + _density(p, number), zeros + _density(q, number),
+                 latent=latent)
 
 
 @torch.no_grad()
@@ -66,8 +71,7 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int) -> Draws:
     z = path.expand((number, batch.trials)).rsample()
     bound: Any = for_batch(program, drawn, batch)
     log_joint = bound.path_of(batch).log_prob(z) + bound.observations(z, batch).log_prob(batch.y)
-    return Draws(drawn.sites, drawn.theta, drawn.log_prior, drawn.log_q, z, log_joint,
-                 path.log_prob(z))
+    return replace(drawn, z=z, log_joint=log_joint, log_qz=path.log_prob(z))
 
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:

@@ -28,12 +28,10 @@ def chunks(draws: int, entries: int) -> Iterator[int]:
 
 
 def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
-    """The program bound to draws; without random parameters, to copies of its first state."""
-    if drawn.theta:
-        return program.bind(drawn.theta)
-    name = next(n for n in program.templates if n.startswith("initial."))
-    value = program.templates[name].value.detach()
-    return program.bind({name: value.expand(number, *value.shape)})
+    """The program bound to draws; without random parameters, so many copies of it."""
+    bound = program.bind(drawn.theta)
+    bound.__dict__["lead"] = torch.Size((number, 1))
+    return bound
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ class Program(nn.Module, abc.ABC):
     """
 
     prior: Any
+    lead = torch.Size()                   # of the parameters it is bound to, trials included
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> Any:
@@ -73,11 +74,20 @@ class Program(nn.Module, abc.ABC):
                 computed with the program carries these draws as leading dimensions.
         """
         self._check_names(theta, "theta")
-        return rebind(self, {n: self._align(n, torch.as_tensor(v), 1) for n, v in theta.items()})
+        return self._bind(theta, 1)
 
     def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Self:
         """Bind values whose leading dimensions already end in that of the trials."""
-        return rebind(self, {n: self._align(n, v, 0) for n, v in theta.items()})
+        return self._bind(theta, 0)
+
+    def _bind(self, theta: Mapping[str, Tensor], trial_axes: int) -> Self:
+        bound = rebind(self, {n: self._align(n, torch.as_tensor(v), trial_axes)
+                              for n, v in theta.items()})
+        leads = [torch.as_tensor(v).shape[: torch.as_tensor(v).dim() - len(self.templates[n].shape)]
+                 for n, v in theta.items()]
+        lead = torch.broadcast_shapes(*leads) if leads else torch.Size()
+        bound.__dict__["lead"] = lead + (1,) * trial_axes if lead else lead
+        return bound
 
     def _align(self, name: str, value: Tensor, trial_axes: int) -> Tensor:
         """Insert axes of size one for trials and time between draws and the parameter's own."""

@@ -93,14 +93,14 @@ class StateSpace(Program):
         """Prior over paths, event (T, K); ``u`` (N, T, U) if there are inputs."""
         trials = trials if u is None else u.shape[0]
         u = u if self.transition.input_dim else None
-        return MarkovPath(self._first(), self.transition, steps, u, batch_shape=(trials,))
+        shape = torch.broadcast_shapes(self.lead, (trials,))
+        return MarkovPath(self._first(), self.transition, steps, u, batch_shape=shape)
 
     def path_of(self, batch: Batch) -> MarkovPath:
         """Prior over the paths of a batch, of which only valid steps count."""
         u = batch.u if self.transition.input_dim else None
-        return MarkovPath(
-            self._first(), self.transition, batch.steps, u, batch.valid, (batch.trials,)
-        )
+        shape = torch.broadcast_shapes(self.lead, (batch.trials,))
+        return MarkovPath(self._first(), self.transition, batch.steps, u, batch.valid, shape)
 
     def _first(self) -> Any:
         return self.initial.at(slice(0, 1))

@@ -186,7 +186,7 @@ def bursting_neuron(
         return flows.bursting_neuron(z, g_nmda)
 
     def start(rng: np.random.Generator) -> np.ndarray:
-        cycle = orbit(lambda z: rk4(flow, z, 0.1), np.array([-60.0, 0.0, 0.05]), 5000, 3000)
+        cycle = orbit(lambda z: rk4(flow, z, 0.1), np.array([-60.0, 0.0, 0.05]), 3000, 1500)
         return cycle[rng.integers(len(cycle), size=trials)]
 
     return simulate(

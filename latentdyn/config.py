@@ -1,0 +1,116 @@
+"""Objects as JSON: what class, built with what arguments. Never pickle.
+
+The convention (scikit-learn's): an object keeps every argument of its constructor as an attribute
+of the same name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from latentdyn.errors import InputError
+
+__all__ = ["build", "describe"]
+
+_OURS = ("latentdyn.", "torch.distributions.", "pyro.distributions.")
+
+
+def describe(value: Any, argument: str = "model") -> Any:
+    """JSON for numbers, strings, containers, tensors, distributions and objects of the convention.
+
+    Example:
+        >>> from latentdyn import transitions
+        >>> describe(transitions.PLRNN(3))["arguments"]["state_dim"]
+        3
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        items = [describe(v, argument) for v in value]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict):
+        return {"dict": {k: describe(v, argument) for k, v in value.items()}}
+    if isinstance(value, Tensor | np.ndarray):
+        tensor = torch.as_tensor(value).detach().cpu()
+        return {"tensor": tensor.tolist(), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    if isinstance(value, Distribution):
+        return _distribution(value, argument)
+    return _object(value, argument)
+
+
+def _distribution(d: Any, argument: str) -> dict[str, Any]:
+    if isinstance(d, Independent):
+        return {"independent": describe(d.base_dist, argument), "dims": d.reinterpreted_batch_ndims}
+    values = {k: getattr(d, k) for k in d.arg_constraints if k in d.__dict__}
+    return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
+
+
+def _object(value: Any, argument: str) -> dict[str, Any]:
+    cls = type(value)
+    names = [p.name for p in inspect.signature(cls.__init__).parameters.values()
+             if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    missing = [n for n in names if not hasattr(value, n)]
+    if not isinstance(value, nn.Module) or missing:
+        wanted = "an object that keeps its constructor's arguments as attributes"
+        got = f"{cls.__name__} without {missing}" if missing else cls.__name__
+        raise InputError(argument, wanted, got, "set self.<name> = <name> in its __init__")
+    out = {"class": _path(cls, argument),
+           "arguments": {n: describe(getattr(value, n), n) for n in names}}
+    known = getattr(value, "known", ())
+    if known:
+        out["known"] = {n: describe(getattr(value, n)) for n in known}
+    return out
+
+
+def _path(cls: type, argument: str) -> str:
+    if "<locals>" in cls.__qualname__:
+        raise InputError(argument, "a class defined at the top of a module", cls.__qualname__,
+                         "move the class out of the function")
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def build(config: Any) -> Any:
+    """The object that `describe` described.
+
+    Only modules and distributions are built, from this package, Pyro, torch, or a module that the
+    caller has already imported.
+    """
+    if isinstance(config, list):
+        return [build(c) for c in config]
+    if not isinstance(config, dict):
+        return config
+    if "tuple" in config:
+        return tuple(build(c) for c in config["tuple"])
+    if "dict" in config:
+        return {k: build(v) for k, v in config["dict"].items()}
+    if "tensor" in config:
+        return torch.tensor(config["tensor"], dtype=getattr(torch, config["dtype"]))
+    if "independent" in config:
+        return build(config["independent"]).to_event(config["dims"])
+    cls = _find(config["class"])
+    made = cls(**{k: build(v) for k, v in config["arguments"].items()})
+    return made.fix(**build({"dict": config["known"]})) if "known" in config else made
+
+
+def _find(path: str) -> type:
+    module, _, name = path.partition(":")
+    if not module.startswith(_OURS) and module not in sys.modules:
+        raise InputError("folder", f"the module '{module}' of a saved class to be imported",
+                         "a program that has not imported it", f"import {module} before loading")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not (isinstance(found, type) and issubclass(found, nn.Module | Distribution)):
+        raise InputError("folder", "saved modules and distributions only", path,
+                         "do not load files from people whom you do not trust")
+    return found
