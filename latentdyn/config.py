@@ -51,7 +51,9 @@ def describe(value: Any, argument: str = "model") -> Any:
 def _distribution(d: Any, argument: str) -> dict[str, Any]:
     if isinstance(d, Independent):
         return {"independent": describe(d.base_dist, argument), "dims": d.reinterpreted_batch_ndims}
-    values = {k: getattr(d, k) for k in d.arg_constraints if k in d.__dict__}
+    given = [k for k in d.arg_constraints  # kept as attributes, or read off a base distribution
+             if k in d.__dict__ or isinstance(inspect.getattr_static(d, k, None), property)]
+    values = {k: getattr(d, k) for k in given}
     return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
 
 
@@ -59,6 +61,8 @@ def _object(value: Any, argument: str) -> dict[str, Any]:
     cls = type(value)
     names = [p.name for p in inspect.signature(cls.__init__).parameters.values()
              if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    several = [p.name for p in inspect.signature(cls.__init__).parameters.values()
+               if p.kind == p.VAR_POSITIONAL and hasattr(value, p.name)]
     missing = [n for n in names if not hasattr(value, n)]
     if not isinstance(value, nn.Module) or missing:
         wanted = "an object that keeps its constructor's arguments as attributes"
@@ -66,6 +70,8 @@ def _object(value: Any, argument: str) -> dict[str, Any]:
         raise InputError(argument, wanted, got, "set self.<name> = <name> in its __init__")
     out = {"class": _path(cls, argument),
            "arguments": {n: describe(getattr(value, n), n) for n in names}}
+    if several:
+        out["several"] = [describe(v, several[0]) for v in getattr(value, several[0])]
     known = getattr(value, "known", ())
     if known:
         out["known"] = {n: describe(getattr(value, n)) for n in known}
@@ -98,7 +104,8 @@ def build(config: Any) -> Any:
     if "independent" in config:
         return build(config["independent"]).to_event(config["dims"])
     cls = _find(config["class"])
-    made = cls(**{k: build(v) for k, v in config["arguments"].items()})
+    several = [build(c) for c in config.get("several", ())]
+    made = cls(*several, **{k: build(v) for k, v in config["arguments"].items()})
     return made.fix(**build({"dict": config["known"]})) if "known" in config else made
 
 

@@ -8,6 +8,7 @@ import pyro
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide, AutoNormal
 from pyro.infer.autoguide.initialization import init_to_median, init_to_value
+from pyro.nn import PyroModule
 from torch import nn
 
 from latentdyn.data import Batch
@@ -61,18 +62,27 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
             raise InputError("parameters", "None for a program without prior", repr(given), fix)
         return None
     names = {name: t.value.detach().clone() for name, t in program.templates.items()}
+    names = getattr(program.prior, "start", dict)(names)
     start = init_to_value(values=names, fallback=init_to_median(num_samples=15))
     draw = program.draw
     with local_params():
         if given is None:
             guide = AutoNormal(draw, init_loc_fn=start, init_scale=0.05)
         elif isinstance(given, AutoGuide):
-            guide = given
-            if guide.prototype_trace is None:
-                guide._model = (draw,)
+            guide = _adopt(given, draw)
         elif callable(given) and not isinstance(given, nn.Module):
             guide = given(draw)
         else:
             guide = given
         guide()
+    return guide
+
+
+def _adopt(guide: AutoGuide, draw: Any) -> AutoGuide:
+    """An autoguide that was made outside: over the prior only, with parameters of its own."""
+    if guide.prototype_trace is None:
+        guide._model = (draw,)
+    for part in guide.modules():
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}
     return guide

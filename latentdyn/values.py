@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 
-__all__ = ["as_float"]
+__all__ = ["above", "as_float"]
 
 
 def as_float(name: str, value: Any) -> Tensor:
@@ -24,3 +24,11 @@ def as_float(name: str, value: Any) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise InputError(name, "finite values", "NaN or infinity", "give known numbers")
     return tensor.detach()
+
+
+def above(name: str, value: Any, bound: float, fix: str) -> Tensor:
+    """A floating-point tensor whose entries all lie above ``bound``."""
+    tensor = as_float(name, value)
+    if not bool((tensor > bound).all()):
+        raise InputError(name, f"values above {bound:g}", f"{tensor.min():g}", fix)
+    return tensor

@@ -36,10 +36,13 @@ class Batch:
         data: Any,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        sessions: Any = None,
     ) -> Batch:
         """Tensors of ``data`` (whatever `as_dataset` takes).
 
         ``dtype`` defaults to that of floating-point data, and to torch's default for counts.
+        ``sessions`` are the labels that count as sessions 0, 1, ..., in any order; by default those
+        of ``data``. A trial of another session has number -1.
         """
         if isinstance(data, Batch):
             return data.to(dtype, device)
@@ -60,7 +63,7 @@ class Batch:
         u = ds["u"].transpose("trial", "time", "input").values if "u" in ds else None
         session = None
         if "session" in ds.coords:
-            session = tensor(np.unique(ds["session"].values, return_inverse=True)[1], torch.long)
+            session = tensor(_codes(ds["session"].values, sessions), torch.long)
         return cls(
             y=tensor(np.where(observed, y, 0), dtype),
             mask=tensor(observed, torch.bool),
@@ -115,3 +118,10 @@ class Batch:
             return x[trials] if isinstance(x, Tensor) else x
 
         return Batch(**{f.name: take(getattr(self, f.name)) for f in fields(self)})
+
+
+def _codes(labels: np.ndarray, known: Any = None) -> np.ndarray:
+    """Place of each label among the sorted known ones, -1 where it is not one of them."""
+    known = np.unique(labels if known is None else known)
+    code = np.searchsorted(known, labels).clip(max=len(known) - 1)
+    return np.where(known[code] == labels, code, -1)

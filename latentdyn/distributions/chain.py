@@ -6,15 +6,11 @@ import math
 from typing import Any
 
 import torch
+from pyro.distributions import MultivariateNormal
 from torch import Tensor
 
 from latentdyn.distributions.path import Path
-from latentdyn.kernels import (
-    chain_cholesky,
-    chain_covariances,
-    chain_solve,
-    chain_solve_transpose,
-)
+from latentdyn.kernels import chain_factor
 from latentdyn.nn import matvec
 
 __all__ = ["GaussianChain"]
@@ -34,21 +30,23 @@ class GaussianChain(Path):
     Source: Rue & Held (2005), ch. 2; Archer et al. (2015) as a posterior of state-space models.
     """
 
+    backward = False
+
     def __init__(self, diag: Tensor, off: Tensor, h: Tensor, valid: Tensor | None = None):
-        self.h = h
-        self.L, self.B = chain_cholesky(diag, off)
-        self._white = chain_solve(self.L, self.B, h)
+        self.diag, self.off = diag, off
+        self.factor = chain_factor(diag, off)
+        self.white = self.factor.whiten(h)
         super().__init__(h.shape[:-2], h.shape[-2:], valid)
 
     @property
     def mean(self) -> Tensor:
         """(..., T, K)."""
-        return chain_solve_transpose(self.L, self.B, self._white)
+        return self.factor.colour(self.white)
 
     @property
     def covariance(self) -> Tensor:
         """Marginal covariances (..., T, K, K)."""
-        return chain_covariances(self.L, self.B)[0]
+        return self.factor.covariances()[0]
 
     @property
     def variance(self) -> Tensor:
@@ -58,37 +56,61 @@ class GaussianChain(Path):
     @property
     def lag_covariance(self) -> Tensor:
         """Cov(z_{t+1}, z_t), (..., T-1, K, K)."""
-        return chain_covariances(self.L, self.B)[1]
+        return self.factor.covariances()[1]
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Mean + L^{-T} eps: (sample_shape, ..., T, K)."""
+        """Mean + M^{-T} eps, with M M' = Lam: (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
-        eps = torch.randn(shape, dtype=self.h.dtype, device=self.h.device)
-        return chain_solve_transpose(self.L, self.B, self._white + eps)
+        eps = torch.randn(shape, dtype=self.white.dtype, device=self.white.device)
+        return self.factor.colour(self.white + eps)
+
+    def scored(self, steps: Tensor) -> GaussianChain:
+        """A window of a longer chain: the terms become those of the walk back in time.
+
+        Their sum over windows is the density of the whole; that of the elimination is not.
+        """
+        new: Any = super().scored(steps)
+        new.backward = True
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(..., T, K) -> (...)."""
+        if self.valid is not None:
+            return super().log_prob(value)
+        r = value - self.mean
+        square = (r * matvec(self.diag, r)).sum((-2, -1))
+        square = square + 2 * (r[..., 1:, :] * matvec(self.off, r[..., :-1, :])).sum((-2, -1))
+        constant = self.event_shape.numel() * math.log(2 * math.pi)
+        return self.factor.log_diagonal().sum(-1) - 0.5 * (square + constant)
 
     def terms(self, z: Tensor) -> Tensor:
-        r"""Log q(z_t | z_{t+1}): (..., T, K) -> (..., T).
+        """Log-density of each step given its neighbours in the order of elimination: (..., T).
 
-        The standardised residual of step t is L_t' z_t + B_t' z_{t+1} - (L^{-1} h)_t.
+        In a window (`scored`) it is log q(z_t | z_{t+1}).
         """
-        white = matvec(self.L.mT, z)
-        white = white + torch.nn.functional.pad(
-            matvec(self.B.mT, z[..., 1:, :]), (0, 0, 0, 1)
-        )
-        square = (white - self._white).square().sum(-1)
+        if self.backward:
+            return self._backward_terms(z)
+        square = (self.factor.residual(z) - self.white).square().sum(-1)
         K = self.event_shape[-1]
-        return self._log_det() - 0.5 * (square + K * math.log(2 * math.pi))
+        return self.factor.log_diagonal() - 0.5 * (square + K * math.log(2 * math.pi))
 
     def entropy(self) -> Tensor:
         """Exact, of the steps that count: (...)."""
         K = self.event_shape[-1]
-        return self._sum(0.5 * K * (1 + math.log(2 * math.pi)) - self._log_det())
+        return self._sum(0.5 * K * (1 + math.log(2 * math.pi)) - self.factor.log_diagonal())
+
+    def _backward_terms(self, z: Tensor) -> Tensor:
+        S, cross = self.factor.covariances()
+        r = z - self.mean
+        G = torch.linalg.solve(S[..., 1:, :, :], cross).mT           # Cov(z_t, z_t+1) S_t+1^-1
+        inner = S[..., :-1, :, :] - G @ cross
+        loc = torch.nn.functional.pad(matvec(G, r[..., 1:, :]), (0, 0, 0, 1))
+        V = torch.cat([inner, S[..., -1:, :, :]], -3)
+        return MultivariateNormal(loc, (V + V.mT) / 2, validate_args=False).log_prob(r)
 
     def detach(self) -> GaussianChain:
         """The same chain, constant for gradients."""
         new = self.expand(self.batch_shape)
-        new.L, new.B, new._white = self.L.detach(), self.B.detach(), self._white.detach()
+        new.factor, new.white = self.factor.detach(), self.white.detach()
+        new.diag, new.off = self.diag.detach(), self.off.detach()
         return new
-
-    def _log_det(self) -> Tensor:
-        return self.L.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -25,6 +25,7 @@ class MarkovPath(Path):
         u: inputs (..., T, U); u_t acts on the step into z_t, so u_1 is not used.
         valid: (..., T), the steps whose terms count.
         batch_shape: number of independent chains, before draws add theirs.
+        walk: a faster way to sample the same path: called with a shape (..., T, K), returns it.
 
     Shapes: event (T, K). The conditionals are called with a time axis kept: z (..., 1, K) in a walk
     and (..., T-1, K) in scoring, so that parameters may carry draws (..., 1, 1) before their own
@@ -46,8 +47,10 @@ class MarkovPath(Path):
         u: Tensor | None = None,
         valid: Tensor | None = None,
         batch_shape: Any = (),
+        walk: Callable[[torch.Size], Tensor] | None = None,
     ):
         self.initial, self.transition, self.steps, self.u = initial, transition, steps, u
+        self.walk = walk
         first = initial()
         lead = first.batch_shape[:-1]
         shape = torch.broadcast_shapes(lead, torch.Size(batch_shape))
@@ -72,6 +75,8 @@ class MarkovPath(Path):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Walk from z_1 to z_T: (sample_shape, ..., T, K)."""
+        if self.walk is not None:
+            return self.walk(torch.Size(sample_shape) + self.batch_shape + self.event_shape)
         shape = torch.Size(sample_shape) + self.batch_shape + (1,)
         first = self.initial()
         z = [first.expand(shape).rsample() if first.has_rsample else first.expand(shape).sample()]

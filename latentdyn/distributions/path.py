@@ -42,6 +42,12 @@ class Path(TorchDistribution, abc.ABC):
         """Sum of the terms that count: (..., T, K) -> (...)."""
         return self._sum(self.terms(value))
 
+    def scored(self, steps: Tensor) -> Path:
+        """The same path, of which only these steps (..., T) count."""
+        new = self.expand(self.batch_shape)
+        new.valid = steps if self.valid is None else self.valid & steps
+        return new
+
     def detach(self) -> Path:
         """The same path as a constant for gradients, if the family can; else the path itself."""
         return self

@@ -1,6 +1,10 @@
 """Observations: p(y_t | z_t, u_t)."""
 
+from latentdyn.emissions.bernoulli import Bernoulli
+from latentdyn.emissions.categorical import Categorical
 from latentdyn.emissions.gaussian import Gaussian
+from latentdyn.emissions.negative_binomial import NegativeBinomial
 from latentdyn.emissions.poisson import Poisson
+from latentdyn.emissions.student_t import StudentT
 
-__all__ = ["Gaussian", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "Gaussian", "NegativeBinomial", "Poisson", "StudentT"]

@@ -42,3 +42,12 @@ def smooth_rates(y: Tensor, mask: Tensor, width: int = 5) -> Tensor:
     seen = mask.to(y.dtype)
     mean = ((y * seen).sum((0, 1)) / seen.sum((0, 1)).clamp(min=1)).clamp(min=1e-3)
     return (total(y * seen) + mean) / (total(seen) + 1)
+
+
+def log_mean(y: Tensor, mask: Tensor) -> Tensor:
+    """Log of each unit's mean count over observed entries: (N, T, D) -> (D,).
+
+    A unit that never fired counts as one that fires half a time in the data.
+    """
+    seen = mask.sum((0, 1)).clamp(min=1)
+    return ((y * mask).sum((0, 1)).clamp(min=0.5) / seen).log()

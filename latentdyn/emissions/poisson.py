@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
-from latentdyn.emissions._readout import principal_readout, smooth_rates
+from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -45,10 +45,10 @@ class Poisson(Conditional):
         return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, D=D)
 
     def initialise(self, batch: Batch) -> None:
-        """Bias at the log mean rate, loadings by principal components of smoothed log rates."""
+        """Bias at the log mean count, loadings by principal components of smoothed log rates."""
         rates = smooth_rates(batch.y, batch.mask)
-        C, d, _ = principal_readout(rates.log(), batch.mask, self.state_dim)
-        self.start(C=C, d=d)
+        C, _, _ = principal_readout(rates.log(), batch.mask, self.state_dim)
+        self.start(C=C, d=log_mean(batch.y, batch.mask))
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the counts."""

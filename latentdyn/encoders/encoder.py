@@ -41,9 +41,9 @@ class Encoder(Conditional):
 
     def encode(self, batch: Batch) -> Path:
         """The posterior over the paths of a batch, of which only valid steps count."""
-        path = self(batch.y, batch.u, batch.mask, batch.length)
-        path.valid = batch.valid
-        return path
+        ragged = bool((batch.length < batch.steps).any())
+        path = self(batch.y, batch.u, batch.mask, batch.length if ragged else None)
+        return path if batch.scored is None else path.scored(batch.scored)
 
 
 class GaussianHead(nn.Module):

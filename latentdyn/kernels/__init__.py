@@ -1,10 +1,6 @@
 """Numerical hearts: pure functions of tensors, each with an oracle test."""
 
-from latentdyn.kernels.chain import (
-    chain_cholesky,
-    chain_covariances,
-    chain_solve,
-    chain_solve_transpose,
-)
+from latentdyn.kernels.chain import ChainFactor, chain_factor
+from latentdyn.kernels.walk import structured_walk
 
-__all__ = ["chain_cholesky", "chain_covariances", "chain_solve", "chain_solve_transpose"]
+__all__ = ["ChainFactor", "chain_factor", "structured_walk"]

@@ -1,140 +1,186 @@
-r"""Block-tridiagonal Gaussian chains: Cholesky factor, triangular solves, marginals.
+r"""Block-tridiagonal Gaussian chains by cyclic reduction: log-depth in time, batched, differentiable.
 
-The precision is Lam = L L' with blocks Lam_tt = diag_t (K x K) and Lam_{t+1,t} = off_t; the factor has
-lower-triangular blocks L_t and sub-diagonal blocks B_t:
+The precision has blocks Lam_tt = diag_t (K x K) and Lam_{t+1,t} = off_t. At each level the odd steps
+are eliminated at once; with neighbours a = i - 1 and b = i + 1 of an odd step i,
 
-    L_t L_t' = diag_t - B_{t-1} B_{t-1}',      B_t = off_t L_t^{-T}.
+    L_i L_i' = Lam_ii,   U_i = L_i^{-1} Lam_ia,   V_i = L_i^{-1} Lam_ib,
+    Lam_aa -= U_i'U_i,   Lam_bb -= V_i'V_i,   Lam_ba = -V_i'U_i,
 
-All functions are batched over leading dimensions, walk once over time, and carry hand-written
-gradients (no tape over T). Source: Rue & Held (2005), ch. 2; Murray (2016) for the adjoint.
+and the even steps are a chain of half the length (a chain of odd length gets one standard normal
+step more, coupled to nothing). Together the levels are a Cholesky factor M M' of the permuted
+precision, and z_i given its neighbours is N(-L_i^{-T}(U_i z_a + V_i z_b), (L_i L_i')^{-1}).
+Source: Golub & Van Loan (2013), section 4.5.4; Heller (1976). Adjoint of Cholesky: Murray (2016).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
-__all__ = ["chain_cholesky", "chain_solve", "chain_solve_transpose", "chain_covariances"]
-
-_trsm = torch.linalg.solve_triangular
+__all__ = ["ChainFactor", "chain_factor"]
 
 
-class _Cholesky(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, diag: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
-        D, E = diag.movedim(-3, 0), off.movedim(-3, 0)
-        factors, subs = [torch.linalg.cholesky(D[0])], []
-        for t in range(1, len(D)):
-            subs.append(_trsm(factors[-1], E[t - 1].mT, upper=False).mT)
-            factors.append(torch.linalg.cholesky(D[t] - subs[-1] @ subs[-1].mT))
-        L = torch.stack(factors)
-        B = torch.stack(subs) if subs else E
-        ctx.save_for_backward(L, B)
-        return L.movedim(0, -3), B.movedim(0, -3)
+class _CholeskyInverse(torch.autograd.Function):
+    """A -> L and L^{-1}, with a backward that is matrix products only (and differentiable)."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gL: Tensor, gB: Tensor) -> tuple[Tensor, Tensor]:
-        L, B = ctx.saved_tensors
-        gL, gB = gL.movedim(-3, 0), gB.movedim(-3, 0)
-        T = len(L)
-        inverse = _trsm(L, torch.eye(L.shape[-1], dtype=L.dtype, device=L.device).expand_as(L),
-                        upper=False)
-        gdiag, goff = torch.empty_like(L), torch.empty_like(B)
-        g = gL[T - 1]
-        for t in range(T - 1, -1, -1):
-            half = (L[t].mT @ g).tril()
-            half.diagonal(dim1=-2, dim2=-1).mul_(0.5)
-            S = inverse[t].mT @ half @ inverse[t]
-            gdiag[t] = (S + S.mT) / 2
-            if t == 0:
-                break
-            inner = (gB[t - 1] - 2 * gdiag[t] @ B[t - 1]) @ inverse[t - 1]
-            goff[t - 1] = inner
-            g = gL[t - 1] - (inner.mT @ B[t - 1]).tril()
-        return gdiag.movedim(0, -3), goff.movedim(0, -3)
-
-
-class _Solve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, L: Tensor, B: Tensor, x: Tensor, transpose: bool) -> Tensor:
-        out = (_backward_solve if transpose else _forward_solve)(L, B, x)
-        ctx.save_for_backward(L, B, out)
-        ctx.transpose = transpose
-        return out
+    def forward(ctx: Any, A: Tensor) -> tuple[Tensor, Tensor]:
+        L = torch.linalg.cholesky(A)
+        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        inverse = torch.linalg.solve_triangular(L, eye.expand_as(L), upper=False)
+        ctx.save_for_backward(L, inverse)
+        return L, inverse
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        L, B, out = ctx.saved_tensors
-        gx = (_forward_solve if ctx.transpose else _backward_solve)(L, B, g)
-        left, right = (out, gx) if ctx.transpose else (gx, out)
-        gL = -(left[..., :, None] * right[..., None, :]).tril()
-        gB = -(left[..., 1:, :, None] * right[..., :-1, None, :])
-        return _fold(gL, L.shape), _fold(gB, B.shape), gx, None
+    def backward(ctx: Any, gL: Tensor, gI: Tensor) -> Tensor:
+        L, inverse = ctx.saved_tensors
+        inner = (L.mT @ gL - gI @ inverse.mT).tril()
+        half = inner - 0.5 * torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
+        S = inverse.mT @ half @ inverse
+        return (S + S.mT) / 2
 
 
-def _fold(g: Tensor, shape: torch.Size) -> Tensor:
-    return g.sum_to_size(shape)
+@dataclass(frozen=True)
+class Level:
+    """Odd steps of one level: ``L`` and its ``inverse`` (..., m, K, K), ``UV`` (..., m, K, 2K).
+
+    ``n`` is the number of steps of the level; V of a last odd step is zero.
+    """
+
+    L: Tensor
+    inverse: Tensor
+    UV: Tensor
+    n: int
+
+    def neighbours(self, even: Tensor) -> Tensor:
+        """U_i z_a + V_i z_b for every odd step, (..., m, K)."""
+        return _times(self.UV, torch.cat([even, even.roll(-1, -2)], -1))
+
+    def spread(self, odd: Tensor) -> Tensor:
+        """Its transpose: what every even step gets from the odd steps beside it, (..., m, K)."""
+        to_a, to_b = _times(self.UV.mT, odd).chunk(2, -1)
+        return to_a + to_b.roll(1, -2)
+
+    def refine(self, S: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariances of the evens and Cov(z_b, z_a) of adjacent ones -> those of all steps."""
+        G, H = (-(self.inverse.mT @ self.UV)).chunk(2, -1)           # z_i on z_a and on z_b
+        to_a = G @ S + H @ cross                                     # Cov(z_i, z_a)
+        to_b = G @ cross.mT + H @ S.roll(-1, -3)                     # Cov(z_i, z_b)
+        own = self.inverse.mT @ self.inverse + to_a @ G.mT + to_b @ H.mT
+        return _pairs(S, own)[..., : self.n, :, :], _pairs(to_a, to_b.mT)[..., : self.n, :, :]
 
 
-def _forward_solve(L: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    inverse, B, x = _walk_order(L, B, x)
-    out = [inverse[0] @ x[0]]
-    for t in range(1, len(x)):
-        out.append(inverse[t] @ (x[t] - B[t - 1] @ out[-1]))
-    return torch.stack(out).squeeze(-1).movedim(0, -2)
+@dataclass(frozen=True)
+class ChainFactor:
+    """Cholesky factor of a chain: one `Level` after another, then the root step.
+
+    Vectors over the path have shape (..., T, K).
+    """
+
+    levels: tuple[Level, ...]
+    L: Tensor
+    inverse: Tensor
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """M^{-1} x, each step's number at its own place."""
+        odds = []
+        for level in self.levels:
+            x, odd = _split(x)
+            odd = _times(level.inverse, odd)
+            x = x - level.spread(odd)
+            odds.append(odd)
+        return self._merge(_times(self.inverse, x), odds)
+
+    def colour(self, x: Tensor) -> Tensor:
+        """M^{-T} x: standard normal numbers become a path."""
+        odds = []
+        for _ in self.levels:
+            x, odd = _split(x)
+            odds.append(odd)
+        z = _times(self.inverse.mT, x)
+        for level, odd in zip(reversed(self.levels), reversed(odds), strict=True):
+            odd = _times(level.inverse.mT, odd - level.neighbours(z))
+            z = _pairs(*torch.broadcast_tensors(z, odd), dim=-2)[..., : level.n, :]
+        return z
+
+    def residual(self, z: Tensor) -> Tensor:
+        """M' z: standardised residual of each step given its neighbours."""
+        odds = []
+        for level in self.levels:
+            z, odd = _split(z)
+            odds.append(_times(level.L.mT, odd) + level.neighbours(z))
+        return self._merge(_times(self.L.mT, z), odds)
+
+    def log_diagonal(self) -> Tensor:
+        """Half of each step's share of log |Lam|, (..., T)."""
+        odds = [_log_diagonal(level.L) for level in self.levels]
+        return self._merge(_log_diagonal(self.L), odds).squeeze(-1)
+
+    def covariances(self) -> tuple[Tensor, Tensor]:
+        """Marginal covariances (..., T, K, K) and Cov(z_{t+1}, z_t) (..., T - 1, K, K)."""
+        S = self.inverse.mT @ self.inverse
+        cross = torch.zeros_like(S)
+        for level in reversed(self.levels):
+            S, cross = level.refine(S, cross)
+        return S, cross[..., :-1, :, :]
+
+    def detach(self) -> ChainFactor:
+        """The same factor, constant for gradients."""
+        levels = tuple(
+            Level(*(getattr(v, f.name).detach() for f in fields(v)[:-1]), n=v.n)
+            for v in self.levels
+        )
+        return ChainFactor(levels, self.L.detach(), self.inverse.detach())
+
+    def _merge(self, x: Tensor, odds: list[Tensor]) -> Tensor:
+        for level, odd in zip(reversed(self.levels), reversed(odds), strict=True):
+            x = _pairs(*torch.broadcast_tensors(x, odd), dim=-2)[..., : level.n, :]
+        return x
 
 
-def _backward_solve(L: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    inverse, B, x = _walk_order(L, B, x)
-    inverse, B = inverse.mT, B.mT
-    out = [inverse[-1] @ x[-1]]
-    for t in range(len(x) - 2, -1, -1):
-        out.append(inverse[t] @ (x[t] - B[t] @ out[-1]))
-    return torch.stack(out[::-1]).squeeze(-1).movedim(0, -2)
+def chain_factor(diag: Tensor, off: Tensor) -> ChainFactor:
+    """Factor a block-tridiagonal precision.
 
-
-def _walk_order(L: Tensor, B: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device).expand_as(L)
-    inverse = _trsm(L, eye, upper=False)
-    return inverse.movedim(-3, 0), B.movedim(-3, 0), x[..., None].movedim(-3, 0)
-
-
-def chain_cholesky(diag: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor of a block-tridiagonal precision.
-
-    Shapes: ``diag`` (..., T, K, K), ``off`` (..., T-1, K, K), block (t+1, t) -> L, B alike.
+    Shapes: ``diag`` (..., T, K, K), ``off`` (..., T - 1, K, K), block (t + 1, t).
     Raises: torch.linalg.LinAlgError if the matrix is not positive definite.
     """
-    return _Cholesky.apply(diag, off)
+    levels = []
+    eye = torch.eye(diag.shape[-1], dtype=diag.dtype, device=diag.device)
+    off = pad(off, (0, 0, 0, 0, 0, 1))                               # the last step leads nowhere
+    while (n := diag.shape[-3]) > 1:
+        if n % 2:
+            diag = torch.cat([diag, eye.expand(*diag.shape[:-3], 1, -1, -1)], -3)
+            off = pad(off, (0, 0, 0, 0, 0, 1))
+        even, odd = diag.unflatten(-3, (-1, 2)).unbind(-3)
+        into, out_of = off.unflatten(-3, (-1, 2)).unbind(-3)
+        L, inverse = _CholeskyInverse.apply(odd)
+        UV = inverse @ torch.cat([into, out_of.mT], -1)
+        levels.append(Level(L, inverse, UV, n))
+        (to_a, _), (across, to_b) = (h.chunk(2, -1) for h in (UV.mT @ UV).chunk(2, -2))
+        diag = even - to_a - to_b.roll(1, -3)
+        off = -across
+    return ChainFactor(tuple(levels), *_CholeskyInverse.apply(diag))
 
 
-def chain_solve(L: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    """L^{-1} x: (..., T, K) -> (..., T, K)."""
-    return _Solve.apply(L, B, x, False)
+def _times(A: Tensor, x: Tensor) -> Tensor:
+    return (A @ x[..., None]).squeeze(-1)
 
 
-def chain_solve_transpose(L: Tensor, B: Tensor, x: Tensor) -> Tensor:
-    """L^{-T} x: (..., T, K) -> (..., T, K)."""
-    return _Solve.apply(L, B, x, True)
+def _log_diagonal(L: Tensor) -> Tensor:
+    return L.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
 
 
-def chain_covariances(L: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Marginal covariances (..., T, K, K) and Cov(z_{t+1}, z_t) (..., T-1, K, K).
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Even and odd steps of (..., n, K), with a zero step more if n is odd."""
+    x = pad(x, (0, 0, 0, 1)) if x.shape[-2] % 2 else x
+    even, odd = x.unflatten(-2, (-1, 2)).unbind(-2)
+    return even, odd
 
-    With G_t = -(B_t L_t^{-1})' , z_t = G_t z_{t+1} + L_t^{-T} eps, so
-    S_t = G_t S_{t+1} G_t' + (L_t L_t')^{-1} and Cov(z_{t+1}, z_t) = S_{t+1} G_t'.
-    """
-    inverse, B, _ = _walk_order(L, B, L[..., 0])
-    own = inverse.mT @ inverse
-    gain = -(B @ inverse[:-1]).mT
-    S, cross = [own[-1]], []
-    for t in range(len(own) - 2, -1, -1):
-        cross.append(S[-1] @ gain[t].mT)
-        S.append(gain[t] @ cross[-1] + own[t])
-    lagged = torch.stack(cross[::-1]) if cross else B
-    return torch.stack(S[::-1]).movedim(0, -3), lagged.movedim(0, -3)
+
+def _pairs(even: Tensor, odd: Tensor, dim: int = -3) -> Tensor:
+    """Steps 0, 2, 4 ... and 1, 3, 5 ... in the order of time."""
+    return torch.stack([even, odd], dim).flatten(dim - 1, dim)

@@ -39,8 +39,9 @@ class Draws:
     latent: frozenset[str] = frozenset()
 
     def program(self, program: Program) -> Any:
-        """The program bound to these draws."""
-        return program.bind(self.theta)
+        """The program bound to these draws, for trials of no particular session."""
+        shared = getattr(program.prior, "shared", None)
+        return program.bind(self.theta if shared is None else shared(self.theta, self.sites))
 
 
 @torch.no_grad()
@@ -79,7 +80,8 @@ def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
     assign = getattr(program.prior, "assign", None)
     if assign is None or not drawn.theta:
         return program.bind(drawn.theta)
-    theta = assign({k: v[:, None] for k, v in drawn.theta.items()}, batch.session)
+    each = {k: v[:, None] for k, v in drawn.theta.items()}                # (S, 1, ...)
+    theta = assign(each, batch.session, program.templates)
     return program._bind_aligned(theta)
 
 

@@ -26,9 +26,21 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
     model = getattr(model, "model", model)
     sizes = {"state": getattr(model, "state_dim", None), "unit": getattr(model, "obs_dim", None),
              "input": getattr(model, "input_dim", None)}
-    wanted = _BY_LETTER.get(name.rpartition(".")[2], ())[: len(shape)]
-    if len(wanted) == len(shape) and all(
-        sizes.get(dim.removesuffix("_aux")) == size for dim, size in zip(wanted, shape, strict=True)
-    ):
-        return wanted
+    sizes["session"] = getattr(getattr(model, "prior", None), "sessions", None)
+    for wanted in _candidates(name, len(shape)):
+        if [sizes.get(dim.removesuffix("_aux")) for dim in wanted] == list(shape):
+            return wanted
     return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+
+
+def _candidates(name: str, rank: int) -> list[tuple[str, ...]]:
+    """What the dims of this rank may be called: a parameter's, and those of its hyper-parameters."""
+    path, _, what = name.rpartition(".")
+    if not path.startswith("prior."):
+        own = _BY_LETTER.get(what, ())
+        found = [own[:rank], ("session", *own)[:rank]]
+    else:
+        own = _BY_LETTER.get(path.rpartition(".")[2], ())
+        by_kind = {"mean": own, "raw": ("session", *own), "relevance": own[-1:]}
+        found = [by_kind.get(what, ())]
+    return [dims for dims in found if len(dims) == rank]

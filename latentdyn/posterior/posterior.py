@@ -167,7 +167,8 @@ class Posterior:
         return as_dataset(new_y), self._batch_of(new_y)
 
     def _batch_of(self, y: Any) -> Batch:
-        return self.model.fit_batch(Batch.of(y, self.model.dtype))
+        sessions = self.data["session"].values if "session" in self.data.coords else None
+        return self.model.fit_batch(Batch.of(y, self.model.dtype, sessions=sessions))
 
     def replace(self, **changes: Any) -> Posterior:
         """A copy with some attributes changed."""

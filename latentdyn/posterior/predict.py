@@ -29,7 +29,7 @@ def chunks(draws: int, entries: int) -> Iterator[int]:
 
 def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
     """The program bound to draws; without random parameters, so many copies of it."""
-    bound = program.bind(drawn.theta)
+    bound = drawn.program(program)
     bound.__dict__["lead"] = torch.Size((number, 1))
     return bound
 
@@ -129,7 +129,11 @@ def steps_after(time: np.ndarray, steps: int) -> np.ndarray:
 
 
 def named(ds: xr.Dataset, data: xr.Dataset, time: bool = False) -> xr.Dataset:
-    """The user's trials and units (and times) on a dataset; other dims are numbered."""
+    """The user's trials, units and sessions (and times) on a dataset; other dims are numbered."""
+    if "session" in ds.sizes and "session" in data.coords:
+        labels, data = np.unique(data["session"].values), data.drop_vars("session")
+        if len(labels) == ds.sizes["session"]:
+            ds = ds.assign_coords(session=labels)
     for dim, size in ds.sizes.items():
         same = dim in data.sizes and data.sizes[dim] == size and (dim != "time" or time)
         if same:

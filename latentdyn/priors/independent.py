@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.transforms import Transform
 
 from latentdyn.conditional import Template
-from latentdyn.distributions import HollowNormal, hollow
+from latentdyn.distributions import hollow
+from latentdyn.errors import InputError
+from latentdyn.priors.normal import normal
 from latentdyn.priors.prior import Prior, pick
 
 __all__ = ["Independent"]
@@ -37,6 +43,15 @@ class Independent(Prior):
     def __init__(self, distributions: Mapping[str, Any]):
         super().__init__()
         self.distributions = dict(distributions)
+        for name, d in self.distributions.items():
+            if not isinstance(d, TorchDistributionMixin):
+                raise InputError("distributions", f"a Pyro distribution for '{name}'",
+                                 type(d).__name__, "import it from pyro.distributions")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that have a distribution."""
+        return tuple(self.distributions)
 
     def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
         """Sample each named parameter."""
@@ -49,19 +64,35 @@ class Independent(Prior):
 def fill(distribution: Any, template: Template) -> TorchDistribution:
     """The distribution over the whole parameter, in its dtype."""
     distribution = cast(distribution, template.value)
-    if template.support is hollow and isinstance(distribution, Normal):
-        loc, scale = distribution.loc, distribution.scale
-        return HollowNormal(loc.expand(template.shape), scale.expand(template.shape))
+    if template.support is hollow:
+        return _off_diagonal(distribution, template)
     missing = len(template.shape) - distribution.event_dim
     return distribution.expand(template.shape[:missing]).to_event(missing)
 
 
-def cast(distribution: Any, like: Tensor) -> Any:
-    """The distribution with parameters in the dtype and on the device of ``like``."""
-    if isinstance(distribution, torch.distributions.Independent):
-        inner = cast(distribution.base_dist, like)
-        return inner.to_event(distribution.reinterpreted_batch_ndims)
-    values = {k: getattr(distribution, k) for k in distribution.arg_constraints
-              if k in distribution.__dict__}
-    moved = {k: torch.as_tensor(v, dtype=like.dtype, device=like.device) for k, v in values.items()}
-    return type(distribution)(**moved) if moved else distribution
+def _off_diagonal(distribution: Any, template: Template) -> TorchDistribution:
+    if isinstance(distribution, Normal):
+        return normal(template, distribution.loc, distribution.scale)
+    if distribution.support is hollow:
+        return distribution
+    raise InputError("distributions", "a Normal for a matrix with a zero diagonal",
+                     type(distribution).__name__, "use dist.Normal, or priors.Horseshoe")
+
+
+def cast(value: Any, like: Tensor) -> Any:
+    """A distribution with its numbers in the dtype and on the device of ``like``.
+
+    Example:
+        >>> from pyro.distributions import HalfNormal
+        >>> cast(HalfNormal(1.0), torch.zeros((), dtype=torch.float64)).scale.dtype
+        torch.float64
+    """
+    if isinstance(value, Tensor):
+        return value.to(like.device, like.dtype if value.is_floating_point() else None)
+    if isinstance(value, list):                               # transforms of a distribution
+        return [cast(v, like) for v in value]
+    if not isinstance(value, Distribution | Transform):
+        return value
+    moved = copy.copy(value)
+    moved.__dict__.update({k: cast(v, like) for k, v in moved.__dict__.items()})
+    return moved

@@ -16,18 +16,45 @@ __all__ = ["Prior", "pick"]
 class Prior(nn.Module, abc.ABC):
     """Draws named parameters.
 
-    ``forward(templates)`` takes the program's parameters by name (their shapes, dtypes and
-    supports are what matters), samples sites named like the parameters, and returns name -> value. Hyper-
-    parameters are sites named ``"prior.*"``. Values may carry leading dimensions from plates.
+    To add a prior write ``forward(templates)``, which takes the program's parameters by name (their
+    shapes, dtypes and supports are what matters), samples sites named like the parameters, and
+    returns name -> value. Hyper-parameters are sites named ``"prior.*"``. A value computed from
+    sites is shown with ``pyro.deterministic(name, value, event_dim=...)``. Every site has all of
+    its own dimensions in the event, and may carry leading dimensions from plates. Constructor
+    arguments are kept as attributes of the same name.
+
+    ``names`` are the parameters that it draws; `Joint` and `Hierarchical` ask for them.
+    ``sessions`` is the number of sessions that have values of their own, if any have.
     """
+
+    sessions: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters that it draws, empty if that is not known beforehand."""
+        return ()
 
     @abc.abstractmethod
     def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
         """Sample the parameters."""
 
-    def assign(self, theta: dict[str, Tensor], session: Tensor | None) -> dict[str, Tensor]:
-        """Values for each trial, from those drawn; by default they are shared by all."""
+    def assign(
+        self, theta: dict[str, Tensor], session: Tensor | None, templates: Mapping[str, Template]
+    ) -> dict[str, Tensor]:
+        """Values for each trial, from those drawn; by default they are shared by all.
+
+        Shapes: leading dimensions of ``theta`` end in a one where trials belong; the result has
+        N trials there.
+        """
         return theta
+
+    def shared(self, theta: dict[str, Tensor], sites: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values for trials of no particular session, from those drawn and all sites."""
+        return theta
+
+    def start(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Where guides start: site -> value, given the current values of the parameters."""
+        return values
 
 
 def pick(templates: Mapping[str, Template], name: str, argument: str = "prior") -> Template:

@@ -59,7 +59,7 @@ class Program(nn.Module, abc.ABC):
         theta = self.draw()
         assign = getattr(self.prior, "assign", None)
         if assign is not None:
-            theta = assign(theta, batch.session)
+            theta = assign(theta, batch.session, self.templates)
         for name, free in self.templates.items():
             if name not in theta and is_free(free.value):
                 start = free.value.detach().clone()

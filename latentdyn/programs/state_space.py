@@ -16,6 +16,7 @@ from latentdyn.data.outputs import simulated
 from latentdyn.distributions import MarkovPath, ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.programs.collapsed import Collapsed
+from latentdyn.programs.prior_predictive import prior_predictive
 from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 
@@ -146,6 +147,13 @@ class StateSpace(Program):
             z = self.path(steps, u, trials).rsample()
             y = self.emission(z, u if self.emission.input_dim else None).sample()
         return simulated(y, z, u)
+
+    def prior_predictive(
+        self, draws: int = 100, trials: int = 1, steps: int = 100, inputs: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """Simulate with parameters drawn from the prior: see `prior_predictive`."""
+        return prior_predictive(self, draws, trials, steps, inputs, seed)
 
     def _simulation_inputs(self, inputs: Any, trials: int, steps: int) -> Tensor:
         wanted = f"an array ({trials}, {steps}, {self.input_dim})"

@@ -1,0 +1,74 @@
+"""Gated recurrent unit with noise."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Conditional
+from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.nn import gru_step, matvec
+from latentdyn.values import as_float
+
+__all__ = ["GRU"]
+
+
+class GRU(Conditional):
+    r"""z' ~ N(s * z + (1 - s) * n, Q), the gated recurrent unit of drive b + B u.
+
+    r, s = sigmoid of the first two thirds of b + B u + U z,
+    n = tanh(b_n + B_n u + r * (U_n z + c)).
+
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (K,); ``U`` (3K, K), ``B`` (3K, U),
+    ``b`` (3K,) in the order (r, s, n), ``c`` (K,). ``GRU.of(U=, Q=)`` builds it from known values;
+    noise as in `Linear`. Learning starts with s near 0.95, so near z' = z.
+    Source: Cho et al. (2014), eqs. 5-8, in the form of ``torch.nn.GRUCell``.
+
+    Example:
+        >>> closed = GRU.of(U=torch.zeros(3, 1), b=[0.0, -50.0, 1.0], Q=[0.1])
+        >>> closed(torch.ones(1).double()).mean                            # tanh(1)
+        tensor([0.7616], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        input_dim: int = 0,
+        *,
+        noise: str = "diagonal",
+        noise_floor: float = 1e-4,
+    ):
+        super().__init__()
+        self.state_dim, self.input_dim = state_dim, input_dim
+        self.noise, self.noise_floor = noise, noise_floor
+        self.U = nn.Parameter(torch.empty(3 * state_dim, state_dim))
+        self.b = nn.Parameter(torch.empty(3 * state_dim))
+        self.c = nn.Parameter(torch.zeros(state_dim))
+        self.B = nn.Parameter(torch.zeros(3 * state_dim, input_dim))
+        self.Q = nn.Parameter(white(state_dim, noise, 0.1))
+        self.constraints = {"Q": noise_support(noise, noise_floor)}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Near the identity: the gate s keeps the state."""
+        K = self.state_dim
+        keep = torch.tensor([0.0, 3.0, 0.0]).repeat_interleave(K)
+        self.start(U=torch.randn(3 * K, K) / K**0.5, b=keep)
+
+    @classmethod
+    def of(cls, U: Any, Q: Any, b: Any = None, c: Any = None, B: Any = None) -> Self:
+        """Known dynamics; offsets and input weights left out are zero."""
+        U = as_float("U", U)
+        state_dim = U.shape[-1]
+        Q, noise = given("Q", Q, state_dim)
+        b = U.new_zeros(3 * state_dim) if b is None else b
+        input_dim = 0 if B is None else as_float("B", B).shape[-1]
+        return cls(state_dim, input_dim, noise=noise).fix(U=U, Q=Q, b=b, c=c, B=B)
+
+    def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
+        """Distribution of the next state."""
+        drive = self.b if u is None else self.b + matvec(self.B, u)
+        return gaussian(gru_step(z, drive, self.U, self.c), self.Q, self.noise)

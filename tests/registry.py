@@ -1,0 +1,88 @@
+"""Everything that goes through the common battery: one line each.
+
+Calling an entry gives a new instance, with random starting values. Entries that take inputs are
+called with their number.
+"""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions import HalfNormal, LogNormal, Normal
+
+from latentdyn import distributions, emissions, encoders, initials, priors, transitions
+
+TRANSITIONS = {
+    "linear": lambda U=0: transitions.Linear(3, U),
+    "linear-full": lambda U=0: transitions.Linear(3, U, noise="full"),
+    "plrnn": lambda U=0: transitions.PLRNN(3, U),
+    "plrnn-full": lambda U=0: transitions.PLRNN(3, U, noise="full"),
+    "gru": lambda U=0: transitions.GRU(3, U),
+    "gru-full": lambda U=0: transitions.GRU(3, U, noise="full"),
+    "gated": lambda U=0: transitions.Gated(3, U, hidden=8),
+}
+
+EMISSIONS = {
+    "gaussian": lambda U=0: emissions.Gaussian(3, 4, U),
+    "gaussian-full": lambda U=0: emissions.Gaussian(3, 4, U, noise="full"),
+    "student-t": lambda U=0: emissions.StudentT(3, 4, U),
+    "poisson": lambda U=0: emissions.Poisson(3, 4, U),
+    "negative-binomial": lambda U=0: emissions.NegativeBinomial(3, 4, U),
+    "bernoulli": lambda U=0: emissions.Bernoulli(3, 4, U),
+    "categorical": lambda U=0: emissions.Categorical(3, 4, 5, U),
+}
+
+INITIALS = {
+    "gaussian": lambda: initials.Gaussian(3),
+    "gaussian-full": lambda: initials.Gaussian(3, noise="full"),
+    "learned": lambda: initials.Learned(3),
+}
+
+ENCODERS = {
+    "mean-field": lambda U=0: encoders.MeanField(4, 3, U, hidden=8),
+    "bigru": lambda U=0: encoders.BiGRU(4, 3, U, hidden=8),
+    "bigru-two-layers": lambda U=0: encoders.BiGRU(4, 3, U, hidden=8, layers=2),
+    "chain": lambda U=0: encoders.Chain(4, 3, U, hidden=8),
+    "structured": lambda U=0: encoders.Structured(4, 3, U, hidden=8),
+}
+
+
+def _chain(trials: int = 2, steps: int = 5, states: int = 3) -> distributions.GaussianChain:
+    off = 0.3 * torch.randn(trials, steps - 1, states, states, dtype=torch.float64)
+    root = torch.randn(trials, steps, states, states, dtype=torch.float64)
+    diag = root @ root.mT + 3 * torch.eye(states, dtype=torch.float64)
+    return distributions.GaussianChain(diag, off, torch.randn(trials, steps, states).double())
+
+
+def _markov(trials: int = 2, steps: int = 5) -> distributions.MarkovPath:
+    initial, transition = initials.Gaussian(3).double(), transitions.PLRNN(3).double()
+    return distributions.MarkovPath(initial, transition, steps, batch_shape=(trials,))
+
+
+# event (5, 3), batch (2,), float64
+PATHS = {
+    "markov": _markov,
+    "gaussian-chain": _chain,
+    "factorised": lambda: distributions.FactorisedPath(
+        torch.randn(2, 5, 3).double(), 0.2 + torch.rand(2, 5, 3).double()
+    ),
+}
+
+# of a PLRNN with three states that is read out by a Gaussian
+PRIORS = {
+    "independent": lambda: priors.Independent({
+        "transition.W": Normal(0.0, 0.3), "emission.R": LogNormal(-1.0, 0.5)}),
+    "manifold-attractor": lambda: priors.ManifoldAttractor(2),
+    "manifold-attractor-learned": lambda: priors.ManifoldAttractor((0, 2), HalfNormal(0.1)),
+    "ard": lambda: priors.ARD("transition.W", 0.5),
+    "ard-emission": lambda: priors.ARD("emission.C"),
+    "horseshoe": lambda: priors.Horseshoe("transition.W", expected=2),
+    "horseshoe-emission": lambda: priors.Horseshoe("emission.C", expected=2, slab=2.0),
+    "low-rank": lambda: priors.LowRank("transition.W", 1, scale=0.5),
+    "low-rank-emission": lambda: priors.LowRank("emission.C", 2),
+    "hierarchical": lambda: priors.Hierarchical(
+        {"transition.W": Normal(0.0, 0.3), "transition.a": Normal(0.9, 0.1)}, sessions=2),
+    "hierarchical-manifold": lambda: priors.Hierarchical(priors.ManifoldAttractor(1), sessions=2),
+    "joint": lambda: priors.Joint(
+        priors.Hierarchical({"emission.d": Normal(0.0, 1.0)}, sessions=2, spread=1.0),
+        priors.ManifoldAttractor(1), priors.ARD("emission.C")),
+}
