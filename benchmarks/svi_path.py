@@ -136,15 +136,15 @@ def scored(model: ld.StateSpace, batch: Batch, draws: int) -> Callable:
 
 
 def times(runs: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each, in alternation."""
+    """Median CPU milliseconds of each, in alternation."""
     for run in runs.values():
         run()
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            found[name].append(1e3 * (time.perf_counter() - start))
+            found[name].append(1e3 * (time.process_time() - start))
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -174,7 +174,7 @@ def table(K: int, repeats: int) -> None:
         "per-time MLP: by hand": by_hand(*fresh(field), False),
         "chain: path site": ours(*fresh(ld.encoders.Chain)),
     }, repeats)
-    print(f"\nK={K}, T={T}, N={N}, D={D}, float32, {torch.get_num_threads()} thread(s); median ms")
+    print(f"\nK={K}, T={T}, N={N}, D={D}, float32, {torch.get_num_threads()} thread(s); median CPU ms")
     for name, value in ms.items():
         print(f"  {name:30s} {value:9.2f}")
     step = ms["structured: per-step Pyro"]

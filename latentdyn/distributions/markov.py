@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.distributions.path import Path
+from latentdyn.distributions.path import Path, join
 
 __all__ = ["MarkovPath"]
 
@@ -70,8 +70,10 @@ class MarkovPath(Path):
 
     def terms(self, z: Tensor) -> Tensor:
         """Log p(z_1) and log p(z_t | z_{t-1}): (..., T, K) -> (..., T)."""
+        if self.steps == 1:
+            return self.initial().log_prob(z)
         first, later = self.conditionals(z)
-        return torch.cat([first.log_prob(z[..., :1, :]), later.log_prob(z[..., 1:, :])], -1)
+        return join(first.log_prob(z[..., :1, :]), later.log_prob(z[..., 1:, :]))
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Walk from z_1 to z_T: (sample_shape, ..., T, K)."""

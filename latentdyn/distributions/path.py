@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints, kl_divergence
 
-__all__ = ["Path", "path_kl"]
+__all__ = ["Path", "join", "path_kl"]
 
 
 class Path(TorchDistribution, abc.ABC):
@@ -62,6 +62,16 @@ class Path(TorchDistribution, abc.ABC):
         return new
 
 
+def join(*terms: Tensor) -> Tensor:
+    """Terms of the first and of the later steps, (..., 1) and (..., T-1) -> (..., T).
+
+    Leading dimensions broadcast: draws may be bound to the transition alone.
+    """
+    each = [torch.atleast_1d(x) for x in terms]
+    lead = torch.broadcast_shapes(*[x.shape[:-1] for x in each])
+    return torch.cat([x.expand(*lead, -1) for x in each], -1)
+
+
 def path_kl(q: Path, p: Path, z: Tensor) -> Tensor:
     r"""Estimate of KL(q || p) from one path ``z`` ~ q: (..., T, K) -> (...).
 
@@ -72,8 +82,8 @@ def path_kl(q: Path, p: Path, z: Tensor) -> Tensor:
     """
     try:
         pairs = zip(q.conditionals(z), p.conditionals(z), strict=True)
-        first, later = (kl_divergence(a, b) for a, b in pairs)
-        lead = torch.broadcast_shapes(first.shape[:-1], later.shape[:-1])
-        return p._sum(torch.cat([first.expand(*lead, 1), later.expand(*lead, -1)], -1))
+        # a path of one step has no later conditionals
+        terms = [kl_divergence(a, b) for a, b in pairs if 0 not in a.batch_shape]
+        return p._sum(join(*terms))
     except NotImplementedError:
         return q.detach().log_prob(z) - p.log_prob(z)

@@ -15,7 +15,8 @@ class BiGRU(Encoder):
     r"""q(z) = prod_t N(z_t; head(forward GRU_t, backward GRU_t)).
 
     Shapes: ``y`` (N, T, D) -> batch (N,), event (T, K). ``hidden`` units in each direction.
-    Source: Krishnan et al. (2017), MF-LR.
+    Padding after the end of a trial reads as missing steps, which the backward GRU passes first:
+    the posterior depends on its length a little. Source: Krishnan et al. (2017), MF-LR.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
@@ -28,7 +29,7 @@ class Chain(Encoder):
     dynamics times sites; Archer et al. (2015) for the chain.
     """
 
-    def __init__(self, obs_dim: int, state_dim: int, input_dim: int = 0, *, hidden: int = 64):
+    def __init__(self, obs_dim: int, state_dim: int, input_dim: int = 0, *, hidden: int = 32):
         super().__init__()
         self.obs_dim, self.state_dim, self.input_dim = obs_dim, state_dim, input_dim
         self.hidden = hidden
@@ -85,25 +86,25 @@ class Chain(Encoder):
         outer = self.P[:, :, None] * self.P[:, None, :]                        # (D, K, K)
         J = (w @ outer.flatten(1)).unflatten(-1, outer.shape[1:])
         valid = within(length, y.shape[-2])
-        diag, off, h = self._dynamics(y.shape[:-1], u, valid)
+        diag, off, h = self._dynamics(y.shape[-2], u, valid)
         return GaussianChain(diag + J, off, h + v @ self.P, valid)
 
     def _dynamics(
-        self, shape: torch.Size, u: Tensor | None, valid: Tensor | None
+        self, steps: int, u: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Precision blocks and linear term of the chain, which ends where the trial does."""
-        joined = torch.ones(shape, dtype=self.F.dtype, device=self.F.device)[..., 1:]
-        joined = joined if valid is None else joined * valid[..., 1:]          # (N, T-1)
-        precision = torch.cat([(-self.log_S1).exp().expand(*shape[:-1], 1, -1),
-                               (-self.log_S).exp().expand(*joined.shape, -1)], -2)
-        drive = self.g if u is None else self.g + matvec(self.G, u[..., 1:, :])
-        mean = torch.cat([self.m.expand(*shape[:-1], 1, -1),
-                          drive.expand(*joined.shape, -1)], -2)
-        SF = (-self.log_S).exp()[:, None] * self.F                             # S^{-1} F
-        diag = torch.diag_embed(precision)
+        """Precision blocks and linear term of the chain, (..., T, ...) as far as trials differ.
+
+        Past the end of a trial each step stands alone, so that it integrates to one.
+        """
+        joined = self.F.new_ones(steps - 1) if valid is None else valid[..., 1:].to(self.F.dtype)
+        inverse = (-self.log_S).exp()                                          # S^{-1}
+        precision = torch.cat([(-self.log_S1).exp()[None], inverse.expand(steps - 1, -1)])
+        drive = self.g.expand(steps - 1, -1)
+        drive = drive if u is None or not self.input_dim else drive + matvec(self.G, u[..., 1:, :])
+        mean = torch.cat([self.m.expand(*drive.shape[:-2], 1, -1), drive], -2)
+        SF = inverse[:, None] * self.F
         link = joined[..., None, None] * (self.F.mT @ SF)
-        diag = diag + torch.nn.functional.pad(link, (0, 0, 0, 0, 0, 1))
+        diag = torch.diag_embed(precision) + pad(link, (0, 0, 0, 0, 0, 1))
         back = joined[..., None] * matvec(SF.mT, mean[..., 1:, :])
-        h = precision * mean - torch.nn.functional.pad(back, (0, 0, 0, 1))
-        # past the end of a trial each step stands alone, so that it integrates to one
+        h = precision * mean - pad(back, (0, 0, 0, 1))
         return diag, -joined[..., None, None] * SF, h

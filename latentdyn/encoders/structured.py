@@ -22,7 +22,8 @@ class Structured(Encoder):
 
     e_t are features of y_{t:T} from a GRU that runs backwards, z_0 = 0: the factorisation of the
     exact posterior of a state-space model, in which z_t given z_{t-1} depends on y_{t:T} only.
-    Sampling walks over time.
+    Sampling walks over time. Padding after the end of a trial reads as missing steps, which the GRU
+    passes first: the posterior depends on its length a little.
 
     Shapes: ``y`` (N, T, D) -> batch (N,), event (T, K). Source: Krishnan et al. (2017), ST-R (DKS).
     """

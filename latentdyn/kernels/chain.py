@@ -24,24 +24,43 @@ from torch.nn.functional import pad
 __all__ = ["ChainFactor", "chain_factor"]
 
 
-class _CholeskyInverse(torch.autograd.Function):
-    """A -> L and L^{-1}, with a backward that is matrix products only (and differentiable)."""
+class _Eliminate(torch.autograd.Function):
+    """Blocks of a chain of even length -> L, L^{-1}, UV of the odd steps, blocks of the even ones.
+
+    The backward is matrix products only, all of them differentiable, so second derivatives exist.
+    """
 
     @staticmethod
-    def forward(ctx: Any, A: Tensor) -> tuple[Tensor, Tensor]:
-        L = torch.linalg.cholesky(A)
-        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        inverse = torch.linalg.solve_triangular(L, eye.expand_as(L), upper=False)
-        ctx.save_for_backward(L, inverse)
-        return L, inverse
+    def forward(ctx: Any, diag: Tensor, off: Tensor) -> tuple[Tensor, ...]:
+        K = diag.shape[-1]
+        even, odd = diag.unflatten(-3, (-1, 2)).unbind(-3)
+        into, out_of = off.unflatten(-3, (-1, 2)).unbind(-3)
+        L = torch.linalg.cholesky(odd)
+        eye = torch.eye(K, dtype=L.dtype, device=L.device).expand_as(L)
+        inverse = torch.linalg.solve_triangular(L, eye, upper=False)
+        Y = inverse @ torch.cat([into, out_of.mT], -1)
+        gram = Y.mT @ Y
+        ctx.save_for_backward(L, inverse, Y)
+        ctx.set_materialize_grads(False)
+        left = even - gram[..., :K, :K] - gram[..., K:, K:].roll(1, -3)
+        return L, inverse, Y, left, -gram[..., K:, :K]
 
     @staticmethod
-    def backward(ctx: Any, gL: Tensor, gI: Tensor) -> Tensor:
-        L, inverse = ctx.saved_tensors
-        inner = (L.mT @ gL - gI @ inverse.mT).tril()
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor]:
+        L, inverse, Y = ctx.saved_tensors
+        gL, gI, gY, gD, gE = grads
+        gD = torch.zeros_like(L) if gD is None else gD
+        gE = torch.zeros_like(L) if gE is None else gE
+        both = gD + gD.mT
+        upper, lower = torch.cat([both, gE.mT], -1), torch.cat([gE, both.roll(-1, -3)], -1)
+        back = -(Y @ torch.cat([upper, lower], -2))
+        gY = back if gY is None else gY + back
+        inner = gY @ Y.mT if gI is None else gY @ Y.mT + gI @ inverse.mT
+        inner = (-inner if gL is None else L.mT @ gL - inner).tril()
         half = inner - 0.5 * torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
         S = inverse.mT @ half @ inverse
-        return (S + S.mT) / 2
+        into, out_of = (inverse.mT @ gY).chunk(2, -1)
+        return _pairs(gD, (S + S.mT) / 2), _pairs(into, out_of.mT)
 
 
 @dataclass(frozen=True)
@@ -151,19 +170,16 @@ def chain_factor(diag: Tensor, off: Tensor) -> ChainFactor:
     levels = []
     eye = torch.eye(diag.shape[-1], dtype=diag.dtype, device=diag.device)
     off = pad(off, (0, 0, 0, 0, 0, 1))                               # the last step leads nowhere
+    off = off.expand(*diag.shape[:-3], -1, -1, -1)
     while (n := diag.shape[-3]) > 1:
         if n % 2:
             diag = torch.cat([diag, eye.expand(*diag.shape[:-3], 1, -1, -1)], -3)
             off = pad(off, (0, 0, 0, 0, 0, 1))
-        even, odd = diag.unflatten(-3, (-1, 2)).unbind(-3)
-        into, out_of = off.unflatten(-3, (-1, 2)).unbind(-3)
-        L, inverse = _CholeskyInverse.apply(odd)
-        UV = inverse @ torch.cat([into, out_of.mT], -1)
+        L, inverse, UV, diag, off = _Eliminate.apply(diag, off)
         levels.append(Level(L, inverse, UV, n))
-        (to_a, _), (across, to_b) = (h.chunk(2, -1) for h in (UV.mT @ UV).chunk(2, -2))
-        diag = even - to_a - to_b.roll(1, -3)
-        off = -across
-    return ChainFactor(tuple(levels), *_CholeskyInverse.apply(diag))
+    L = torch.linalg.cholesky(diag)
+    inverse = torch.linalg.solve_triangular(L, eye.expand_as(L), upper=False)
+    return ChainFactor(tuple(levels), L, inverse)
 
 
 def _times(A: Tensor, x: Tensor) -> Tensor:

@@ -146,6 +146,9 @@ def test_a_path_of_one_step_is_its_first_state():
     z = path.rsample()
     assert z.shape == (2, 1, 3)
     assert_close(path.log_prob(z), initial().log_prob(z[:, 0]))
+    q = FactorisedPath(torch.zeros(2, 1, 3).double(), torch.ones(2, 1, 3).double())
+    expected = kl_divergence(q._steps(slice(None)), initial()).squeeze(-1)
+    assert_close(path_kl(q, path, q.rsample()), expected)
 
 
 def factorised():

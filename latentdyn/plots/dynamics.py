@@ -1,0 +1,113 @@
+"""Where the dynamics push the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdyn.errors import InputError
+from latentdyn.plots.canvas import INK, ORANGE, colour_bar, legend, new_axes, tidy
+from latentdyn.plots.source import paths
+from latentdyn.posterior import Posterior
+from latentdyn.posterior.draws import draw_parameters, for_batch
+from latentdyn.rng import seeded
+
+__all__ = ["flow_field"]
+
+DRAWS = 50
+
+
+def flow_field(
+    source: Any, dims: tuple[int, int] | str = (0, 1), *, trial: int = 0, points: int = 24,
+    limits: Any = None, steps: int = 600, ax: Any = None,
+) -> Any:
+    """Streamlines of E[z' | z] - z in a plane of the state space, with the posterior mean path.
+
+    The other coordinates stay at the mean of the path, inputs at zero; the flow is averaged over
+    draws of the parameters. Colour: length of the step.
+
+    Args:
+        source: a Posterior, or a `StateSpace`, of which a simulated path is drawn.
+        dims: two states; or ``"principal"``, the plane of the path's two principal components.
+        trial: whose path is drawn, counted from 0.
+        points: of the grid, along each side.
+        limits: (low, high) of both axes, or one such pair for each; by default around the path.
+        steps: of the path to draw, at most.
+        ax: axes to draw on.
+
+    Raises: InputError for fewer than two states, or states that are not there.
+    """
+    program, path = _program_and_path(source, trial)
+    centre, basis, names = _plane(path, dims)
+    along = (path - centre) @ basis.T + (0 if dims == "principal" else centre @ basis.T)
+    u, v = _grid(along, limits, points)
+    flat = np.stack([u.ravel(), v.ravel()], -1)
+    offset = flat - (0 if dims == "principal" else centre @ basis.T)
+    flow = _flow(program, centre + offset @ basis) @ basis.T
+    du, dv = flow[:, 0].reshape(u.shape), flow[:, 1].reshape(v.shape)
+    own = ax is None
+    ax = new_axes(width=6.2, height=5.2) if ax is None else ax
+    speed = np.hypot(du, dv)
+    lines = ax.streamplot(u, v, du, dv, color=speed, cmap="cividis", density=1.1, linewidth=1,
+                          arrowsize=1.1, zorder=1)
+    colour_bar(ax, lines.lines, "length of a step")
+    walked = "posterior mean path" if isinstance(source, Posterior) else "simulated path"
+    ax.plot(along[:steps, 0], along[:steps, 1], color=ORANGE, linewidth=1.1, alpha=0.9, zorder=2,
+            label=walked)
+    ax.plot(*along[0], "o", color=INK, markersize=6, zorder=3, label="its first state")
+    ax.set(xlim=(u.min(), u.max()), ylim=(v.min(), v.max()))
+    tidy(ax, "Where the dynamics push the state", *names)
+    legend(ax, own)
+    return ax
+
+
+def _program_and_path(source: Any, trial: int) -> tuple[Any, np.ndarray]:
+    """The program bound to draws (S, 1, 1, ...) of its parameters, and a path (T, K)."""
+    if isinstance(source, Posterior):
+        one = range(source.batch.trials)[trial]
+        program, guide = source.fits[source.best]
+        with seeded(0):
+            drawn = draw_parameters(program, guide, DRAWS)
+        program = for_batch(program, drawn, source.batch[one : one + 1])
+        return program, paths(source, trial).mean("draw").values
+    if not hasattr(source, "transition"):
+        raise InputError("source", "a Posterior or a StateSpace", type(source).__name__,
+                         "pass what fit.svi returned, or the model")
+    inputs = torch.zeros(200, source.input_dim) if source.input_dim else None
+    return source, source.simulate(1, 200, inputs, seed=0)["z"].values[0]
+
+
+def _plane(path: np.ndarray, dims: Any) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
+    """Centre (K,), two directions (2, K), and their names."""
+    K = path.shape[1]
+    if K < 2:
+        raise InputError("source", "two states or more", K, "plot latents of a single state")
+    centre = path.mean(0)
+    if dims == "principal":
+        axes = np.linalg.svd(path - centre, full_matrices=False)[2][:2]
+        return centre, axes, ("first principal component", "second principal component")
+    if len(dims) != 2 or not all(0 <= d < K for d in dims) or dims[0] == dims[1]:
+        raise InputError("dims", f"two of the states 0 to {K - 1}, or 'principal'", dims,
+                         "use dims=(0, 1)")
+    return centre, np.eye(K)[list(dims)], (f"state {dims[0]}", f"state {dims[1]}")
+
+
+def _grid(along: np.ndarray, limits: Any, points: int) -> tuple[np.ndarray, np.ndarray]:
+    low, high = along.min(0), along.max(0)
+    margin = 0.15 * np.maximum(high - low, 1e-6)
+    low, high = low - margin, high + margin
+    if limits is not None:
+        low, high = np.broadcast_to(np.asarray(limits, dtype=float), (2, 2)).T
+    u, v = np.meshgrid(np.linspace(low[0], high[0], points), np.linspace(low[1], high[1], points))
+    return u, v
+
+
+@torch.no_grad()
+def _flow(program: Any, z: np.ndarray) -> np.ndarray:
+    """Mean step (G, K) from each of the states (G, K), averaged over draws."""
+    at: Tensor = torch.as_tensor(z, dtype=program.dtype)[None]                       # (1, G, K)
+    moved = program.transition.at(slice(1, 2))(at).mean - at
+    return moved.flatten(0, -3).mean(0).cpu().numpy()

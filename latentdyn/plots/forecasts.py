@@ -1,0 +1,115 @@
+"""Forecasts as fans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from latentdyn.data import as_dataset
+from latentdyn.errors import InputError
+from latentdyn.plots.canvas import BLUE, INK, ORANGE, label, legend, new_axes, tidy
+from latentdyn.plots.source import observed, trial_of
+from latentdyn.posterior import Posterior
+
+__all__ = ["forecast"]
+
+MOST = 6                                 # panels
+BANDS = ((0.05, 0.95, 0.25, "90% of draws"), (0.25, 0.75, 0.5, "half of the draws"))
+
+
+def forecast(
+    source: Any, data: Any = None, units: Sequence[Any] | None = None, trial: int = 0, *,
+    history: int | None = None, ax: Any = None,
+) -> Any:
+    """A fan: median, 50% and 90% bands of what comes next, after the data in black.
+
+    Args:
+        source: what ``post.forecast`` returned: y ([chain,] draw, trial, time, unit); or a
+            Posterior or DataTree, whose own forecast and data are taken.
+        data: whatever `as_dataset` takes. What lies before the forecast is drawn as history, what
+            lies within it as the truth.
+        units: labels of the units to draw; by default the first six.
+        trial: which one, counted from 0.
+        history: steps of data before the forecast; by default five times those of the forecast.
+        ax: axes to draw on, for a single unit.
+
+    Returns: the axes, or an array of axes (units,).
+    Raises: InputError for something without a forecast, or units or trials that are not there.
+    """
+    fan, data = _resolve(source, data)
+    fan = trial_of(fan["y"], trial)
+    names = _units(fan, units)
+    own = ax is None
+    if ax is not None and len(names) > 1:
+        raise InputError("ax", "one unit for one pair of axes", f"{len(names)} units",
+                         f"pass units=[{names[0]!r}]")
+    if own:
+        height = 3.4 if len(names) == 1 else 1.0 + 1.5 * len(names)
+        ax = new_axes(len(names), 1, width=9, height=height, sharex=True)
+    axes = np.atleast_1d(ax).ravel()
+    past = None if data is None else trial_of(as_dataset(data), trial)["y"]
+    for each, name in zip(axes, names, strict=True):
+        _panel(each, fan.sel(unit=name), past, name, history)
+    steps = fan.sizes["time"]
+    tidy(axes[0], title=f"Forecast of the next {steps} steps")
+    tidy(axes[-1], x=label(fan["time"] if past is None else past["time"], "time"))
+    legend(axes[0], own, 5)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _resolve(source: Any, data: Any) -> tuple[xr.Dataset, Any]:
+    if isinstance(source, xr.DataTree):
+        if "predictions" not in source.children:
+            raise InputError("source", "a group 'predictions'", f"groups {list(source.children)}",
+                             "pass post.forecast(steps) instead")
+        ds = source["predictions"].to_dataset()
+        return _flat(ds), observed(source) if data is None else data
+    if isinstance(source, Posterior):
+        steps = max(1, min(source.batch.steps // 5, 100))
+        return source.forecast(steps, seed=0), source.data if data is None else data
+    if not isinstance(source, xr.Dataset) or "y" not in source or "draw" not in source["y"].dims:
+        raise InputError("source", "a Dataset with y (draw, trial, time, unit), or a Posterior",
+                         type(source).__name__, "pass post.forecast(steps)")
+    return _flat(source), data
+
+
+def _flat(ds: xr.Dataset) -> xr.Dataset:
+    if "chain" not in ds["y"].dims:
+        return ds
+    y = ds["y"].stack(sample=("chain", "draw")).drop_vars(["sample", "chain", "draw"])
+    return ds.drop_dims(["chain", "draw"]).assign(y=y.rename(sample="draw"))
+
+
+def _units(fan: xr.DataArray, units: Sequence[Any] | None) -> list[Any]:
+    there = fan["unit"].values.tolist()
+    if units is None:
+        return there[:MOST]
+    wanted = [units] if isinstance(units, str | int) else list(units)
+    missing = [u for u in wanted if u not in there]
+    if missing or not wanted:
+        raise InputError("units", f"labels among {there[:10]}", missing, "choose from these")
+    return wanted
+
+
+def _panel(ax: Any, fan: xr.DataArray, past: Any, name: Any, history: int | None) -> None:
+    time, draws = fan["time"].values, fan.transpose("draw", "time").values
+    for low, high, alpha, text in BANDS:
+        lower, upper = np.nanquantile(draws, [low, high], axis=0)
+        ax.fill_between(time, lower, upper, color=BLUE, alpha=alpha, linewidth=0, label=text)
+    ax.plot(time, np.nanmedian(draws, axis=0), color=BLUE, linewidth=1.8, label="median forecast")
+    unit = fan
+    if past is not None and name in past["unit"].values:
+        unit = past.sel(unit=name)
+        before, after = unit["time"].values < time[0], np.isin(unit["time"].values, time)
+        first = max(0, before.sum() - (5 * len(time) if history is None else history))
+        old = unit.values[before][first:], unit["time"].values[before][first:]
+        ax.plot(old[1], old[0], color=INK, linewidth=1.2, label="data")
+        if after.any():
+            ax.plot(unit["time"].values[after], unit.values[after], color=ORANGE, linewidth=1.2,
+                    marker="o", markersize=3.5, label="what happened (held out)")
+    units = unit.attrs.get("units") or fan.attrs.get("units")
+    text = str(name) if not isinstance(name, int | np.integer) else f"unit {name}"
+    tidy(ax, y=f"{text}\n({units})" if units else text)

@@ -1,0 +1,82 @@
+"""Every prior through `fit.svi`, to a DataTree, and to disk and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import latentdyn as ld
+from latentdyn.config import build, describe
+from latentdyn.fit.training import Training
+from tests.helpers import FLOAT32, FLOAT64
+from tests.priors.common import log_density, one_draw, sampled, small
+from tests.registry import PRIORS
+
+each = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+
+
+def data(dtype=FLOAT64):
+    y = small(dtype=dtype).simulate(trials=2, steps=30, seed=0)[["y"]]
+    return y.assign_coords(session=("trial", ["monday", "tuesday"]))
+
+
+def fit(prior, dtype=FLOAT64, particles=1, steps=20):
+    training = Training(particles=particles, progress=False)
+    return ld.fit.svi(small(prior, dtype), data(dtype), steps=steps, training=training)
+
+
+@each
+@pytest.mark.parametrize(("dtype", "particles"), [(FLOAT32, 3), (FLOAT64, 1)])
+def test_svi_and_datatree(prior, dtype, particles):
+    post = fit(prior(), dtype, particles)
+    assert np.isfinite(post.history["elbo"]).all()
+    drawn = post.sample(draws=7, seed=0)
+    assert {v.dtype for v in drawn.values()} == {dtype}
+    for name, value in one_draw(prior()).items():
+        assert drawn[name].shape == (7, *value.shape)
+    tree = post.to_datatree(draws=5, seed=0)
+    for name, value in one_draw(prior()).items():
+        assert tree["posterior"][name].shape == (1, 5, *value.shape)
+    assert np.isfinite(tree["predictions"]["y"]).all()
+    assert np.isfinite(tree["sample_stats"]["lp"]).all()
+
+
+@each
+def test_predictions(prior):
+    post = fit(prior())
+    assert post.forecast(4, draws=3, seed=0)["y"].sizes == {"draw": 3, "trial": 2, "time": 4,
+                                                          "unit": 2}
+    assert post.simulate(trials=5, steps=6, draws=3, seed=0)["z"].shape == (3, 5, 6, 3)
+    assert np.isfinite(post.expected(draws=3, seed=0)["y"]).all()
+
+
+@each
+def test_description_in_json(prior):
+    prior = prior()
+    again = build(describe(prior))
+    values = sampled(one_draw(prior), prior)
+    assert log_density(again, values) == log_density(prior, values)
+
+
+@pytest.mark.parametrize("name", ["manifold-attractor-learned", "horseshoe", "joint"])
+def test_saved_posterior_gives_the_same_draws(name, tmp_path):
+    post = fit(PRIORS[name]())
+    post.save(tmp_path)
+    from latentdyn.posterior.storage import load
+
+    before, after = post.sample(5, seed=1), load(tmp_path).sample(5, seed=1)
+    assert set(before) == set(after)
+    for key in before:
+        torch.testing.assert_close(before[key], after[key])
+
+
+def test_names_of_dimensions():
+    post = fit(PRIORS["joint"](), steps=1)
+    posterior = post.to_datatree(draws=2)["posterior"].to_dataset()
+    dims = {name: v.dims[2:] for name, v in posterior.data_vars.items()}
+    assert dims["emission.d"] == dims["prior.emission.d.raw"] == ("session", "unit")
+    assert dims["prior.emission.d.mean"] == ("unit",)
+    assert dims["prior.emission.d.spread"] == ()
+    assert dims["prior.emission.C.relevance"] == ("state",)
+    assert list(posterior["session"].values) == ["monday", "tuesday"]
