@@ -16,9 +16,11 @@ class InputError(ValueError):
 state_dim=1 or more
     """
 
-    def __init__(self, argument: str, expected: str, got: object, fix: str):
-        super().__init__(f"'{argument}': expected {expected}, got {got}; {fix}")
-        self.argument = argument
+    def __init__(self, argument: str, expected: str = "", got: object = None, fix: str = ""):
+        # alone, `argument` is a whole message: so do Pyro, which adds the shapes, and pickle
+        whole = not expected
+        super().__init__(argument if whole else f"'{argument}': expected {expected}, got {got}; {fix}")
+        self.argument = argument.split("'")[1] if whole and "'" in argument else argument
 
 
 class NonFiniteError(ArithmeticError):

@@ -83,7 +83,9 @@ def ragged_batch(trials: int = 3, steps: int = 7, units: int = 4, inputs: int = 
 
 def assert_close(a: Any, b: Any, rtol: float = 1e-10, atol: float = 1e-12) -> None:
     """Equal up to rounding in double precision."""
-    torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=rtol, atol=atol)
+    a = torch.as_tensor(a)
+    b = b if isinstance(b, Tensor) else torch.as_tensor(b, dtype=a.dtype)
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
 def assert_mean(samples: Tensor, mean: Tensor, sds: float = 5) -> None:

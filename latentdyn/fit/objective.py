@@ -12,7 +12,6 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from latentdyn.conditional import rebind
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.distributions.path import path_kl
@@ -60,16 +59,16 @@ class Objective(nn.Module):
 
     def bound(self) -> Program:
         """The program at the current values of its free parameters."""
-        return rebind(self.program, self.free_values())
+        return self.program.at_values(self.free_values())
 
     def finish(self) -> Program:
         """Write the free parameters back into the program and return it."""
         values = self.free_values()
         with torch.no_grad():
-            for name, parameter in self.program.named_parameters():
+            for name, template in self.program.templates.items():
                 if name in values:
-                    parameter.copy_(values[name])
-                parameter.requires_grad_(name in self.learned)
+                    template.value.copy_(values[name])
+                template.value.requires_grad_(name in self.learned)
         return self.program
 
     def forward(self, batch: Batch, beta: float = 1.0) -> dict[str, Tensor]:

@@ -79,8 +79,6 @@ def svi(
     whole = Batch.of(dataset, model.dtype)
     check_support(model, whole)
     batch, held_out = hold_out(whole, validation, seed)
-    if states is None and isinstance(model, StateSpace):
-        states = BiGRU(model.obs_dim, model.state_dim, model.input_dim)
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):
@@ -116,6 +114,8 @@ def _objective(
     training: Training,
 ) -> Objective:
     program, states = copy.deepcopy(model), copy.deepcopy(states)
+    if states is None and isinstance(program, StateSpace):
+        states = BiGRU(program.obs_dim, program.state_dim, program.input_dim)
     if chain > 0:
         _restart(program)
         _restart(states)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 __all__ = ["AQUA", "BLUE", "COLOURS", "GREY", "INK", "ORANGE", "colour_bar", "heat_map", "label",
-           "legend", "new_axes", "tidy"]
+           "legend", "new_axes", "tidy", "whole_ticks"]
 
 # Okabe & Ito (2008): told apart by people with any of the common colour blindnesses
 BLUE, ORANGE, AQUA, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#222222"
@@ -71,9 +71,17 @@ def heat_map(ax: Any, values: np.ndarray, *, x: Sequence[Any] | None = None, **s
     return ax.imshow(values, aspect="auto", interpolation="nearest", extent=extent, **style)
 
 
-def colour_bar(ax: Any, image: Any, text: str, **style: Any) -> None:
+def colour_bar(ax: Any, image: Any, text: str, **style: Any) -> Any:
     """The scale of a heat map, beside it."""
     bar = ax.figure.colorbar(image, ax=ax, **{"fraction": 0.05, "pad": 0.02} | style)
     bar.set_label(text, fontsize=10, color=INK)
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)
+    return bar
+
+
+def whole_ticks(axis: Any, most: int = 8) -> None:
+    """Ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))

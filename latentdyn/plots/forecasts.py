@@ -10,7 +10,7 @@ import xarray as xr
 
 from latentdyn.data import as_dataset
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import BLUE, INK, ORANGE, label, legend, new_axes, tidy
+from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, label, legend, new_axes, tidy, whole_ticks
 from latentdyn.plots.source import observed, trial_of
 from latentdyn.posterior import Posterior
 
@@ -22,9 +22,11 @@ BANDS = ((0.05, 0.95, 0.25, "90% of draws"), (0.25, 0.75, 0.5, "half of the draw
 
 def forecast(
     source: Any, data: Any = None, units: Sequence[Any] | None = None, trial: int = 0, *,
-    history: int | None = None, ax: Any = None,
+    history: int | None = None, examples: int = 2, ax: Any = None,
 ) -> Any:
-    """A fan: median, 50% and 90% bands of what comes next, after the data in black.
+    """A fan: 50% and 90% bands of what comes next, after the data in black.
+
+    In the middle runs the median, of counts the mean; single draws show what one future looks like.
 
     Args:
         source: what ``post.forecast`` returned: y ([chain,] draw, trial, time, unit); or a
@@ -33,7 +35,8 @@ def forecast(
             lies within it as the truth.
         units: labels of the units to draw; by default the first six.
         trial: which one, counted from 0.
-        history: steps of data before the forecast; by default five times those of the forecast.
+        history: steps of data before the forecast; by default four times those of the forecast.
+        examples: how many single draws are shown, none of counts.
         ax: axes to draw on, for a single unit.
 
     Returns: the axes, or an array of axes (units,).
@@ -52,11 +55,17 @@ def forecast(
     axes = np.atleast_1d(ax).ravel()
     past = None if data is None else trial_of(as_dataset(data), trial)["y"]
     for each, name in zip(axes, names, strict=True):
-        _panel(each, fan.sel(unit=name), past, name, history)
+        one = fan.sel(unit=name)
+        _fan(each, one, examples)
+        unit = one if past is None or name not in past["unit"].values else past.sel(unit=name)
+        if unit is not one:
+            _data(each, unit, one["time"].values, history)
+        _name(each, name, unit, one)
     steps = fan.sizes["time"]
     tidy(axes[0], title=f"Forecast of the next {steps} steps")
     tidy(axes[-1], x=label(fan["time"] if past is None else past["time"], "time"))
-    legend(axes[0], own, 5)
+    axes[0].figure.align_ylabels(axes)
+    legend(axes[0], own, 3 + len(axes[0].get_legend_handles_labels()[1]) // 6)
     return axes[0] if len(axes) == 1 else axes
 
 
@@ -94,22 +103,39 @@ def _units(fan: xr.DataArray, units: Sequence[Any] | None) -> list[Any]:
     return wanted
 
 
-def _panel(ax: Any, fan: xr.DataArray, past: Any, name: Any, history: int | None) -> None:
+def _fan(ax: Any, fan: xr.DataArray, examples: int) -> None:
     time, draws = fan["time"].values, fan.transpose("draw", "time").values
+    counts = fan.attrs.get("kind") == "count"
     for low, high, alpha, text in BANDS:
         lower, upper = np.nanquantile(draws, [low, high], axis=0)
-        ax.fill_between(time, lower, upper, color=BLUE, alpha=alpha, linewidth=0, label=text)
-    ax.plot(time, np.nanmedian(draws, axis=0), color=BLUE, linewidth=1.8, label="median forecast")
-    unit = fan
-    if past is not None and name in past["unit"].values:
-        unit = past.sel(unit=name)
-        before, after = unit["time"].values < time[0], np.isin(unit["time"].values, time)
-        first = max(0, before.sum() - (5 * len(time) if history is None else history))
-        old = unit.values[before][first:], unit["time"].values[before][first:]
-        ax.plot(old[1], old[0], color=INK, linewidth=1.2, label="data")
-        if after.any():
-            ax.plot(unit["time"].values[after], unit.values[after], color=ORANGE, linewidth=1.2,
-                    marker="o", markersize=3.5, label="what happened (held out)")
-    units = unit.attrs.get("units") or fan.attrs.get("units")
-    text = str(name) if not isinstance(name, int | np.integer) else f"unit {name}"
+        ax.fill_between(time, lower, upper, color=BLUE, alpha=alpha, linewidth=0, label=text,
+                        step="mid" if counts else None)
+    for k in range(0 if counts else min(examples, len(draws))):
+        ax.plot(time, draws[k], color=AQUA, linewidth=0.9, alpha=0.8,
+                label="single draws" if k == 0 else None)
+    middle = draws.mean(0) if counts else np.nanmedian(draws, axis=0)
+    text = "expected count" if counts else "median forecast"
+    ax.plot(time, middle, color=BLUE, linewidth=1.8, label=text)
+
+
+def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> None:
+    """The data before the forecast and, if there are any, within it."""
+    time, counts = y["time"].values, y.attrs.get("kind") == "count"
+    before, within = np.flatnonzero(time < future[0]), np.isin(time, future)
+    before = before[-(4 * len(future) if history is None else history) :]
+    if counts:
+        ax.vlines(time[before], 0, y.values[before], color=INK, linewidth=1.2, label="data")
+    else:
+        ax.plot(time[before], y.values[before], color=INK, linewidth=1.2, label="data")
+    if within.any():
+        ax.plot(time[within], y.values[within], color=ORANGE, linewidth=0 if counts else 1.2,
+                marker="o", markersize=3.5, label="what happened (held out)")
+
+
+def _name(ax: Any, name: Any, unit: xr.DataArray, fan: xr.DataArray) -> None:
+    counts = fan.attrs.get("kind") == "count"
+    if counts:
+        whole_ticks(ax.yaxis, 3)
+    units = unit.attrs.get("units") or fan.attrs.get("units") or ("counts" if counts else None)
+    text = f"unit {name}" if isinstance(name, int | np.integer) else str(name)
     tidy(ax, y=f"{text}\n({units})" if units else text)

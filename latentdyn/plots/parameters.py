@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import colour_bar, heat_map, new_axes, tidy
+from latentdyn.plots.canvas import colour_bar, heat_map, new_axes, tidy, whole_ticks
 from latentdyn.plots.source import parameter
 
 __all__ = ["matrix"]
@@ -58,10 +58,7 @@ def _panel(
     columns = str(draws.dims[-1])
     pair = rows == "state" and columns == "state_aux"
     tidy(ax, title, "from state" if pair else columns, "to state" if pair else rows)
-    _whole_ticks(ax.xaxis, values.shape[1])
-    _whole_ticks(ax.yaxis, values.shape[0] if rows else 0)
-
-
-def _whole_ticks(axis: Any, number: int) -> None:
-    step = max(1, -(-number // 10))
-    axis.set_ticks(np.arange(0, number, step))
+    whole_ticks(ax.xaxis)
+    whole_ticks(ax.yaxis)
+    if not rows:
+        ax.set_yticks([])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import colour_bar, heat_map, label, new_axes, tidy
+from latentdyn.plots.canvas import colour_bar, heat_map, label, new_axes, tidy, whole_ticks
 from latentdyn.plots.source import trial_of
 from latentdyn.posterior import Posterior
 
@@ -46,7 +46,7 @@ def raster_and_rates(
     seen = counts.values[order].astype(float)
     top = max(1.0, float(np.nanquantile(seen, 0.999)))
     image = heat_map(axes[0], seen, x=ends, cmap="Greys", vmin=0, vmax=top)
-    colour_bar(axes[0], image, "counts per bin")
+    whole_ticks(colour_bar(axes[0], image, "counts per bin").ax.yaxis, 4)
     image = heat_map(axes[1], expected.values[order], x=ends, cmap="cividis", vmin=0,
                      vmax=float(np.quantile(expected.values, 0.995)) or None)
     colour_bar(axes[1], image, "expected per bin")
@@ -54,6 +54,8 @@ def raster_and_rates(
     tidy(axes[0], "Counts", y=unit)
     clock_label = label(posterior.data["time"], "time")
     tidy(axes[1], "Expected counts, given all the data", clock_label, unit)
+    for ax in axes:
+        whole_ticks(ax.yaxis)
     return axes
 
 

@@ -44,8 +44,9 @@ def best_chain(tree: xr.DataTree) -> int:
     history = tree["fit_history"].to_dataset() if "fit_history" in tree.children else xr.Dataset()
     if "elbo" not in history:
         return 0
-    ends = history["elbo"].ffill("step").isel(step=-1).fillna(-np.inf)
-    return int(ends.argmax()) if ends.sizes["chain"] == tree["posterior"].sizes["chain"] else 0
+    rows = history["elbo"].transpose("chain", "step").values
+    ends = [row[np.isfinite(row)][-1:].sum() if np.isfinite(row).any() else -np.inf for row in rows]
+    return int(np.argmax(ends)) if len(ends) == tree["posterior"].sizes["chain"] else 0
 
 
 def paths(source: Any, trial: int) -> xr.DataArray:

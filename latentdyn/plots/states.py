@@ -57,6 +57,7 @@ def latents(
     few = states is None and z.sizes["state"] > len(chosen)
     tidy(axes[0], title="Latent states" + (more if few else ""))
     tidy(axes[-1], x=label(observed(source)["time"], "time"))
+    axes[0].figure.align_ylabels(axes)
     legend(axes[0], own=True)
     return axes[0] if len(axes) == 1 else axes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
@@ -40,6 +40,14 @@ class Collapsed(Program):
     def prior(self) -> Any:  # type: ignore[override]
         """That of the model."""
         return self.model.prior
+
+    def at_values(self, values: Mapping[str, Tensor]) -> Collapsed:  # type: ignore[override]
+        """The same program with these values of the model's parameters."""
+        return Collapsed(self.model.at_values(values), self.smoother)
+
+    def bind(self, theta: Mapping[str, Tensor]) -> Collapsed:  # type: ignore[override]
+        """The same program with draws of the model's parameters."""
+        return Collapsed(self.model.bind(theta), self.smoother)
 
     def forward(self, batch: Batch) -> Tensor:
         """The program: returns the log evidence of each trial, (..., N)."""

@@ -66,6 +66,10 @@ class Program(nn.Module, abc.ABC):
                 theta[name] = pyro.param(name, start, constraint=free.support)
         return theta
 
+    def at_values(self, values: Mapping[str, Tensor]) -> Self:
+        """The same program with these values, each of its parameter's own shape."""
+        return rebind(self, values)
+
     def bind(self, theta: Mapping[str, Tensor]) -> Self:
         """The same program with these values for its parameters.
 
