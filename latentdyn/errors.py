@@ -19,7 +19,8 @@ state_dim=1 or more
     def __init__(self, argument: str, expected: str = "", got: object = None, fix: str = ""):
         # alone, `argument` is a whole message: so do Pyro, which adds the shapes, and pickle
         whole = not expected
-        super().__init__(argument if whole else f"'{argument}': expected {expected}, got {got}; {fix}")
+        message = f"'{argument}': expected {expected}, got {got}; {fix}"
+        super().__init__(argument if whole else message)
         self.argument = argument.split("'")[1] if whole and "'" in argument else argument
 
 

@@ -74,6 +74,7 @@ def ragged_batch(trials: int = 3, steps: int = 7, units: int = 4, inputs: int = 
                  dtype: torch.dtype = FLOAT64, y: Tensor | None = None) -> Batch:
     """Trials of unequal length with a quarter of the entries missing."""
     y = torch.randn(trials, steps, units, dtype=dtype) if y is None else y.to(dtype)
+    trials, steps, units = y.shape
     length = torch.tensor([max(steps - 2 * n, 1) for n in range(trials)])
     inside = torch.arange(steps) < length[:, None]
     mask = (torch.rand(trials, steps, units) > 0.25) & inside[..., None]

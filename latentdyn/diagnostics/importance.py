@@ -28,7 +28,8 @@ def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Datas
     exactly: k above 0.7 there does not say that means and intervals of single steps are wrong.
 
     Args:
-        source: a Posterior, or a DataTree made by its ``to_datatree``, whose own draws are used.
+        source: a Posterior; or a DataTree made by its ``to_datatree``, or what `log_weights`
+            returned, whose own draws are used.
         draws: of each chain, at least 25.
         seed: to have the same draws again.
 
@@ -49,7 +50,8 @@ def ess(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Datase
 
 
 def _smoothed(source: Any, draws: int, seed: int | None) -> tuple[xr.Dataset, xr.Dataset]:
-    weights = log_weights(source, draws, seed=seed)
+    given = isinstance(source, xr.Dataset)
+    weights = source if given else log_weights(source, draws, seed=seed)
     if weights.sizes.get("draw", 0) < FEWEST:
         raise InputError("draws", f"at least {FEWEST}", weights.sizes.get("draw", 0),
                          "use a few hundred or more")

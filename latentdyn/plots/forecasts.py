@@ -10,7 +10,8 @@ import xarray as xr
 
 from latentdyn.data import as_dataset
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, label, legend, new_axes, tidy, whole_ticks
+from latentdyn.plots import canvas
+from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, legend, new_axes, tidy
 from latentdyn.plots.source import observed, trial_of
 from latentdyn.posterior import Posterior
 
@@ -63,7 +64,7 @@ def forecast(
         _name(each, name, unit, one)
     steps = fan.sizes["time"]
     tidy(axes[0], title=f"Forecast of the next {steps} steps")
-    tidy(axes[-1], x=label(fan["time"] if past is None else past["time"], "time"))
+    tidy(axes[-1], x=canvas.label(fan["time"] if past is None else past["time"], "time"))
     axes[0].figure.align_ylabels(axes)
     legend(axes[0], own, 3 + len(axes[0].get_legend_handles_labels()[1]) // 6)
     return axes[0] if len(axes) == 1 else axes
@@ -135,7 +136,7 @@ def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> 
 def _name(ax: Any, name: Any, unit: xr.DataArray, fan: xr.DataArray) -> None:
     counts = fan.attrs.get("kind") == "count"
     if counts:
-        whole_ticks(ax.yaxis, 3)
+        canvas.whole_ticks(ax.yaxis, 3)
     units = unit.attrs.get("units") or fan.attrs.get("units") or ("counts" if counts else None)
     text = f"unit {name}" if isinstance(name, int | np.integer) else str(name)
     tidy(ax, y=f"{text}\n({units})" if units else text)

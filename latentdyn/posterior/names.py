@@ -34,7 +34,7 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
 
 
 def _candidates(name: str, rank: int) -> list[tuple[str, ...]]:
-    """What the dims of this rank may be called: a parameter's, and those of its hyper-parameters."""
+    """What so many dims of a parameter, or of its hyper-parameters, may be called."""
     path, _, what = name.rpartition(".")
     if not path.startswith("prior."):
         own = _BY_LETTER.get(what, ())

@@ -118,14 +118,26 @@ def steps_after(time: np.ndarray, steps: int) -> np.ndarray:
     if len(time) < 2:
         return np.arange(1, steps + 1)
     if np.issubdtype(time.dtype, np.datetime64):
-        import pandas as pd
-
-        frequency = pd.infer_freq(pd.DatetimeIndex(time)) if len(time) > 2 else None
-        if frequency is not None:
-            return pd.date_range(time[-1], periods=steps + 1, freq=frequency)[1:].values
-        return time[-1] + (time[-1] - time[-2]) * np.arange(1, steps + 1)
+        return _dates_after(time, steps)
     step = (time[-1] - time[0]) / (len(time) - 1)
     return time[-1] + step * np.arange(1, steps + 1)
+
+
+def _dates_after(time: np.ndarray, steps: int) -> np.ndarray:
+    """Months and business days go on by the calendar, everything else by its last step."""
+    import pandas as pd
+
+    dates = pd.DatetimeIndex(time)
+    months = np.diff(12 * np.asarray(dates.year) + np.asarray(dates.month))
+    if months.min() > 0 and months.min() == months.max():
+        ends = bool(dates.is_month_end.all())
+        after = [dates[-1] + pd.DateOffset(months=int(months[0]) * k) for k in range(1, steps + 1)]
+        return (pd.DatetimeIndex(after) + pd.offsets.MonthEnd(0) if ends else
+                pd.DatetimeIndex(after)).values
+    gaps = np.diff(time)
+    if gaps.min() < gaps.max() and not np.isin(dates.weekday, (5, 6)).any():
+        return pd.bdate_range(dates[-1], periods=steps + 1)[1:].values
+    return time[-1] + gaps[-1] * np.arange(1, steps + 1)
 
 
 def named(ds: xr.Dataset, data: xr.Dataset, time: bool = False) -> xr.Dataset:

@@ -39,7 +39,7 @@ def unbounded(templates: Mapping[str, Template], name: str) -> Template:
         support = support.base_constraint
     if support is not hollow and not isinstance(support, type(constraints.real)):
         raise InputError("name", "a parameter whose entries may be any number",
-                         f"'{name}' in {support}", "use priors.Independent with a distribution there")
+                         f"'{name}' in {support}", "use priors.Independent for it")
     return template
 
 
@@ -47,6 +47,7 @@ def matrix(templates: Mapping[str, Template], name: str) -> Template:
     """The unbounded parameter with this name, which has two dimensions."""
     template = unbounded(templates, name)
     if len(template.shape) != 2:
-        raise InputError("name", "the name of a matrix", f"'{name}' of shape {tuple(template.shape)}",
+        raise InputError("name", "the name of a matrix",
+                         f"'{name}' of shape {tuple(template.shape)}",
                          "name a parameter such as 'transition.W'")
     return template

@@ -66,9 +66,9 @@ class Hierarchical(Prior):
         spread: float | Mapping[str, float] = 0.1,
     ):
         super().__init__()
-        given = isinstance(population, Prior)
-        self.population = population if given else Independent(population)
-        self.sessions = count("sessions", sessions)
+        self.population: Prior = (
+            population if isinstance(population, Prior) else Independent(population))
+        self.sessions: int = count("sessions", sessions)
         self.spread = dict(spread) if isinstance(spread, Mapping) else spread
         self._check()
 
@@ -85,8 +85,8 @@ class Hierarchical(Prior):
 
     def _vary(self, name: str, mean: Tensor, template: Template) -> Tensor:
         rank = len(template.shape)
-        size = self.spread[name] if isinstance(self.spread, dict) else self.spread
-        s = pyro.sample(f"prior.{name}.spread", HalfNormal(template.value.new_tensor(size)))
+        size = template.value.new_tensor(self._sizes()[name])
+        s = pyro.sample(f"prior.{name}.spread", HalfNormal(size))
         zeros = template.value.new_zeros(self.sessions, *template.shape)
         e = pyro.sample(f"prior.{name}.raw", normal(template, zeros, zeros + 1).to_event(1))
         theta = mean.unsqueeze(-rank - 1) + s.reshape(s.shape + (1,) * (rank + 1)) * e
@@ -116,7 +116,8 @@ class Hierarchical(Prior):
             raise InputError("y", "a session for each trial", "no coordinate 'session'",
                              "use ds.assign_coords(session=('trial', labels))")
         if bool((session < 0).any()):
-            raise InputError("y", "the sessions that were fitted", "others", "fit with them as well")
+            raise InputError("y", "the sessions that were fitted", "others",
+                             "fit with them as well")
         highest = int(session.max()) + 1
         if highest > self.sessions:
             raise InputError("sessions", f"the {highest} sessions of the data", self.sessions,
@@ -127,12 +128,16 @@ class Hierarchical(Prior):
         if self.population.sessions is not None or not self.names:
             raise InputError("population", "a prior with 'names' and without sessions",
                              type(self.population).__name__, "use priors.Independent, say")
-        spread = self.spread if isinstance(self.spread, dict) else dict.fromkeys(self.names, 0.1)
-        if set(spread) != set(self.names):
-            raise InputError("spread", f"a number for each of {list(self.names)}", list(spread),
+        sizes = self._sizes()
+        if set(sizes) != set(self.names):
+            raise InputError("spread", f"a number for each of {list(self.names)}", list(sizes),
                              "name these, or give one number for all")
-        for size in spread.values() if isinstance(self.spread, dict) else (self.spread,):
+        for size in sizes.values():
             positive("spread", size)
+
+    def _sizes(self) -> dict[str, float]:
+        spread = self.spread
+        return spread if isinstance(spread, dict) else dict.fromkeys(self.names, spread)
 
 
 class _Means(Messenger):

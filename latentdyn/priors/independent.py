@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyro
-import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -83,6 +82,7 @@ def cast(value: Any, like: Tensor) -> Any:
     """A distribution with its numbers in the dtype and on the device of ``like``.
 
     Example:
+        >>> import torch
         >>> from pyro.distributions import HalfNormal
         >>> cast(HalfNormal(1.0), torch.zeros((), dtype=torch.float64)).scale.dtype
         torch.float64

@@ -61,7 +61,7 @@ def test_chain_reaches_the_exact_evidence_and_moments(missing):
     evidence = sum(e[0] for e in exact)
     assert abs(elbo - evidence) < 0.005 * abs(evidence)
     mean, sd = (np.stack([e[i] for e in exact]) for i in (1, 2))
-    assert np.sqrt((((q.mean.numpy() - mean) / sd) ** 2).mean()) < 0.1
+    assert np.sqrt((((q.mean.numpy() - mean) / sd) ** 2).mean()) < 0.01
 
 
 def test_every_free_parameter_moves_and_the_model_is_not_changed(counts):

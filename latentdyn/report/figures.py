@@ -1,0 +1,96 @@
+"""The pictures of a report."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from latentdyn import plots
+from latentdyn.report.scale import original
+
+__all__ = ["Picture", "pictures"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file name, heading and caption."""
+
+    name: str
+    heading: str
+    caption: str
+    figure: Any
+
+    def png(self) -> bytes:
+        """As a PNG file."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=150, facecolor="white")
+        return file.getvalue()
+
+    def html(self) -> str:
+        """As an element of a page, with the picture inside."""
+        data = base64.b64encode(self.png()).decode()
+        return (f'<figure><img alt="{self.heading}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{self.caption}</figcaption></figure>")
+
+
+def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Picture]:
+    """All that apply to this posterior: forecast, rates, states, flow, matrix, training.
+
+    Args:
+        posterior: what was fitted.
+        fan: a forecast to show; None: one is made, where the model allows it.
+        truth: data that reach into the forecast; None: the data of the fit.
+    """
+    data = posterior.data
+    fan = _fan(posterior) if fan is None else fan
+    if fan is not None:
+        past = original(data, data) if truth is None else truth
+        yield Picture("forecast", "Forecast", "What the fitted model expects after the end of the "
+                      "data: each future is one draw of parameters, states and noise.",
+                      _figure(plots.forecast(original(fan, data), past)))
+    if data["y"].attrs.get("kind") == "count":
+        yield Picture("rates", "Counts and expected counts", "Expected counts are averaged over "
+                      "the posterior, given all the data of the trial.",
+                      _figure(plots.raster_and_rates(posterior)))
+    if posterior.fits[posterior.best][1].states is None:
+        return
+    yield Picture("latents", "Latent states", "Bands show what the data leave open about the "
+                  "states, given the fitted family of posteriors.",
+                  _figure(plots.latents(posterior)))
+    if posterior.model.state_dim > 1:
+        dims = (0, 1) if posterior.model.state_dim == 2 else "principal"
+        yield Picture("flow", "Dynamics", "One step of the expected dynamics from each point of "
+                      "the plane, the other directions at their mean.",
+                      _figure(plots.flow_field(posterior, dims)))
+    yield from _matrices(posterior)
+    if any(h.get("elbo") for h in posterior.histories):
+        yield Picture("loss", "Training", "A flat end means that the optimisation has settled.",
+                      _figure(plots.loss(posterior)))
+
+
+def _fan(posterior: Any) -> xr.Dataset | None:
+    model = posterior.model
+    parts = [getattr(model, name, None) for name in ("transition", "emission")]
+    if None in parts or model.input_dim or any(p.time_varying for p in parts if p is not None):
+        return None
+    steps = max(1, min(posterior.batch.steps // 5, 100))
+    return posterior.forecast(steps, draws=200, seed=0)
+
+
+def _matrices(posterior: Any) -> Iterator[Picture]:
+    words = {"transition.W": "How states act on each other",
+             "transition.A": "How states act on each other", "emission.C": "How units read states"}
+    for name, heading in words.items():
+        if name in posterior.model.templates:
+            yield Picture(name, f"{heading}: {name}", "Left the value; right, where the parameter "
+                          "has a posterior, how sure its sign is.",
+                          _figure(plots.matrix(posterior, name)))
+
+
+def _figure(axes: Any) -> Any:
+    return getattr(axes, "ravel", lambda: [axes])()[0].figure

@@ -1,0 +1,135 @@
+"""Diagnostics in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from latentdyn.diagnostics import ess, held_out, khat, log_weights
+
+__all__ = ["GOOD", "Reading", "readings"]
+
+GOOD, CARE, POOR, BROKEN = "good", "care", "poor", "broken"
+EFFORT = 400_000_000                   # entries that are scored for the importance weights
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One diagnostic: what it is called, its value, what it says, and how good that is."""
+
+    name: str
+    value: str
+    text: str
+    verdict: str = GOOD
+
+
+def readings(posterior: Any, seed: int = 0) -> list[Reading]:
+    """Every diagnostic that this posterior allows, with one line of plain words each."""
+    found = [_finite(posterior)]
+    if found[0].verdict == BROKEN:
+        return found
+    found += [*_converged(posterior), *_restarts(posterior)]
+    if posterior.attrs.get("inference_method") != "mcmc":
+        found += _importance(posterior, seed)
+    return found + _held_out(posterior, seed)
+
+
+def _finite(posterior: Any) -> Reading:
+    program, guide = posterior.fits[posterior.best]
+    wrong = [n for part in (program, guide) for n, p in part.state_dict().items()
+             if p.is_floating_point() and not bool(p.isfinite().all())]
+    last = [h["elbo"][-1] for h in posterior.histories if h.get("elbo")]
+    if wrong or not np.isfinite(last).all():
+        return Reading("finite", "no", f"not finite: {', '.join(wrong[:5]) or 'the bound'}; fit "
+                       "again with a lower learning rate", BROKEN)
+    return Reading("finite", "yes", "all that was learned is finite")
+
+
+def _converged(posterior: Any) -> Iterator[Reading]:
+    elbo = np.asarray(posterior.history.get("elbo", []))
+    if len(elbo) < 8:
+        return
+    entries = max(int(posterior.batch.mask.sum()), 1)
+    tenth = max(2, len(elbo) // 5)
+    rise = (elbo[-tenth:].mean() - elbo[-2 * tenth : -tenth].mean()) / entries
+    text = "the bound has levelled off"
+    if rise > 0.01:
+        text = "the bound is still rising: more steps would help"
+    yield Reading("bound still rising by", f"{rise:+.4f} nats per entry", text,
+                  GOOD if rise <= 0.01 else CARE)
+
+
+def _restarts(posterior: Any) -> Iterator[Reading]:
+    ends = [h["elbo"][-1] for h in posterior.histories if h.get("elbo")]
+    if len(ends) < 2:
+        return
+    entries = max(int(posterior.batch.mask.sum()), 1)
+    gap = (max(ends) - min(ends)) / entries
+    same = gap < 0.02
+    text = ("all restarts end equally well" if same else
+            "restarts end in different optima; the best one is used, others are worth a look")
+    yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
+
+
+def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
+    random = posterior.model.prior is not None
+    effort = posterior.batch.y.numel() * (10 if random else 1)
+    draws = int(np.clip(EFFORT // effort, 100, 1000))
+    weights = log_weights(posterior, draws, seed=seed)
+    k, share = khat(weights), ess(weights)
+    chain = posterior.best
+    if "parameters" in k:
+        value = float(k["parameters"][chain])
+        yield Reading("k-hat of the parameters", f"{value:.2f}", *_k_words(value))
+    if "trial" in k:
+        yield _trials(k["trial"].isel(chain=chain), share["trial"].isel(chain=chain), posterior)
+
+
+def _k_words(k: float) -> tuple[str, str]:
+    if np.isnan(k):
+        return "the weights are not finite: do not use this fit", BROKEN
+    if k <= 0.7:
+        return "close to the exact posterior: intervals can be trusted", GOOD
+    if k <= 1:
+        return "roughly right: intervals may be somewhat too narrow", CARE
+    return ("an approximation: means are usually fine, intervals are likely too narrow; "
+            "compare restarts, a richer guide, or MCMC"), POOR
+
+
+def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
+    values = k.values
+    if np.isnan(values).any():
+        return Reading("k-hat of the states", "not finite", *_k_words(np.nan))
+    good, size = int((values <= 0.7).sum()), posterior.batch.steps * posterior.model.state_dim
+    value = f"{good} of {len(values)} trials at 0.7 or less (median {np.median(values):.2f}, "
+    value += f"effective share of draws {float(share.median()):.2g})"
+    if good >= 0.9 * len(values):
+        return Reading("k-hat of the states", value, "paths are close to their exact posterior")
+    text = (f"a path of {size} numbers is hard to match as a whole: single steps may still be "
+            "right, judge them by the held-out score")
+    return Reading("k-hat of the states", value, text, CARE)
+
+
+def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
+    if posterior.held_out is None or not bool(posterior.held_out.any()):
+        yield Reading("held-out entries", "none", "fit with --holdout 0.1 to test predictions", CARE)
+        return
+    ds = held_out(posterior, seed=seed)
+    model, mean = ds["log_score"].values
+    better = model > mean
+    text = (f"{model - mean:+.3f} nats per entry against each unit's training mean "
+            f"({mean:.3f}), over {ds.attrs['entries']} held-out entries")
+    yield Reading("held-out log score", f"{model:.3f}", text, GOOD if better else POOR)
+    if "bits_per_spike" in ds:
+        bits = float(ds["bits_per_spike"][0])
+        words = "each held-out spike is better foretold than by constant rates" if bits > 0 else \
+            "no better than constant rates"
+        yield Reading("bits per spike", f"{bits:.3f}", words, GOOD if bits > 0 else POOR)
+        return
+    r2, rmse = float(ds["r2"][0]), float(ds["rmse"][0])
+    yield Reading("held-out R²", f"{r2:.3f}", f"share of the variance that is predicted; root mean "
+                  f"square error {rmse:.3g}", GOOD if r2 > 0 else POOR)
