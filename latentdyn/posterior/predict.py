@@ -135,7 +135,7 @@ def _dates_after(time: np.ndarray, steps: int) -> np.ndarray:
         return (pd.DatetimeIndex(after) + pd.offsets.MonthEnd(0) if ends else
                 pd.DatetimeIndex(after)).values
     gaps = np.diff(time)
-    if gaps.min() < gaps.max() and not np.isin(dates.weekday, (5, 6)).any():
+    if gaps.min() < gaps.max() and not np.isin(dates.day_of_week, (5, 6)).any():
         return pd.bdate_range(dates[-1], periods=steps + 1)[1:].values
     return time[-1] + gaps[-1] * np.arange(1, steps + 1)
 
