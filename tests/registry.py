@@ -19,6 +19,7 @@ TRANSITIONS = {
     "gru": lambda U=0: transitions.GRU(3, U),
     "gru-full": lambda U=0: transitions.GRU(3, U, noise="full"),
     "gated": lambda U=0: transitions.Gated(3, U, hidden=8),
+    "mlp": lambda U=0: transitions.MLP(3, U, hidden=8),
 }
 
 EMISSIONS = {

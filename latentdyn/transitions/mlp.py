@@ -1,0 +1,73 @@
+"""Dynamics given by a perceptron."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Conditional
+from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.nn import matvec
+from latentdyn.values import as_float
+
+__all__ = ["MLP"]
+
+
+class MLP(Conditional):
+    r"""z' ~ N(z + V tanh(W z + B u + b) + c, Q).
+
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (K,); ``W`` (H, K), ``B`` (H, U),
+    ``b`` (H,), ``V`` (K, H), ``c`` (K,) with H ``hidden`` units. ``MLP.of(W=, V=, Q=)`` builds it
+    from known values. Learning starts near the identity.
+
+    Example:
+        >>> MLP.of(W=[[1.0]], V=[[0.5]], Q=[0.1])(torch.zeros(4, 1).double()).mean.squeeze()
+        tensor([0., 0., 0., 0.], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        input_dim: int = 0,
+        *,
+        hidden: int = 32,
+        noise: str = "diagonal",
+        noise_floor: float = 1e-4,
+    ):
+        super().__init__()
+        self.state_dim, self.input_dim, self.hidden = state_dim, input_dim, hidden
+        self.noise, self.noise_floor = noise, noise_floor
+        self.W = nn.Parameter(torch.empty(hidden, state_dim))
+        self.b = nn.Parameter(torch.empty(hidden))
+        self.B = nn.Parameter(torch.zeros(hidden, input_dim))
+        self.V = nn.Parameter(torch.empty(state_dim, hidden))
+        self.c = nn.Parameter(torch.zeros(state_dim))
+        self.Q = nn.Parameter(white(state_dim, noise, 0.1))
+        self.constraints = {"Q": noise_support(noise, noise_floor)}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A small step away from the identity."""
+        H, K = self.hidden, self.state_dim
+        W, V = torch.randn(H, K) / K**0.5, 0.1 * torch.randn(K, H) / H**0.5
+        self.start(W=W, b=torch.randn(H), V=V)
+
+    @classmethod
+    def of(cls, W: Any, V: Any, Q: Any, b: Any = None, c: Any = None, B: Any = None) -> Self:
+        """Known dynamics; offsets and input weights left out are zero."""
+        hidden, state_dim = as_float("W", W).shape[-2:]
+        Q, noise = given("Q", Q, state_dim)
+        b = torch.zeros(hidden) if b is None else b
+        input_dim = 0 if B is None else as_float("B", B).shape[-1]
+        made = cls(state_dim, input_dim, hidden=hidden, noise=noise)
+        return made.fix(W=W, V=V, Q=Q, b=b, c=c, B=B)
+
+    def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
+        """Distribution of the next state."""
+        drive = matvec(self.W, z) + self.b
+        drive = drive if u is None else drive + matvec(self.B, u)
+        loc = z + matvec(self.V, drive.tanh()) + self.c
+        return gaussian(loc, self.Q, self.noise)
