@@ -16,8 +16,9 @@ from latentdyn.data import Batch
 FLOAT32, FLOAT64 = torch.float32, torch.float64
 
 
-def fresh(make: Callable[..., nn.Module], *args: Any, seed: int = 0,
-          dtype: torch.dtype = FLOAT64) -> Any:
+def fresh(
+    make: Callable[..., nn.Module], *args: Any, seed: int = 0, dtype: torch.dtype = FLOAT64
+) -> Any:
     """A new instance, all of whose free parameters are random and inside their supports."""
     torch.manual_seed(seed)
     module = make(*args).to(dtype)
@@ -62,16 +63,23 @@ def known(conditional: Conditional, values: Mapping[str, Tensor]) -> Any:
     return cls.of(**used, **{n: v for n, v in settings.items() if not isinstance(v, Tensor)})
 
 
-def make_batch(y: Tensor, mask: Tensor | None = None, length: Any = None,
-               u: Tensor | None = None) -> Batch:
+def make_batch(
+    y: Tensor, mask: Tensor | None = None, length: Any = None, u: Tensor | None = None
+) -> Batch:
     """A batch; complete unless told otherwise."""
     mask = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
     length = torch.full(y.shape[:1], y.shape[1]) if length is None else torch.as_tensor(length)
     return Batch(y=y * mask, mask=mask, length=length, u=u)
 
 
-def ragged_batch(trials: int = 3, steps: int = 7, units: int = 4, inputs: int = 0,
-                 dtype: torch.dtype = FLOAT64, y: Tensor | None = None) -> Batch:
+def ragged_batch(
+    trials: int = 3,
+    steps: int = 7,
+    units: int = 4,
+    inputs: int = 0,
+    dtype: torch.dtype = FLOAT64,
+    y: Tensor | None = None,
+) -> Batch:
     """Trials of unequal length with a quarter of the entries missing."""
     y = torch.randn(trials, steps, units, dtype=dtype) if y is None else y.to(dtype)
     trials, steps, units = y.shape

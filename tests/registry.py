@@ -70,8 +70,9 @@ PATHS = {
 
 # of a PLRNN with three states that is read out by a Gaussian
 PRIORS = {
-    "independent": lambda: priors.Independent({
-        "transition.W": Normal(0.0, 0.3), "emission.R": LogNormal(-1.0, 0.5)}),
+    "independent": lambda: priors.Independent(
+        {"transition.W": Normal(0.0, 0.3), "emission.R": LogNormal(-1.0, 0.5)}
+    ),
     "manifold-attractor": lambda: priors.ManifoldAttractor(2),
     "manifold-attractor-learned": lambda: priors.ManifoldAttractor((0, 2), HalfNormal(0.1)),
     "ard": lambda: priors.ARD("transition.W", 0.5),
@@ -81,9 +82,12 @@ PRIORS = {
     "low-rank": lambda: priors.LowRank("transition.W", 1, scale=0.5),
     "low-rank-emission": lambda: priors.LowRank("emission.C", 2),
     "hierarchical": lambda: priors.Hierarchical(
-        {"transition.W": Normal(0.0, 0.3), "transition.a": Normal(0.9, 0.1)}, sessions=2),
+        {"transition.W": Normal(0.0, 0.3), "transition.a": Normal(0.9, 0.1)}, sessions=2
+    ),
     "hierarchical-manifold": lambda: priors.Hierarchical(priors.ManifoldAttractor(1), sessions=2),
     "joint": lambda: priors.Joint(
         priors.Hierarchical({"emission.d": Normal(0.0, 1.0)}, sessions=2, spread=1.0),
-        priors.ManifoldAttractor(1), priors.ARD("emission.C")),
+        priors.ManifoldAttractor(1),
+        priors.ARD("emission.C"),
+    ),
 }

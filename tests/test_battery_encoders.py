@@ -7,12 +7,16 @@ import copy
 import pytest
 import torch
 
-from latentdyn.distributions import MarkovPath, Path
+from latentdyn.distributions import MarkovPath
 from latentdyn.distributions.path import path_kl
 from tests.helpers import FLOAT32, FLOAT64, assert_close, fresh, make_batch, ragged_batch
 from tests.registry import EMISSIONS, ENCODERS, INITIALS, TRANSITIONS
 
-ALL = [pytest.param((make, U), id=f"{n}-{U}-inputs") for n, make in ENCODERS.items() for U in (0, 2)]
+ALL = [
+    pytest.param((make, U), id=f"{name}-{U}-inputs")
+    for name, make in ENCODERS.items()
+    for U in (0, 2)
+]
 each = pytest.mark.parametrize("entry", ALL)
 # encoders whose backward network walks through the padding before it reaches the data
 READS_PADDING = ("bigru", "bigru-two-layers", "structured")
@@ -22,10 +26,6 @@ def pair(entry, dtype=FLOAT64, **shape):
     """A random encoder and a ragged batch with missing entries."""
     encoder = fresh(*entry, dtype=dtype)
     return encoder, ragged_batch(inputs=entry[1], dtype=dtype, **shape)
-
-
-def density(path: Path, z: torch.Tensor) -> torch.Tensor:
-    return path.log_prob(z)
 
 
 @each
@@ -105,8 +105,9 @@ def test_a_trial_with_padding_equals_the_trial_without(entry, request):
     z = torch.randn(1, 7, 3, dtype=FLOAT64)
     n, length = 2, int(batch.length[2])
     one = batch[n : n + 1]
-    short = make_batch(one.y[:, :length], one.mask[:, :length],
-                       u=None if one.u is None else one.u[:, :length])
+    short = make_batch(
+        one.y[:, :length], one.mask[:, :length], u=None if one.u is None else one.u[:, :length]
+    )
     padded, cut = encoder.encode(one), encoder.encode(short)
     if any(request.node.callspec.id.startswith(f"{name}-") for name in READS_PADDING):
         assert torch.isfinite(padded.log_prob(z)).all()

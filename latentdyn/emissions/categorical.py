@@ -64,9 +64,11 @@ class Categorical(Conditional):
         """Bias at log frequencies, loadings by principal components of smoothed ones."""
         M = self.categories
         if bool((batch.y >= M).any()):
-            raise InputError("y", f"labels 0 to {M - 1}", f"{batch.y.max():g}", "raise 'categories'")
+            raise InputError(
+                "y", f"labels 0 to {M - 1}", f"{batch.y.max():g}", "raise 'categories'"
+            )
         labels = torch.arange(M, device=batch.y.device)
-        hot = (batch.y[..., None] == labels).to(batch.y.dtype).flatten(-2)      # (N, T, D M)
+        hot = (batch.y[..., None] == labels).to(batch.y.dtype).flatten(-2)  # (N, T, D M)
         mask = batch.mask.repeat_interleave(M, -1)
         C, _, _ = principal_readout(smooth_rates(hot, mask).log(), mask, self.state_dim)
         self.start(C=C, d=log_mean(hot, mask))

@@ -66,5 +66,5 @@ class NegativeBinomial(Conditional):
         """Distribution of the counts."""
         eta = matvec(self.C, z) + self.d
         eta = eta if u is None else eta + matvec(self.D, u)
-        log_odds = eta - self.r.log()                                 # m = r exp(log_odds)
+        log_odds = eta - self.r.log()  # m = r exp(log_odds)
         return dist.NegativeBinomial(self.r, logits=log_odds, validate_args=False).to_event(1)

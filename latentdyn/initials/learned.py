@@ -17,7 +17,7 @@ __all__ = ["Learned"]
 
 
 class Learned(Conditional):
-    r"""z_1 ~ N(mean, scale^2 I): every trial starts at one learned point, up to a small fixed noise.
+    r"""z_1 ~ N(mean, scale^2 I): all trials start at one learned point, up to a small fixed noise.
 
     Where trials are aligned to an event and so begin in the same state; where they begin anywhere,
     use `Gaussian`, which learns the spread too. ``scale`` is in units of the state and is not

@@ -116,7 +116,8 @@ def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
 
 def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
     if posterior.held_out is None or not bool(posterior.held_out.any()):
-        yield Reading("held-out entries", "none", "fit with --holdout 0.1 to test predictions", CARE)
+        text = "fit with --holdout 0.1 (validation=0.1) to test predictions"
+        yield Reading("held-out entries", "none", text, CARE)
         return
     ds = held_out(posterior, seed=seed)
     model, mean = ds["log_score"].values

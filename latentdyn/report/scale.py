@@ -9,7 +9,7 @@ import xarray as xr
 
 from latentdyn.errors import InputError
 
-__all__ = ["original", "standardise"]
+__all__ = ["comfortable", "original", "standardise"]
 
 
 def standardise(ds: xr.Dataset, power: float = 1.0) -> xr.Dataset:
@@ -37,7 +37,7 @@ def standardise(ds: xr.Dataset, power: float = 1.0) -> xr.Dataset:
 
 
 def original(ds: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
-    """Undo `standardise` on y (..., unit) of a forecast or expectation; else, return it as it is."""
+    """Undo `standardise` on the y (..., unit) of a forecast; leave other data as they are."""
     if "center" not in data or "transform" not in data["y"].attrs:
         return ds
     attrs: dict[str, Any] = dict(ds["y"].attrs) | {"units": data["y"].attrs["original_units"]}
@@ -52,7 +52,7 @@ def original(ds: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
     return ds.drop_vars("y").assign(y=y.transpose(*dims).assign_attrs(attrs))
 
 
-def spread_is_comfortable(ds: xr.Dataset) -> bool:
+def comfortable(ds: xr.Dataset) -> bool:
     """Whether means are near 0 and standard deviations near 1 already, within a factor of 3."""
     y = ds["y"]
     mean, sd = y.mean(("trial", "time")).values, y.std(("trial", "time")).values

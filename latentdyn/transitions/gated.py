@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from latentdyn.conditional import Conditional
@@ -66,20 +66,21 @@ class Gated(Conditional):
 
     @classmethod
     def of(
-        cls,
-        *,
+        cls, *,
         W1: Any, W2: Any, W3: Any, W4: Any, Ws: Any, Wm: Any = None,
         b1: Any = None, b2: Any = None, b3: Any = None, b4: Any = None,
         bm: Any = None, bs: Any = None, B1: Any = None, B3: Any = None,
         noise_floor: float = 1e-4,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Known dynamics; offsets and input weights left out are zero, Wm is the identity."""
         hidden, state_dim = as_float("W1", W1).shape[-2:]
         inputs = [as_float("B1", B).shape[-1] for B in (B1, B3) if B is not None]
         new = cls(state_dim, max(inputs, default=0), hidden=hidden, noise_floor=noise_floor)
         new.start(b2=torch.zeros(state_dim), bs=torch.zeros(state_dim))
-        return new.fix(W1=W1, W2=W2, W3=W3, W4=W4, Ws=Ws, Wm=Wm, b1=b1, b2=b2, b3=b3, b4=b4,
-                       bm=bm, bs=bs, B1=B1, B3=B3)
+        return new.fix(
+            W1=W1, W2=W2, W3=W3, W4=W4, Ws=Ws, Wm=Wm, B1=B1, B3=B3,
+            b1=b1, b2=b2, b3=b3, b4=b4, bm=bm, bs=bs,
+        )  # fmt: skip
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""

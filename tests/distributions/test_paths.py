@@ -122,7 +122,8 @@ def test_markov_path_of_linear_dynamics_has_the_moments_of_the_recursion():
     path = markov("linear", steps=6)
     z = path.rsample((20_000,))
     A, b, B, Q = (getattr(path.transition, n).detach() for n in "AbBQ")
-    mean, covariance = path.initial.mean.detach().expand(3, 3), path.initial.covariance.detach().diag()
+    mean, covariance = (getattr(path.initial, n).detach() for n in ("mean", "covariance"))
+    mean, covariance = mean.expand(3, 3), covariance.diag()
     for t in range(6):
         if t:
             mean = mean @ A.mT + b + path.u[:, t] @ B.mT
@@ -176,14 +177,16 @@ def test_entropy_counts_valid_steps_only():
 def test_divergence_in_closed_form_step_by_step():
     torch.manual_seed(0)
     q = factorised()
-    p = MarkovPath(fresh(lambda: initials.Gaussian(3)), fresh(lambda: transitions.GRU(3)), 5,
-                   batch_shape=(2,))
+    p = MarkovPath(
+        fresh(lambda: initials.Gaussian(3)), fresh(lambda: transitions.GRU(3)), 5, batch_shape=(2,)
+    )
     z = q.rsample()
     expected = kl_divergence(q._steps(slice(0, 1)), p.initial()).sum(-1)
     for t in range(1, 5):
         step = p.transition(z[:, t - 1])
-        expected = expected + kl_divergence(Normal(q.loc[:, t], q.scale[:, t]),
-                                            step.base_dist).sum(-1)
+        expected = expected + kl_divergence(Normal(q.loc[:, t], q.scale[:, t]), step.base_dist).sum(
+            -1
+        )
     assert_close(path_kl(q, p, z), expected)
 
 
@@ -191,8 +194,9 @@ def test_divergence_in_closed_form_step_by_step():
 def test_divergence_has_the_mean_of_the_log_ratio(make):
     """Within 5 standard errors, of the estimate that is exact and of the one that is not."""
     q = seeded(make)
-    p = MarkovPath(fresh(lambda: initials.Gaussian(3)), fresh(lambda: transitions.GRU(3)), 5,
-                   batch_shape=(2,))
+    p = MarkovPath(
+        fresh(lambda: initials.Gaussian(3)), fresh(lambda: transitions.GRU(3)), 5, batch_shape=(2,)
+    )
     z = q.rsample((5_000,)).detach()
     difference = path_kl(q, p, z) - (q.log_prob(z) - p.log_prob(z))
     assert_mean(difference.detach() + 1e-9 * torch.randn(5_000, 2), torch.zeros(2).double())

@@ -92,14 +92,17 @@ def test_biases_start_at_the_mean_of_the_link():
         assert_close(emission.d.detach().view(4, 5)[:, m].exp(), frequency)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: emissions.Gaussian(2, 12),
-    lambda: emissions.StudentT(2, 12),
-    lambda: emissions.Poisson(2, 12),
-    lambda: emissions.NegativeBinomial(2, 12),
-    lambda: emissions.Bernoulli(2, 12),
-    lambda: emissions.Categorical(2, 12, 3),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: emissions.Gaussian(2, 12),
+        lambda: emissions.StudentT(2, 12),
+        lambda: emissions.Poisson(2, 12),
+        lambda: emissions.NegativeBinomial(2, 12),
+        lambda: emissions.Bernoulli(2, 12),
+        lambda: emissions.Categorical(2, 12, 3),
+    ],
+)
 def test_loadings_start_in_the_space_of_the_true_ones(make):
     """Of the true loadings (12, 2) at most a quarter lies outside the span of the starting ones.
 

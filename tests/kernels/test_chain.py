@@ -39,8 +39,9 @@ def test_the_factor_is_a_root_of_the_precision(T):
     x = torch.randn(7, 3, T, 2, dtype=torch.float64)
     flat = x.flatten(-2)
     # M' z has the length of z under Lam; M^{-1} and M^{-T} solve with Lam together
-    assert_close(factor.residual(x).square().sum((-2, -1)),
-                 torch.einsum("sni,nij,snj->sn", flat, full, flat))
+    assert_close(
+        factor.residual(x).square().sum((-2, -1)), torch.einsum("sni,nij,snj->sn", flat, full, flat)
+    )
     solved = torch.linalg.solve(full, flat[..., None]).squeeze(-1).unflatten(-1, (T, 2))
     assert_close(factor.colour(factor.whiten(x)), solved)
     assert_close(factor.residual(factor.colour(x)), x)
@@ -67,8 +68,13 @@ def test_gradients(T):
 
     def all_results(diag: Tensor, off: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         factor = chain_factor((diag + diag.mT) / 2, off)
-        return (factor.whiten(x), factor.colour(x), factor.residual(x), factor.log_diagonal(),
-                *factor.covariances())
+        return (
+            factor.whiten(x),
+            factor.colour(x),
+            factor.residual(x),
+            factor.log_diagonal(),
+            *factor.covariances(),
+        )
 
     inputs = [v.requires_grad_() for v in (diag, off, x)]
     assert torch.autograd.gradcheck(all_results, inputs, fast_mode=True)
@@ -84,7 +90,8 @@ def test_one_chain_with_many_vectors_and_many_chains_with_one_vector():
             for n in range(3):
                 alone = chain_factor(diag[n], off[n])
                 assert_close(together[s, n], getattr(alone, name)(x[s, n]))
-        assert_close(getattr(factor, name)(x[0, 0])[1], getattr(factor, name)(x[0, 0].expand(3, 5, 2))[1])
+        shared = getattr(factor, name)(x[0, 0])
+        assert_close(shared, getattr(factor, name)(x[0, 0].expand(3, 5, 2)))
 
 
 def test_log_determinant_has_the_covariances_as_gradient():
@@ -109,6 +116,11 @@ def test_precision_is_kept(dtype):
     diag, off = (v.to(dtype) for v in blocks(5))
     factor = chain_factor(diag, off)
     x = torch.randn(3, 5, 2, dtype=dtype)
-    found = (factor.whiten(x), factor.colour(x), factor.residual(x), factor.log_diagonal(),
-             *factor.covariances())
+    found = (
+        factor.whiten(x),
+        factor.colour(x),
+        factor.residual(x),
+        factor.log_diagonal(),
+        *factor.covariances(),
+    )
     assert {v.dtype for v in found} == {dtype}

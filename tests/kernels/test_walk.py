@@ -42,6 +42,8 @@ def test_the_structured_encoder_walks_as_its_conditionals_say():
     torch.manual_seed(0)
     eps = torch.randn(2, 3, 7, 3, dtype=FLOAT64)
     first, later = path.conditionals(z)
-    white = torch.cat([(z[..., :1, :] - first.mean) / first.stddev,
-                       (z[..., 1:, :] - later.mean) / later.stddev], -2)
+    white = torch.cat(
+        [(z[..., :1, :] - first.mean) / first.stddev, (z[..., 1:, :] - later.mean) / later.stddev],
+        -2,
+    )
     assert_close(white, eps, rtol=1e-8)

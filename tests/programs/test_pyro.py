@@ -45,11 +45,13 @@ def own_store():
 def model_and_batch(transition=transitions.PLRNN, trials=2, steps=5, dtype=FLOAT64):
     """Trials of one length: states after the end have no density, which samplers want."""
     offset = "transition.h" if transition is transitions.PLRNN else "transition.b"
-    prior = priors.Independent({
-        offset: dist.Normal(0.0, 1.0),
-        "emission.C": dist.Normal(0.0, 1.0),
-        "emission.R": dist.LogNormal(0.0, 0.5),
-    })
+    prior = priors.Independent(
+        {
+            offset: dist.Normal(0.0, 1.0),
+            "emission.C": dist.Normal(0.0, 1.0),
+            "emission.R": dist.LogNormal(0.0, 0.5),
+        }
+    )
     parts = fresh(lambda: transition(2)), fresh(lambda: emissions.Gaussian(2, 3))
     y = torch.randn(trials, steps, 3, dtype=dtype)
     batch = make_batch(y, torch.rand(y.shape) > 0.25)
@@ -165,11 +167,12 @@ def test_predictive(parallel):
     guide = autoguide.AutoNormal(model)
     guide(batch)
     prior = Predictive(model, num_samples=4, parallel=parallel)(batch)
-    posterior = Predictive(model, guide=guide, num_samples=4, parallel=parallel,
-                           return_sites=("z", "y", "emission.C"))(batch)
+    posterior = Predictive(
+        model, guide=guide, num_samples=4, parallel=parallel, return_sites=("z", "y", "emission.C")
+    )(batch)
     for drawn in (prior, posterior):
         assert drawn["z"].shape == (4, 2, 5, 2)
-        assert drawn["emission.C"].shape == (4, 1, 3, 2)      # Pyro keeps the plate
+        assert drawn["emission.C"].shape == (4, 1, 3, 2)  # Pyro keeps the plate
         assert drawn["z"][:, 0, 0].unique(dim=0).shape[0] == 4
     assert torch.equal(posterior["y"][0].reshape(2, 5, 3), batch.y)
 
@@ -179,8 +182,9 @@ def test_predictive_density_of_parallel_draws_equals_a_loop():
     with pyro.plate("draws", 4, dim=-2):
         together = poutine.trace(model).get_trace(batch)
     together.compute_log_prob()
-    values = {n: together.nodes[n]["value"] for n in ("transition.h", "emission.C", "emission.R", "z")}
-    total = sum(together.nodes[n]["log_prob"] for n in ("z", "y"))                  # (4, 2)
+    names = ("transition.h", "emission.C", "emission.R", "z")
+    values = {n: together.nodes[n]["value"] for n in names}
+    total = sum(together.nodes[n]["log_prob"] for n in ("z", "y"))  # (4, 2)
     for s in range(4):
         now = {n: v[s] if n == "z" else v[s, 0] for n, v in values.items()}
         one = poutine.trace(poutine.condition(model, now)).get_trace(batch)
@@ -209,15 +213,19 @@ def test_conditioning_and_enumerated_handlers():
     assert conditioned(batch)[0] is z
     blocked = poutine.trace(poutine.block(model, hide=["z"])).get_trace(batch)
     assert "z" not in blocked.nodes
-    lifted = poutine.lift(model, prior={"transition.a": dist.Normal(torch.zeros(2).double(), 1.0)
-                                        .to_event(1)})
+    lifted = poutine.lift(
+        model, prior={"transition.a": dist.Normal(torch.zeros(2).double(), 1.0).to_event(1)}
+    )
     site = poutine.trace(lifted).get_trace(batch).nodes["transition.a"]
     assert site["type"] == "sample"
 
 
 def test_discrete_observations_and_labels():
-    for emission in (emissions.Bernoulli(2, 3), emissions.Categorical(2, 3, 4),
-                     emissions.NegativeBinomial(2, 3)):
+    for emission in (
+        emissions.Bernoulli(2, 3),
+        emissions.Categorical(2, 3, 4),
+        emissions.NegativeBinomial(2, 3),
+    ):
         model = StateSpace(transitions.Gated(2, hidden=4), emission).double()
         batch = ragged_batch(2, 5, y=torch.randint(2, (2, 5, 3)))
         learn(model, autoguide.AutoNormal(model), batch, Trace_ELBO(), steps=5)

@@ -88,8 +88,9 @@ def test_nothing_outside_the_data_matters():
     batch, z = ragged_batch(units=3, inputs=1), torch.randn(3, 7, 2, dtype=FLOAT64)
     before = log_joint(known(), batch, z)
     outside = torch.arange(7) >= batch.length[:, None]
-    garbage = batch.replace(y=torch.where(batch.mask, batch.y, 99.0),
-                            u=torch.where(outside[..., None], 99.0, batch.u))
+    garbage = batch.replace(
+        y=torch.where(batch.mask, batch.y, 99.0), u=torch.where(outside[..., None], 99.0, batch.u)
+    )
     assert torch.equal(before, log_joint(known(), garbage, z))
     assert torch.equal(before, log_joint(known(), batch, torch.where(outside[..., None], 99.0, z)))
 
@@ -105,8 +106,9 @@ def test_trials_of_a_batch_add_up():
 def test_scale_multiplies_states_and_observations():
     torch.manual_seed(0)
     batch, z = ragged_batch(units=3, inputs=1), torch.randn(3, 7, 2, dtype=FLOAT64)
-    assert_close(log_joint(known(), batch.replace(scale=2.5), z),
-                 2.5 * log_joint(known(), batch, z))
+    assert_close(
+        log_joint(known(), batch.replace(scale=2.5), z), 2.5 * log_joint(known(), batch, z)
+    )
 
 
 def test_the_first_input_acts_on_the_first_observation_only():
@@ -150,13 +152,25 @@ def test_inputs_that_the_model_does_not_have_are_ignored():
     assert_close(log_joint(model, batch, z), log_joint(model, batch.replace(u=None), z))
 
 
-@pytest.mark.parametrize("transition", [
-    transitions.Linear, transitions.PLRNN, transitions.GRU, transitions.Gated,
-])
-@pytest.mark.parametrize("emission", [
-    emissions.Gaussian, emissions.Poisson, emissions.NegativeBinomial, emissions.Bernoulli,
-    emissions.StudentT,
-])
+@pytest.mark.parametrize(
+    "transition",
+    [
+        transitions.Linear,
+        transitions.PLRNN,
+        transitions.GRU,
+        transitions.Gated,
+    ],
+)
+@pytest.mark.parametrize(
+    "emission",
+    [
+        emissions.Gaussian,
+        emissions.Poisson,
+        emissions.NegativeBinomial,
+        emissions.Bernoulli,
+        emissions.StudentT,
+    ],
+)
 def test_every_pair_is_a_program(transition, emission):
     model = learned(1, transition, emission)
     ds = model.simulate(trials=2, steps=6, inputs=np.ones((6, 1)), seed=0)
@@ -243,9 +257,15 @@ def test_draws_of_parameters_that_vary_in_time():
     assert model.bind(theta).simulate(trials=3, steps=T)["z"].shape == (4, 3, T, 2)
 
 
-@pytest.mark.parametrize("transition", [
-    transitions.Linear, transitions.PLRNN, transitions.GRU, transitions.Gated,
-])
+@pytest.mark.parametrize(
+    "transition",
+    [
+        transitions.Linear,
+        transitions.PLRNN,
+        transitions.GRU,
+        transitions.Gated,
+    ],
+)
 def test_vmap_over_draws(transition):
     conditional = fresh(lambda: transition(2))
     theta = random_draws(dict(StateSpace(conditional, emissions.Gaussian(2, 3)).templates), 5)
@@ -312,11 +332,15 @@ def test_simulation_has_the_moments_of_the_model():
     for t in range(5):
         if t:
             mean, V = A @ mean + b + B @ u[t], A @ V @ A.T + np.diag(Q)
-        for name, m, S in (("z", mean, V), ("y", C @ mean + d + D @ u[t], C @ V @ C.T + np.diag(R))):
-            x = torch.tensor(ds[name].values[:, t])
-            off = x - torch.tensor(m)
-            assert_mean(x, torch.tensor(m))
-            assert_mean(off[:, :, None] * off[:, None, :], torch.tensor(S))
+        rate, S = C @ mean + d + D @ u[t], C @ V @ C.T + np.diag(R)
+        assert_moments(ds["z"].values[:, t], mean, V)
+        assert_moments(ds["y"].values[:, t], rate, S)
+
+
+def assert_moments(samples, mean, covariance):
+    x, off = torch.tensor(samples), torch.tensor(samples - mean)
+    assert_mean(x, torch.tensor(mean))
+    assert_mean(off[:, :, None] * off[:, None, :], torch.tensor(covariance))
 
 
 def test_one_precision_for_the_whole_program():

@@ -17,8 +17,9 @@ def test_gru_is_the_cell_of_torch():
     ih, hh = cell.bias_ih.detach(), cell.bias_hh.detach()
     # torch adds the recurrent biases of the gates to the drive; only that of n stays inside
     b = ih + torch.cat([hh[:6], torch.zeros(3)])
-    gru = transitions.GRU.of(U=cell.weight_hh.detach(), Q=torch.ones(3), b=b, c=hh[6:],
-                             B=cell.weight_ih.detach())
+    gru = transitions.GRU.of(
+        U=cell.weight_hh.detach(), Q=torch.ones(3), b=b, c=hh[6:], B=cell.weight_ih.detach()
+    )
     z, u = parents(gru, 5)
     assert_close(gru(z, u).mean, cell(u, z).detach())
 
@@ -61,9 +62,14 @@ def test_the_floor_holds_where_the_network_says_no_noise():
 def test_offsets_left_out_are_zero():
     zeros = torch.zeros(6, 2)
     gru = transitions.GRU.of(U=zeros, Q=torch.ones(2))
-    assert_close(gru(torch.ones(2)).mean, torch.full((2,), 0.5), rtol=1e-6)   # gates half open
-    gated = transitions.Gated.of(W1=torch.zeros(4, 2), W2=torch.zeros(2, 4), Ws=torch.zeros(2, 2),
-                                 W3=torch.zeros(4, 2), W4=torch.zeros(2, 4))
+    assert_close(gru(torch.ones(2)).mean, torch.full((2,), 0.5), rtol=1e-6)  # gates half open
+    gated = transitions.Gated.of(
+        W1=torch.zeros(4, 2),
+        W2=torch.zeros(2, 4),
+        Ws=torch.zeros(2, 2),
+        W3=torch.zeros(4, 2),
+        W4=torch.zeros(2, 4),
+    )
     assert_close(gated(torch.ones(2)).mean, torch.full((2,), 0.5), rtol=1e-6)
     assert not any(p.requires_grad for p in gated.parameters())
 
@@ -72,5 +78,10 @@ def test_wrong_shapes_are_named():
     with pytest.raises(InputError, match=r"'U': expected shape \(6, 2\)"):
         transitions.GRU.of(U=torch.zeros(5, 2), Q=torch.ones(2))
     with pytest.raises(InputError, match="'W4'"):
-        transitions.Gated.of(W1=torch.zeros(4, 2), W2=torch.zeros(2, 4), Ws=torch.zeros(2, 2),
-                             W3=torch.zeros(4, 2), W4=torch.zeros(3, 4))
+        transitions.Gated.of(
+            W1=torch.zeros(4, 2),
+            W2=torch.zeros(2, 4),
+            Ws=torch.zeros(2, 2),
+            W3=torch.zeros(4, 2),
+            W4=torch.zeros(3, 4),
+        )

@@ -1,0 +1,92 @@
+"""Choices that the command line makes where the caller leaves them open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from latentdyn import emissions, encoders, priors, transitions
+from latentdyn.errors import InputError
+
+__all__ = ["EMISSIONS", "ENCODERS", "PRIORS", "TRANSITIONS", "batches", "emission_name",
+           "make_emission", "make_encoder", "make_prior", "make_transition", "tree_draws"]
+
+TRANSITIONS = {"plrnn": "PLRNN", "linear": "Linear", "gru": "GRU", "gated": "Gated", "mlp": "MLP"}
+EMISSIONS = {"gaussian": "Gaussian", "student_t": "StudentT", "poisson": "Poisson",
+             "negative_binomial": "NegativeBinomial", "bernoulli": "Bernoulli",
+             "categorical": "Categorical"}
+ENCODERS = {"chain": "Chain", "bigru": "BiGRU", "structured": "Structured",
+            "mean_field": "MeanField"}
+PRIORS = ("auto", "none", "manifold_attractor", "ard")
+COUNTS = ("poisson", "negative_binomial", "bernoulli", "categorical")
+
+LONG, WINDOW, BATCH_STEPS = 1000, 200, 4000
+TREE_ENTRIES = 20_000_000              # numbers in each variable of the DataTree
+MANY = 30                              # counts above this on average are as good as real numbers
+
+
+def emission_name(ds: xr.Dataset, name: str) -> str:
+    """The emission asked for, or the one that suits the data."""
+    if name != "auto":
+        return name
+    y = ds["y"]
+    if y.attrs.get("kind") != "count" or float(y.mean()) > MANY:
+        return "gaussian"
+    return "bernoulli" if float(y.max()) <= 1 else "poisson"
+
+
+def make_transition(name: str, state_dim: int, input_dim: int) -> Any:
+    """The transition of this name."""
+    return _class(transitions, TRANSITIONS[name], "--model")(state_dim, input_dim)
+
+
+def make_emission(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> Any:
+    """The emission of this name for these data."""
+    cls = _class(emissions, EMISSIONS[name], "--emission")
+    units = ds.sizes["unit"]
+    if name == "categorical":
+        return cls(state_dim, units, int(ds["y"].max()) + 1, input_dim)
+    return cls(state_dim, units, input_dim)
+
+
+def make_encoder(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> Any:
+    """The encoder of this name for these data."""
+    return _class(encoders, ENCODERS[name], "--encoder")(ds.sizes["unit"], state_dim, input_dim)
+
+
+def make_prior(name: str, model: str, state_dim: int) -> Any:
+    """The prior of this name, or None; "auto" takes one for piecewise-linear networks."""
+    if name == "auto":
+        name = "manifold_attractor" if model == "plrnn" else "none"
+    if name == "none":
+        return None
+    if name == "ard":
+        matrix = {"plrnn": "transition.W", "linear": "transition.A"}.get(model, "emission.C")
+        return _class(priors, "ARD", "--prior")(matrix)
+    if model != "plrnn":
+        raise InputError("--prior", "none or ard for this model", name, "or use --model plrnn")
+    return _class(priors, "ManifoldAttractor", "--prior")(max(1, state_dim // 2))
+
+
+def _class(room: Any, name: str, argument: str) -> Any:
+    if not hasattr(room, name):
+        raise InputError(argument, f"one of {sorted(room.__all__)}", name, "choose another")
+    return getattr(room, name)
+
+
+def batches(trials: int, steps: int, window: int | None, size: int | None) -> tuple[Any, Any]:
+    """Window and batch size: long series in windows, about 4000 steps in a minibatch."""
+    if window is None and steps > LONG:
+        window = WINDOW
+    width = steps if window is None else window
+    blocks = trials * int(np.ceil(steps / width))
+    if size is None and blocks * width > BATCH_STEPS:
+        size = max(1, BATCH_STEPS // width)
+    return window, size
+
+
+def tree_draws(wanted: int, entries: int) -> int:
+    """Draws to keep, so that a file of all of them stays below some hundred megabytes."""
+    return int(np.clip(TREE_ENTRIES // max(entries, 1), 1, wanted))
