@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from latentdyn.errors import InputError
-from latentdyn.values import as_float
+from latentdyn.values import as_float, whole
 
 __all__ = ["Conditional", "Template", "rebind", "templates_of"]
+
+_LEAST = {"state_dim": 1, "obs_dim": 1, "input_dim": 0, "hidden": 1, "layers": 1, "categories": 2}
 
 
 class Conditional(nn.Module, abc.ABC):
@@ -123,6 +125,10 @@ class Conditional(nn.Module, abc.ABC):
                 name: p.dim() - (name in self.time_varying) for name, p in self.named_parameters()
             }
         return self.__dict__["_event_ranks"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As always, but sizes must be whole numbers."""
+        super().__setattr__(name, whole(name, value, _LEAST[name]) if name in _LEAST else value)
 
     def extra_repr(self) -> str:
         """Dimensions, for print."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 
-__all__ = ["above", "as_float"]
+__all__ = ["above", "as_float", "whole"]
 
 
 def as_float(name: str, value: Any) -> Tensor:
@@ -32,3 +32,12 @@ def above(name: str, value: Any, bound: float, fix: str) -> Tensor:
     if not bool((tensor > bound).all()):
         raise InputError(name, f"values above {bound:g}", f"{tensor.min():g}", fix)
     return tensor
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number that is at least ``least``."""
+    good = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not good or value < least:
+        got = value if good else repr(value)
+        raise InputError(name, f"a whole number >= {least}", got, f"use {name}={least} or more")
+    return int(value)

@@ -24,7 +24,7 @@ def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Datas
     so an exact fit, give -inf.
 
     Variables: ``parameters`` (chain), the states integrated out, if there are random parameters;
-    ``trial`` (chain, trial), of the states of each trial. A high-dimensional path is hard to match
+    ``states`` (chain, trial), of each trial. A high-dimensional path is hard to match
     exactly: k above 0.7 there does not say that means and intervals of single steps are wrong.
 
     Args:

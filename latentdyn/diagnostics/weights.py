@@ -23,7 +23,7 @@ def log_weights(
 ) -> xr.Dataset:
     r"""Log-ratios of the exact posterior to the fitted one, at draws of the fitted one.
 
-    Variables: ``trial`` (chain, draw, trial) = log p(y_n, z_n | theta) - log q(z_n), if there are
+    Variables: ``states`` (chain, draw, trial) = log p(y_n, z_n | theta) - log q(z_n), if there are
     states; ``parameters`` (chain, draw) = log p(theta) + sum_n log p(y_n | theta) - log q(theta),
     if there are random parameters. Each p(y_n | theta) is exact where the states are integrated
     out, else an unbiased importance estimate from ``paths`` draws of the states.
@@ -50,7 +50,7 @@ def _stored(tree: xr.DataTree) -> xr.Dataset:
     if "log_weight" not in stats:
         raise InputError("source", "sample_stats/log_weight", f"groups {list(tree.children)}",
                          "pass the DataTree of a variational fit, or its Posterior")
-    ds = xr.Dataset({"trial": stats["log_weight"]})
+    ds = xr.Dataset({"states": stats["log_weight"]})
     prior = stats["lp"] - stats["log_q"] - stats["log_weight"].sum("trial")
     if "marginal_log_likelihood" in tree.children and set(tree["posterior"].data_vars) - {"z"}:
         ds["parameters"] = prior + tree["marginal_log_likelihood"]["y"].sum("trial")
@@ -74,8 +74,8 @@ def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dic
         bound = for_batch(program.model, drawn, batch)
         evidence = program.smoother(bound, batch).log_evidence
     else:
-        out["trial"] = drawn.log_joint - drawn.log_qz                                    # (S, N)
-        evidence = _evidence(program, guide, drawn, batch, out["trial"], paths)
+        out["states"] = drawn.log_joint - drawn.log_qz                                    # (S, N)
+        evidence = _evidence(program, guide, drawn, batch, out["states"], paths)
     if guide.parameters_guide is not None:
         out["parameters"] = drawn.log_prior - drawn.log_q + evidence.sum(-1)
     return out

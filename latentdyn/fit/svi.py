@@ -22,6 +22,7 @@ from latentdyn.guide import Guide, parameter_guide
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program, StateSpace
 from latentdyn.rng import seeded
+from latentdyn.values import whole
 
 __all__ = ["svi"]
 
@@ -71,20 +72,18 @@ def svi(
             ``posterior`` is the fit at the last good state.
     """
     training = Training() if training is None else training
-    if steps < 1:
-        raise InputError("steps", "a positive integer", steps, "use steps=1 or more")
-    if restarts < 1:
-        raise InputError("restarts", "a positive integer", restarts, "use restarts=1 or more")
+    steps, restarts = whole("steps", steps), whole("restarts", restarts)
+    _check(model, states, learning_rate)
     dataset = as_dataset(y)
-    whole = Batch.of(dataset, model.dtype)
-    check_support(model, whole)
-    batch, held_out = hold_out(whole, validation, seed)
+    complete = Batch.of(dataset, model.dtype)
+    check_support(model, complete)
+    batch, held_out = hold_out(complete, validation, seed)
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):
             objective = _objective(model, states, parameters, batch, chain, training)
             data = Minibatches(batch, batch_size, window, training.context)
-            score = None if held_out is None else scorer(batch, whole, held_out)
+            score = None if held_out is None else scorer(batch, complete, held_out)
             run = Run(objective, data, steps, learning_rate, training, score, callbacks)
             run.progress.chain = chain
             if resume_from is not None:
@@ -99,6 +98,16 @@ def svi(
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
+
+
+def _check(model: Any, states: Any, learning_rate: float) -> None:
+    if not isinstance(model, Program):
+        raise InputError("model", "a program such as StateSpace(...)", repr(model), "build one first")
+    if states is not None and not isinstance(states, Encoder):
+        raise InputError("states", "an encoder object", repr(states),
+                         "build one, such as encoders.BiGRU(obs_dim, state_dim)")
+    if not learning_rate > 0:
+        raise InputError("learning_rate", "a positive number", learning_rate, "use 0.01")
 
 
 def _go(run: Run) -> NonFiniteError | None:

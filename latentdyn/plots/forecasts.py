@@ -36,7 +36,7 @@ def forecast(
             lies within it as the truth.
         units: labels of the units to draw; by default the first six.
         trial: which one, counted from 0.
-        history: steps of data before the forecast; by default four times those of the forecast.
+        history: steps of data before the forecast; by default three times those of the forecast.
         examples: how many single draws are shown, none of counts.
         ax: axes to draw on, for a single unit.
 
@@ -123,7 +123,7 @@ def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> 
     """The data before the forecast and, if there are any, within it."""
     time, counts = y["time"].values, y.attrs.get("kind") == "count"
     before, within = np.flatnonzero(time < future[0]), np.isin(time, future)
-    before = before[-(4 * len(future) if history is None else history) :]
+    before = before[-(3 * len(future) if history is None else history) :]
     if counts:
         ax.vlines(time[before], 0, y.values[before], color=INK, linewidth=1.2, label="data")
     else:

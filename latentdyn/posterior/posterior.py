@@ -18,6 +18,7 @@ from latentdyn.posterior import predict
 from latentdyn.posterior.draws import Draws, draw, draw_parameters
 from latentdyn.programs import Program
 from latentdyn.rng import seeded
+from latentdyn.values import whole
 
 __all__ = ["Posterior"]
 
@@ -74,6 +75,7 @@ class Posterior:
     def draws(self, number: int, batch: Batch | None = None, chain: int | None = None) -> Draws:
         """Raw draws of one chain (by default the best)."""
         program, guide = self.fits[self.best if chain is None else chain]
+        number = whole("draws", number)
         return draw(program, guide, self.batch if batch is None else batch, number)
 
     def sample(self, draws: int = 400, seed: int | None = None) -> dict[str, Tensor]:
@@ -113,8 +115,7 @@ class Posterior:
             u: inputs of these steps, (steps, U) or (N, steps, U), if the model has inputs.
             seed: to have the same draws again.
         """
-        if steps < 1:
-            raise InputError("steps", "a positive integer", steps, "use steps=1 or more")
+        steps, draws = whole("steps", steps), whole("draws", draws)
         with seeded(seed):
             return predict.forecast(self, steps, draws, u)
 
@@ -125,14 +126,14 @@ class Posterior:
         """New trials from the start, for each of some parameter draws: y (draw, trial, time, unit)."""
         program, guide = self.fits[self.best]
         with seeded(seed):
-            drawn = draw_parameters(program, guide, draws)
+            drawn = draw_parameters(program, guide, whole("draws", draws))
             bound: Any = predict.bind_draws(program, drawn, draws)
             return predict.named(bound.simulate(trials, steps, inputs), self.data)
 
     def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""
         with seeded(seed):
-            return predict.impute(self, draws)
+            return predict.impute(self, whole("draws", draws))
 
     def to_datatree(self, draws: int = 400, chains: int = 1, seed: int | None = None) -> Any:
         """All of it as an `xarray.DataTree` with ArviZ's groups.
@@ -145,7 +146,7 @@ class Posterior:
         from latentdyn.posterior.datatree import to_datatree
 
         with seeded(seed):
-            return to_datatree(self, draws, chains)
+            return to_datatree(self, whole("draws", draws), whole("chains", chains))
 
     def to_arviz(self, draws: int = 400, chains: int = 1, seed: int | None = None) -> Any:
         """What the installed ArviZ takes: InferenceData before 1.0, DataTree from then on."""

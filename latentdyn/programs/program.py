@@ -85,19 +85,19 @@ class Program(nn.Module, abc.ABC):
         return self._bind(theta, 0)
 
     def _bind(self, theta: Mapping[str, Tensor], trial_axes: int) -> Self:
-        bound = rebind(self, {n: self._align(n, torch.as_tensor(v), trial_axes)
-                              for n, v in theta.items()})
-        leads = [torch.as_tensor(v).shape[: torch.as_tensor(v).dim() - len(self.templates[n].shape)]
-                 for n, v in theta.items()]
+        values = {name: torch.as_tensor(value) for name, value in theta.items()}
+        shapes = {name: template.shape for name, template in self.templates.items()}
+        aligned = {n: self._align(n, v, shapes[n], trial_axes) for n, v in values.items()}
+        bound = rebind(self, aligned)
+        leads = [v.shape[: v.dim() - len(shapes[n])] for n, v in values.items()]
         lead = torch.broadcast_shapes(*leads) if leads else torch.Size()
         bound.__dict__["lead"] = lead + (1,) * trial_axes if lead else lead
         return bound
 
-    def _align(self, name: str, value: Tensor, trial_axes: int) -> Tensor:
+    def _align(self, name: str, value: Tensor, base: torch.Size, trial_axes: int) -> Tensor:
         """Insert axes of size one for trials and time between draws and the parameter's own."""
         owner, _, leaf = name.rpartition(".")
         rank = self.get_submodule(owner).rank(leaf)  # type: ignore[operator]
-        base = self.templates[name].shape
         lead = value.shape[: value.dim() - len(base)]
         if value.shape[len(lead) :] != base:
             got = f"shape {tuple(value.shape)}"

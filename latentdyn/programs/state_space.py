@@ -19,6 +19,7 @@ from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.prior_predictive import prior_predictive
 from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
+from latentdyn.values import whole
 
 __all__ = ["StateSpace"]
 
@@ -54,6 +55,9 @@ class StateSpace(Program):
             if not isinstance(part, Conditional):
                 fix = f"subclass latentdyn.Conditional, or use one of latentdyn.{name}s"
                 raise InputError(name, "a Conditional", type(part).__name__, fix)
+        if prior is not None and not callable(prior):
+            fix = "use one of latentdyn.priors, or a Pyro function of the templates"
+            raise InputError("prior", "a prior program", repr(prior), fix)
         initial = initials.Gaussian(transition.state_dim) if initial is None else initial
         self.transition, self.emission, self.initial = transition, emission, initial
         self.prior = prior
@@ -140,7 +144,7 @@ class StateSpace(Program):
         Returns: Dataset with ``y`` (trial, time, unit) and ``z`` (trial, time, state), and a dim
         ``draw`` before them if the program is bound to draws.
         """
-        u = None
+        trials, steps, u = whole("trials", trials), whole("steps", steps), None
         if self.input_dim:
             u = self._simulation_inputs(inputs, trials, steps)
         with seeded(seed):

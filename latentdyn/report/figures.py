@@ -34,7 +34,9 @@ class Picture:
     def html(self) -> str:
         """As an element of a page, with the picture inside."""
         data = base64.b64encode(self.png()).decode()
-        return (f'<figure><img alt="{self.heading}" src="data:image/png;base64,{data}">'
+        width = round(96 * self.figure.get_figwidth())
+        return (f'<figure><img alt="{self.heading}" style="max-width: {width}px" '
+                f'src="data:image/png;base64,{data}">'
                 f"<figcaption>{self.caption}</figcaption></figure>")
 
 
@@ -86,7 +88,8 @@ def _matrices(posterior: Any) -> Iterator[Picture]:
     words = {"transition.W": "How states act on each other",
              "transition.A": "How states act on each other", "emission.C": "How units read states"}
     for name, heading in words.items():
-        if name in posterior.model.templates:
+        template = posterior.model.templates.get(name)
+        if template is not None and min(template.shape) > 1:
             yield Picture(name, f"{heading}: {name}", "Left the value; right, where the parameter "
                           "has a posterior, how sure its sign is.",
                           _figure(plots.matrix(posterior, name)))

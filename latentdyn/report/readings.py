@@ -35,7 +35,7 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     found += [*_converged(posterior), *_restarts(posterior)]
     if posterior.attrs.get("inference_method") != "mcmc":
         found += _importance(posterior, seed)
-    return found + _held_out(posterior, seed)
+    return [*found, *_held_out(posterior, seed)]
 
 
 def _finite(posterior: Any) -> Reading:
@@ -85,8 +85,8 @@ def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
     if "parameters" in k:
         value = float(k["parameters"][chain])
         yield Reading("k-hat of the parameters", f"{value:.2f}", *_k_words(value))
-    if "trial" in k:
-        yield _trials(k["trial"].isel(chain=chain), share["trial"].isel(chain=chain), posterior)
+    if "states" in k:
+        yield _trials(k["states"].isel(chain=chain), share["states"].isel(chain=chain), posterior)
 
 
 def _k_words(k: float) -> tuple[str, str]:
@@ -116,7 +116,7 @@ def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
 
 def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
     if posterior.held_out is None or not bool(posterior.held_out.any()):
-        text = "fit with --holdout 0.1 (validation=0.1) to test predictions"
+        text = "to test predictions of single entries, fit with --holdout 0.1 (validation=0.1)"
         yield Reading("held-out entries", "none", text, CARE)
         return
     ds = held_out(posterior, seed=seed)

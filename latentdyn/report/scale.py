@@ -27,7 +27,7 @@ def standardise(ds: xr.Dataset, power: float = 1.0) -> xr.Dataset:
     y = y ** (1 / power)
     center, scale = y.mean(("trial", "time")), y.std(("trial", "time"))
     scale = scale.where(scale > 0, 1.0)
-    root = "" if power == 1 else f"power {1 / power:g}, then "
+    root = {1: "", 2: "square root, then "}.get(power, f"power {1 / power:g}, then ")
     units = str(ds["y"].attrs.get("units", ""))
     attrs = ds["y"].attrs | {"units": "standard deviations", "original_units": units,
                              "power": float(power), "kind": "real",

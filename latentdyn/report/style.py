@@ -15,7 +15,6 @@ h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; padding-bottom: .2rem;
 .lead { color: var(--soft); margin: 0 0 1rem; }
 nav { font-size: .9rem; } nav a { color: var(--accent); margin-right: .9rem; }
 figure { margin: 0; } img { width: 100%; height: auto; display: block; }
-img.narrow { max-width: 36rem; }
 figcaption, p.note { color: var(--soft); font-size: .9rem; margin-top: .4rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; margin: .4rem 0 1rem; }

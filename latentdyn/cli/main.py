@@ -1,4 +1,4 @@
-"""The command line: ``latentdyn demo | fit | check | report``."""
+"""Arguments of the command line, and which command they go to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as stop:                         # --help, or arguments that argparse refused
         return int(stop.code or 0)
-    command = getattr(importlib.import_module(f"latentdyn.commands.{args.command}"), args.command)
+    command = getattr(importlib.import_module(f"latentdyn.cli.{args.command}"), args.command)
     try:
         return command(args)
     except InputError as error:
@@ -88,7 +88,3 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"expected a share in [0, 1), got {value}")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

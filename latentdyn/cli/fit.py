@@ -10,14 +10,15 @@ import numpy as np
 import xarray as xr
 
 from latentdyn import StateSpace
-from latentdyn.commands import choices
-from latentdyn.commands.check import show
-from latentdyn.commands.folder import write_run
-from latentdyn.commands.progress import printer
-from latentdyn.commands.read import read
+from latentdyn.cli import choices
+from latentdyn.cli.check import show
+from latentdyn.cli.folder import write_run
+from latentdyn.cli.progress import printer
+from latentdyn.cli.read import read
 from latentdyn.fit import Training, svi
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import comfortable, standardise
+from latentdyn.rng import seeded
 
 __all__ = ["fit"]
 
@@ -28,9 +29,10 @@ def fit(args: argparse.Namespace) -> int:
     ds, emission = _data(args)
     states, inputs = args.state_dim, ds.sizes.get("input", 0)
     prior = choices.make_prior(args.prior, args.model, states)
-    model = StateSpace(choices.make_transition(args.model, states, inputs),
-                       choices.make_emission(emission, ds, states, inputs), prior=prior)
-    encoder = choices.make_encoder(args.encoder, ds, states, inputs)
+    with seeded(args.seed):
+        model = StateSpace(choices.make_transition(args.model, states, inputs),
+                           choices.make_emission(emission, ds, states, inputs), prior=prior)
+        encoder = choices.make_encoder(args.encoder, ds, states, inputs)
     trials, steps, _ = ds["y"].shape
     window, size = choices.batches(trials, steps, args.window, args.batch_size)
     print(f"{args.model} with {states} states, {emission} observations, prior "
@@ -46,8 +48,9 @@ def fit(args: argparse.Namespace) -> int:
     print(f"fitted in {seconds:.0f} s: {posterior}")
     about = {"title": _title(ds, args), "findings": [],
              "settings": _settings(args, emission, window, size, seconds)}
-    write_run(posterior, args.out, about, draws=args.draws)
-    show(readings(posterior))
+    checks = readings(posterior)
+    show(checks)
+    write_run(posterior, args.out, about, draws=args.draws, checks=checks)
     print(f"written to {args.out}: report.html, posterior.nc, pictures/, and the model; "
           f"total {time.time() - start:.0f} s")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from latentdyn.commands.folder import read_run
+from latentdyn.cli.folder import read_run
 from latentdyn.report.readings import BROKEN, Reading, readings
 
 __all__ = ["check", "show"]

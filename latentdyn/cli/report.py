@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from latentdyn.commands.folder import read_run, write_report
+from latentdyn.cli.folder import read_run, write_report
 
 __all__ = ["report"]
 

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from latentdyn import StateSpace, emissions, encoders, priors, transitions
-from latentdyn.commands.check import show
-from latentdyn.commands.folder import write_run
-from latentdyn.commands.period import dominant_period
-from latentdyn.commands.progress import printer
+from latentdyn.cli.check import show
+from latentdyn.cli.folder import write_run
+from latentdyn.cli.period import dominant_period
+from latentdyn.cli.progress import printer
 from latentdyn.data import sunspots, systems
 from latentdyn.diagnostics import bits_per_spike
 from latentdyn.fit import Training, svi
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import original, standardise
 from latentdyn.report.tables import parameter_summary
+from latentdyn.rng import seeded
 
 __all__ = ["demo"]
 
@@ -43,10 +44,12 @@ def _sunspots(args: argparse.Namespace) -> None:
     print(f"Yearly sunspot numbers: a Bayesian piecewise-linear network with 4 states learns "
           f"{first}-{last}\nand forecasts {HELD_OUT} years that it has not seen. "
           "The square root of the numbers is standardised.")
-    model = StateSpace(transitions.PLRNN(4), emissions.Gaussian(4, 1),
-                       prior=priors.ManifoldAttractor(1)).double()
+    with seeded(args.seed):
+        model = StateSpace(transitions.PLRNN(4), emissions.Gaussian(4, 1),
+                           prior=priors.ManifoldAttractor(1)).double()
+        encoder = encoders.Chain(1, 4)
     steps = 60 if args.quick else 1500
-    posterior = svi(model, data, states=encoders.Chain(1, 4), parameters=AutoMultivariateNormal,
+    posterior = svi(model, data, states=encoder, parameters=AutoMultivariateNormal,
                     steps=steps, learning_rate=0.02, seed=args.seed,
                     training=Training(particles=4, progress=False, evaluations=30),
                     callbacks=[printer(data["y"].size, steps)])
@@ -96,10 +99,12 @@ def _spikes(args: argparse.Namespace) -> None:
     print(f"Spikes of {units} simulated neurons, {trials} trials of {bins} bins: a Bayesian "
           "piecewise-linear network\nwith 4 states learns their dynamics; a tenth of the counts "
           "is held out.")
-    model = StateSpace(transitions.PLRNN(4), emissions.Poisson(4, units),
-                       prior=priors.ManifoldAttractor(1))
+    with seeded(args.seed):
+        model = StateSpace(transitions.PLRNN(4), emissions.Poisson(4, units),
+                           prior=priors.ManifoldAttractor(1))
+        encoder = encoders.Chain(units, 4)
     steps = 60 if args.quick else 1500
-    posterior = svi(model, ds, states=encoders.Chain(units, 4), steps=steps, validation=0.1,
+    posterior = svi(model, ds, states=encoder, steps=steps, validation=0.1,
                     batch_size=20, learning_rate=0.02, seed=args.seed,
                     training=Training(progress=False, evaluations=30),
                     callbacks=[printer(int(0.9 * ds["y"].size), steps)])
@@ -118,5 +123,7 @@ def _finish(posterior: Any, args: argparse.Namespace, about: Any, fan: Any, trut
     print("\nParameters, as ArviZ summarises them:")
     print(parameter_summary(posterior)[0].to_string())
     print()
-    show(readings(posterior))
-    write_run(posterior, args.out, about, draws=100 if args.quick else 400, fan=fan, truth=truth)
+    checks = readings(posterior)
+    show(checks)
+    write_run(posterior, args.out, about, draws=100 if args.quick else 400, fan=fan, truth=truth,
+              checks=checks)

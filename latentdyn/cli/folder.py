@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from latentdyn.commands.choices import tree_draws
+from latentdyn.cli.choices import tree_draws
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior, load
+from latentdyn.report.readings import Reading
 
 __all__ = ["read_run", "write_report", "write_run"]
 
@@ -20,6 +22,7 @@ __all__ = ["read_run", "write_report", "write_run"]
 def write_run(
     posterior: Posterior, folder: str, about: Mapping[str, Any], *, draws: int = 400,
     fan: xr.Dataset | None = None, truth: xr.Dataset | None = None,
+    checks: Sequence[Reading] | None = None,
 ) -> None:
     """Everything about a fit into a folder.
 
@@ -38,16 +41,15 @@ def write_run(
         print(f"keeping {kept} draws instead of {draws}, so that posterior.nc stays small")
     tree = posterior.to_datatree(kept, seed=0)
     tree.to_netcdf(out / "posterior.nc", engine="h5netcdf")
-    write_report(posterior, out, about, fan, truth)
+    write_report(posterior, out, about, fan, truth, checks)
 
 
 def write_report(
-    posterior: Posterior, out: Path, about: Mapping[str, Any], fan: Any, truth: Any
+    posterior: Posterior, out: Path, about: Mapping[str, Any], fan: Any, truth: Any,
+    checks: Sequence[Reading] | None = None,
 ) -> None:
     """Pictures and the page; without matplotlib, a sentence."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+    if find_spec("matplotlib") is None:
         print('no pictures and no report without matplotlib: pip install "latentdyn[plots]"')
         return
     from latentdyn.report import page
@@ -59,7 +61,7 @@ def write_report(
     folder.mkdir(exist_ok=True)
     for picture in shown:
         (folder / f"{picture.name}.png").write_bytes(picture.png())
-    text = page(posterior, about=about, shown=shown)
+    text = page(posterior, about=about, shown=shown, checks=checks)
     (out / "report.html").write_text(text, encoding="utf-8")
     print(f"pictures and report written in {time.time() - start:.0f} s")
 

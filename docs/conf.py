@@ -1,0 +1,62 @@
+"""Sphinx configuration. Nothing is fetched from the network during a build."""
+
+import importlib.metadata
+import importlib.util
+import os
+
+os.environ["TQDM_DISABLE"] = "1"                       # no progress bars in executed notebooks
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress"      # tqdm, about widgets that are not needed
+os.environ.setdefault("OMP_NUM_THREADS", "1")          # the same numbers on every machine
+
+project = "latentdyn"
+author = "The latentdyn developers"
+copyright = "the latentdyn developers"
+version = release = importlib.metadata.version("latentdyn")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+]
+# with this package equations are rendered without a network connection, also in the reader's browser
+if importlib.util.find_spec("sphinx-mathjax-offline"):
+    extensions.append("sphinx-mathjax-offline")
+
+exclude_patterns = ["_build", "jupyter_execute"]
+templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+default_role = "py:obj"
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"                             # they stand in the signatures
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "remove-warn"                       # a warning in a notebook fails the build
+
+html_theme = "pydata_sphinx_theme"
+html_title = "latentdyn"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navbar_align": "left",
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+}
+html_sidebars = {"index": [], "quickstart": [], "design": [], "priors": [], "inference": []}
+html_show_sourcelink = False
+html_copy_source = False

@@ -1,0 +1,5 @@
+"""The command line: ``latentdyn demo | fit | check | report``, one file for each command."""
+
+from latentdyn.cli.main import main
+
+__all__ = ["main"]
