@@ -57,6 +57,6 @@ html_theme_options = {
     "footer_end": [],
     "pygments_light_style": "tango",
 }
-html_sidebars = {"index": [], "quickstart": [], "design": [], "priors": [], "inference": []}
+html_sidebars = {"**": []}
 html_show_sourcelink = False
 html_copy_source = False

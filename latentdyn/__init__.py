@@ -1,6 +1,17 @@
 """latentdyn: what dynamics made this time series, and how sure can I be."""
 
-from latentdyn import data, distributions, emissions, encoders, fit, initials, priors, transitions
+from latentdyn import (
+    data,
+    diagnostics,
+    distributions,
+    emissions,
+    encoders,
+    fit,
+    initials,
+    plots,
+    priors,
+    transitions,
+)
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.posterior import Posterior, load
@@ -15,12 +26,14 @@ __all__ = [
     "Posterior",
     "StateSpace",
     "data",
+    "diagnostics",
     "distributions",
     "emissions",
     "encoders",
     "fit",
     "initials",
     "load",
+    "plots",
     "priors",
     "transitions",
 ]

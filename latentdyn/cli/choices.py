@@ -22,7 +22,7 @@ ENCODERS = {"chain": "Chain", "bigru": "BiGRU", "structured": "Structured",
 PRIORS = ("auto", "none", "manifold_attractor", "ard")
 COUNTS = ("poisson", "negative_binomial", "bernoulli", "categorical")
 
-LONG, WINDOW, BATCH_STEPS = 1000, 200, 4000
+LONG, WINDOW, BATCH_STEPS = 1000, 200, 2000
 TREE_ENTRIES = 20_000_000              # numbers in each variable of the DataTree
 MANY = 30                              # counts above this on average are as good as real numbers
 
@@ -77,7 +77,7 @@ def _class(room: Any, name: str, argument: str) -> Any:
 
 
 def batches(trials: int, steps: int, window: int | None, size: int | None) -> tuple[Any, Any]:
-    """Window and batch size: long series in windows, about 4000 steps in a minibatch."""
+    """Window and batch size: long series in windows, about 2000 steps in a minibatch."""
     if window is None and steps > LONG:
         window = WINDOW
     width = steps if window is None else window

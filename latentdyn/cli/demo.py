@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from latentdyn import StateSpace, emissions, encoders, priors, transitions
+from latentdyn import emissions, encoders, priors, transitions
 from latentdyn.cli.check import show
 from latentdyn.cli.folder import write_run
 from latentdyn.cli.period import dominant_period
@@ -16,6 +16,7 @@ from latentdyn.cli.progress import printer
 from latentdyn.data import sunspots, systems
 from latentdyn.diagnostics import bits_per_spike
 from latentdyn.fit import Training, svi
+from latentdyn.programs import StateSpace
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import original, standardise
 from latentdyn.report.tables import parameter_summary

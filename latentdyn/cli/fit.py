@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from latentdyn import StateSpace
 from latentdyn.cli import choices
 from latentdyn.cli.check import show
 from latentdyn.cli.folder import write_run
 from latentdyn.cli.progress import printer
 from latentdyn.cli.read import read
 from latentdyn.fit import Training, svi
+from latentdyn.programs import StateSpace
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import comfortable, standardise
 from latentdyn.rng import seeded

@@ -63,7 +63,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add("--prior", default="auto", choices=("auto", "none", "manifold_attractor", "ard"),
         help="auto: manifold_attractor for plrnn, else none")
     add("--encoder", default="chain", choices=("chain", "bigru", "structured", "mean_field"))
-    add("--steps", type=_positive, default=2000, help="gradient steps (default: %(default)s)")
+    add("--steps", type=_positive, default=1000, help="gradient steps (default: %(default)s)")
     add("--learning-rate", type=float, default=0.02)
     add("--window", type=_positive, help="steps of a time window; default: 200 for long series")
     add("--batch-size", type=_positive, help="trials or windows in a minibatch")

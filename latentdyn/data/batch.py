@@ -92,6 +92,12 @@ class Batch:
         return None if bool(inside.all()) else inside
 
     @property
+    def idle(self) -> Tensor | None:
+        """(N, T) steps past the end of each trial, or None if there are none."""
+        past = torch.arange(self.steps, device=self.y.device) >= self.length[:, None]
+        return past if bool(past.any()) else None
+
+    @property
     def observed(self) -> Tensor | None:
         """(N, T, D) entries of ``y`` that count, or None if all do."""
         mask = self.mask if self.scored is None else self.mask & self.scored[..., None]

@@ -13,6 +13,7 @@ from latentdyn.errors import InputError
 __all__ = ["ess", "khat"]
 
 FEWEST = 25                            # draws; below, no tail is long enough for a Pareto fit
+UNDERFLOW = 500.0                      # nats; over a wider range ratios are zero in float64
 
 
 def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
@@ -21,7 +22,8 @@ def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Datas
     k is the shape of the generalised Pareto distribution in the upper tail of the ratios, of which
     only moments below order 1/k exist. Up to 0.7 the fit can even be corrected by importance
     weights; above 1 the ratios have no mean, and intervals are likely too narrow. Equal ratios,
-    so an exact fit, give -inf.
+    so an exact fit, give -inf. Where the tail spans more than 500 nats, beyond floating point, k is
+    Hill's estimate, the mean log-ratio to where the tail starts; it is then far above 1 anyway.
 
     Variables: ``parameters`` (chain), the states integrated out, if there are random parameters;
     ``states`` (chain, trial), of each trial. A high-dimensional path is hard to match
@@ -79,5 +81,16 @@ def _psis_row(log_ratios: np.ndarray) -> tuple[float, float]:
     # differences within rounding are none: the tail of such ratios is rounding, not a Pareto tail
     if np.ptp(log_ratios) <= 1e-6 * (1 + np.abs(log_ratios).max()):
         return -np.inf, 1.0
+    tail = _tail(log_ratios)
+    if np.ptp(tail) > UNDERFLOW:
+        w = np.exp(log_ratios - log_ratios.max())
+        return float((tail[1:] - tail[0]).mean()), float(w.sum() ** 2 / (len(w) * (w**2).sum()))
     log_w, k = array_stats.psislw(log_ratios)
     return float(k), float(1 / (len(log_w) * np.exp(2 * log_w).sum()))
+
+
+def _tail(log_ratios: np.ndarray) -> np.ndarray:
+    """The largest ratios, from the one below which the tail starts: as many as PSIS takes."""
+    number = len(log_ratios)
+    size = int(np.ceil(min(0.2 * number, 3 * np.sqrt(number))))
+    return np.sort(log_ratios)[-size - 1 :]

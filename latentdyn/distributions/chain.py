@@ -73,11 +73,11 @@ class GaussianChain(Path):
         new.backward = True
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """(..., T, K) -> (...)."""
+    def score(self, z: Tensor) -> Tensor:
+        """Log-density of the steps that count: (..., T, K) -> (...)."""
         if self.valid is not None:
-            return super().log_prob(value)
-        r = value - self.mean
+            return super().score(z)
+        r = z - self.mean
         square = (r * matvec(self.diag, r)).sum((-2, -1))
         square = square + 2 * (r[..., 1:, :] * matvec(self.off, r[..., :-1, :])).sum((-2, -1))
         constant = self.event_shape.numel() * math.log(2 * math.pi)
@@ -89,24 +89,26 @@ class GaussianChain(Path):
         In a window (`scored`) it is log q(z_t | z_{t+1}).
         """
         if self.backward:
-            return self._backward_terms(z)
+            r = z - self.mean
+            return self._given_next(r).log_prob(r)
         square = (self.factor.residual(z) - self.white).square().sum(-1)
         K = self.event_shape[-1]
         return self.factor.log_diagonal() - 0.5 * (square + K * math.log(2 * math.pi))
 
     def entropy(self) -> Tensor:
         """Exact, of the steps that count: (...)."""
+        if self.backward:
+            return self._sum(self._given_next(torch.zeros_like(self.white)).entropy())
         K = self.event_shape[-1]
         return self._sum(0.5 * K * (1 + math.log(2 * math.pi)) - self.factor.log_diagonal())
 
-    def _backward_terms(self, z: Tensor) -> Tensor:
+    def _given_next(self, r: Tensor) -> MultivariateNormal:
+        """q(z_t - m_t | z_{t+1} - m_{t+1} = r_{t+1}), the last step's marginal: batch (..., T)."""
         S, cross = self.factor.covariances()
-        r = z - self.mean
         G = torch.linalg.solve(S[..., 1:, :, :], cross).mT           # Cov(z_t, z_t+1) S_t+1^-1
-        inner = S[..., :-1, :, :] - G @ cross
         loc = torch.nn.functional.pad(matvec(G, r[..., 1:, :]), (0, 0, 0, 1))
-        V = torch.cat([inner, S[..., -1:, :, :]], -3)
-        return MultivariateNormal(loc, (V + V.mT) / 2, validate_args=False).log_prob(r)
+        V = torch.cat([S[..., :-1, :, :] - G @ cross, S[..., -1:, :, :]], -3)
+        return MultivariateNormal(loc, (V + V.mT) / 2, validate_args=False)
 
     def detach(self) -> GaussianChain:
         """The same chain, constant for gradients."""

@@ -7,7 +7,7 @@ import copy
 from typing import Any, Self
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints, kl_divergence
 
@@ -19,9 +19,11 @@ class Path(TorchDistribution, abc.ABC):
 
     Subclasses give ``rsample`` and ``terms``, the log-density term of each step. ``valid`` (..., T)
     says which terms count; steps outside it (past the end of a trial, or context around a window)
-    are drawn but never scored.
+    are drawn but never scored. ``idle`` (..., T) marks steps past the end of a trial that plain Pyro
+    samples as well: `log_prob` makes them independent standard normals.
     """
 
+    idle: Tensor | None = None
     arg_constraints: dict[str, Any] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
@@ -38,9 +40,16 @@ class Path(TorchDistribution, abc.ABC):
         """First-state distribution, batch (..., 1), and those of z_t given z_{t-1}, (..., T-1)."""
         raise NotImplementedError(f"{type(self).__name__} has no forward conditionals")
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def score(self, z: Tensor) -> Tensor:
         """Sum of the terms that count: (..., T, K) -> (...)."""
-        return self._sum(self.terms(value))
+        return self._sum(self.terms(z))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The score and, for a proper density, standard normals for ``idle`` steps: (...)."""
+        if self.idle is None:
+            return self.score(value)
+        each = Normal(0.0, 1.0).log_prob(value).sum(-1)
+        return self.score(value) + each.where(self.idle, 0).sum(-1)
 
     def scored(self, steps: Tensor) -> Path:
         """The same path, of which only these steps (..., T) count."""
@@ -86,4 +95,4 @@ def path_kl(q: Path, p: Path, z: Tensor) -> Tensor:
         terms = [kl_divergence(a, b) for a, b in pairs if 0 not in a.batch_shape]
         return p._sum(join(*terms))
     except NotImplementedError:
-        return q.detach().log_prob(z) - p.log_prob(z)
+        return q.detach().score(z) - p.score(z)

@@ -41,8 +41,9 @@ class Encoder(Conditional):
 
     def encode(self, batch: Batch) -> Path:
         """The posterior over the paths of a batch, of which only valid steps count."""
-        ragged = bool((batch.length < batch.steps).any())
-        path = self(batch.y, batch.u, batch.mask, batch.length if ragged else None)
+        idle = batch.idle
+        path = self(batch.y, batch.u, batch.mask, None if idle is None else batch.length)
+        path.idle = idle
         return path if batch.scored is None else path.scored(batch.scored)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentdyn.data import Batch, as_dataset
-from latentdyn.encoders import BiGRU, Encoder
+from latentdyn.encoders import Chain, Encoder
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.loop import Run
 from latentdyn.fit.minibatches import Minibatches
@@ -51,7 +51,7 @@ def svi(
     Args:
         model: a program; parameters without prior are learned by gradient. It is not changed.
         y: whatever `latentdyn.data.as_dataset` takes.
-        states: encoder of the paths; by default a `BiGRU`. Not used by collapsed programs.
+        states: encoder of the paths; by default a `Chain`. Not used by collapsed programs.
         parameters: Pyro autoguide (an object, a class, or a callable that takes the prior program
             and returns a guide) over the random parameters; by default AutoNormal.
         steps: gradient steps.
@@ -82,7 +82,7 @@ def svi(
     for chain in range(restarts):
         with seeded(seed + chain):
             objective = _objective(model, states, parameters, batch, chain, training)
-            data = Minibatches(batch, batch_size, window, training.context)
+            data = _minibatches(objective.program, batch, batch_size, window, training)
             score = None if held_out is None else scorer(batch, complete, held_out)
             run = Run(objective, data, steps, learning_rate, training, score, callbacks)
             run.progress.chain = chain
@@ -98,6 +98,16 @@ def svi(
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
+
+
+def _minibatches(
+    program: Any, batch: Batch, size: int | None, window: int | None, training: Training
+) -> Minibatches:
+    parts = [m for m in program.modules() if getattr(m, "time_varying", None)]
+    if window is not None and parts:
+        raise InputError("window", "None for parameters that vary in time", window,
+                         "fit whole trials: a window would meet the values of other times")
+    return Minibatches(batch, size, window, training.context)
 
 
 def _check(model: Any, states: Any, learning_rate: float) -> None:
@@ -124,7 +134,7 @@ def _objective(
 ) -> Objective:
     program, states = copy.deepcopy(model), copy.deepcopy(states)
     if states is None and isinstance(program, StateSpace):
-        states = BiGRU(program.obs_dim, program.state_dim, program.input_dim)
+        states = Chain(program.obs_dim, program.state_dim, program.input_dim)
     if chain > 0:
         _restart(program)
         _restart(states)

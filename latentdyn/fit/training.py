@@ -46,6 +46,7 @@ class Training:
     def __post_init__(self) -> None:
         checks = [("particles", self.particles >= 1, "an integer >= 1"),
                   ("ramp", 0 <= self.ramp < 1, "a share in [0, 1)"),
+                  ("context", self.context >= 1, "an integer >= 1"),
                   ("clip", self.clip > 0, "a positive number"),
                   ("evaluations", self.evaluations >= 1, "an integer >= 1")]
         for name, good, wanted in checks:

@@ -42,21 +42,18 @@ def flow_field(
     """
     program, path = _program_and_path(source, trial)
     centre, basis, names = _plane(path, dims)
-    along = (path - centre) @ basis.T + (0 if dims == "principal" else centre @ basis.T)
+    origin = np.zeros(2) if dims == "principal" else basis @ centre
+    along = ((path - centre) @ basis.T + origin)[:steps]                                # (T, 2)
     u, v = _grid(along, limits, points)
-    flat = np.stack([u.ravel(), v.ravel()], -1)
-    offset = flat - (0 if dims == "principal" else centre @ basis.T)
-    flow = _flow(program, centre + offset @ basis) @ basis.T
-    du, dv = flow[:, 0].reshape(u.shape), flow[:, 1].reshape(v.shape)
+    places = centre + (np.stack([u.ravel(), v.ravel()], -1) - origin) @ basis           # (G, K)
+    du, dv = (_flow(program, places) @ basis.T).T.reshape(2, *u.shape)
     own = ax is None
     ax = new_axes(width=6.2, height=5.2) if ax is None else ax
-    speed = np.hypot(du, dv)
-    lines = ax.streamplot(u, v, du, dv, color=speed, cmap="cividis", density=1.1, linewidth=1,
-                          arrowsize=1.1, zorder=1)
+    lines = ax.streamplot(u, v, du, dv, color=np.hypot(du, dv), cmap="cividis", density=1.1,
+                          linewidth=1, arrowsize=1.1, zorder=1)
     colour_bar(ax, lines.lines, "length of a step")
     walked = "posterior mean path" if isinstance(source, Posterior) else "simulated path"
-    ax.plot(along[:steps, 0], along[:steps, 1], color=ORANGE, linewidth=1.1, alpha=0.9, zorder=2,
-            label=walked)
+    ax.plot(*along.T, color=ORANGE, linewidth=1.1, alpha=0.9, zorder=2, label=walked)
     ax.plot(*along[0], "o", color=INK, markersize=6, zorder=3, label="its first state")
     ax.set(xlim=(u.min(), u.max()), ylim=(v.min(), v.max()))
     tidy(ax, "Where the dynamics push the state", *names)
@@ -67,12 +64,12 @@ def flow_field(
 def _program_and_path(source: Any, trial: int) -> tuple[Any, np.ndarray]:
     """The program bound to draws (S, 1, 1, ...) of its parameters, and a path (T, K)."""
     if isinstance(source, Posterior):
+        path = paths(source, trial).mean("draw").values
         one = range(source.batch.trials)[trial]
         program, guide = source.fits[source.best]
         with seeded(0):
             drawn = draw_parameters(program, guide, DRAWS)
-        program = for_batch(program, drawn, source.batch[one : one + 1])
-        return program, paths(source, trial).mean("draw").values
+        return for_batch(program, drawn, source.batch[one : one + 1]), path
     if not hasattr(source, "transition"):
         raise InputError("source", "a Posterior or a StateSpace", type(source).__name__,
                          "pass what fit.svi returned, or the model")

@@ -23,18 +23,18 @@ BANDS = ((0.05, 0.95, 0.25, "90% of draws"), (0.25, 0.75, 0.5, "half of the draw
 
 def forecast(
     source: Any, data: Any = None, units: Sequence[Any] | None = None, trial: int = 0, *,
-    history: int | None = None, examples: int = 2, ax: Any = None,
+    history: int | None = None, examples: int = 1, ax: Any = None,
 ) -> Any:
     """A fan: 50% and 90% bands of what comes next, after the data in black.
 
-    In the middle runs the median, of counts the mean; single draws show what one future looks like.
+    In the middle runs the median, of counts the mean; a single draw shows what one future looks like.
 
     Args:
         source: what ``post.forecast`` returned: y ([chain,] draw, trial, time, unit); or a
             Posterior or DataTree, whose own forecast and data are taken.
         data: whatever `as_dataset` takes. What lies before the forecast is drawn as history, what
             lies within it as the truth.
-        units: labels of the units to draw; by default the first six.
+        units: labels of the units to draw; by default the first six, of counts the most active.
         trial: which one, counted from 0.
         history: steps of data before the forecast; by default three times those of the forecast.
         examples: how many single draws are shown, none of counts.
@@ -45,7 +45,8 @@ def forecast(
     """
     fan, data = _resolve(source, data)
     fan = trial_of(fan["y"], trial)
-    names = _units(fan, units)
+    past = None if data is None else trial_of(as_dataset(data), trial)["y"]
+    names = _units(fan, past, units)
     own = ax is None
     if ax is not None and len(names) > 1:
         raise InputError("ax", "one unit for one pair of axes", f"{len(names)} units",
@@ -54,7 +55,6 @@ def forecast(
         height = 3.4 if len(names) == 1 else 1.0 + 1.5 * len(names)
         ax = new_axes(len(names), 1, width=9, height=height, sharex=True)
     axes = np.atleast_1d(ax).ravel()
-    past = None if data is None else trial_of(as_dataset(data), trial)["y"]
     for each, name in zip(axes, names, strict=True):
         one = fan.sel(unit=name)
         _fan(each, one, examples)
@@ -93,8 +93,12 @@ def _flat(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_dims(["chain", "draw"]).assign(y=y.rename(sample="draw"))
 
 
-def _units(fan: xr.DataArray, units: Sequence[Any] | None) -> list[Any]:
+def _units(fan: xr.DataArray, past: Any, units: Sequence[Any] | None) -> list[Any]:
     there = fan["unit"].values.tolist()
+    if units is None and len(there) > MOST and fan.attrs.get("kind") == "count":
+        y = fan.mean("draw") if past is None else past
+        active = y.mean("time").sel(unit=there).values
+        return [there[k] for k in sorted(np.argsort(-active)[:MOST])]
     if units is None:
         return there[:MOST]
     wanted = [units] if isinstance(units, str | int) else list(units)
@@ -113,7 +117,7 @@ def _fan(ax: Any, fan: xr.DataArray, examples: int) -> None:
                         step="mid" if counts else None)
     for k in range(0 if counts else min(examples, len(draws))):
         ax.plot(time, draws[k], color=AQUA, linewidth=0.9, alpha=0.8,
-                label="single draws" if k == 0 else None)
+                label="a single draw" if k == 0 else None)
     middle = draws.mean(0) if counts else np.nanmedian(draws, axis=0)
     text = "expected count" if counts else "median forecast"
     ax.plot(time, middle, color=BLUE, linewidth=1.8, label=text)
@@ -137,6 +141,7 @@ def _name(ax: Any, name: Any, unit: xr.DataArray, fan: xr.DataArray) -> None:
     counts = fan.attrs.get("kind") == "count"
     if counts:
         canvas.whole_ticks(ax.yaxis, 3)
+        ax.set_ylim(0, max(1.2, ax.get_ylim()[1]))
     units = unit.attrs.get("units") or fan.attrs.get("units") or ("counts" if counts else None)
     text = f"unit {name}" if isinstance(name, int | np.integer) else str(name)
     tidy(ax, y=f"{text}\n({units})" if units else text)

@@ -82,8 +82,8 @@ def _marginal(posterior: Any, chain: int, drawn: Any, first: Tensor) -> Tensor:
     weights = [first]
     for _ in range(INNER - 1):
         z = path.expand(first.shape).rsample()
-        log_p = bound.path_of(batch).log_prob(z) + bound.observations(z, batch).log_prob(batch.y)
-        weights.append(log_p - path.log_prob(z))
+        log_p = bound.path_of(batch).score(z) + bound.observations(z, batch).log_prob(batch.y)
+        weights.append(log_p - path.score(z))
     return torch.stack(weights).logsumexp(0) - math.log(INNER)
 
 

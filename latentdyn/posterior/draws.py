@@ -71,8 +71,8 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int) -> Draws:
     path = guide.states.encode(batch)
     z = path.expand((number, batch.trials)).rsample()
     bound: Any = for_batch(program, drawn, batch)
-    log_joint = bound.path_of(batch).log_prob(z) + bound.observations(z, batch).log_prob(batch.y)
-    return replace(drawn, z=z, log_joint=log_joint, log_qz=path.log_prob(z))
+    log_joint = bound.path_of(batch).score(z) + bound.observations(z, batch).log_prob(batch.y)
+    return replace(drawn, z=z, log_joint=log_joint, log_qz=path.score(z))
 
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:

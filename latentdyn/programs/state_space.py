@@ -105,7 +105,9 @@ class StateSpace(Program):
         """Prior over the paths of a batch, of which only valid steps count."""
         u = batch.u if self.transition.input_dim else None
         shape = torch.broadcast_shapes(self.lead, (batch.trials,))
-        return MarkovPath(self._first(), self.transition, batch.steps, u, batch.valid, shape)
+        path = MarkovPath(self._first(), self.transition, batch.steps, u, batch.valid, shape)
+        path.idle = batch.idle
+        return path
 
     def _first(self) -> Any:
         return self.initial.at(slice(0, 1))

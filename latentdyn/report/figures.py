@@ -85,8 +85,7 @@ def _fan(posterior: Any) -> xr.Dataset | None:
 
 
 def _matrices(posterior: Any) -> Iterator[Picture]:
-    words = {"transition.W": "How states act on each other",
-             "transition.A": "How states act on each other", "emission.C": "How units read states"}
+    words = {"transition.W": "Coupling", "transition.A": "Coupling", "emission.C": "Read-out"}
     for name, heading in words.items():
         template = posterior.model.templates.get(name)
         if template is not None and min(template.shape) > 1:

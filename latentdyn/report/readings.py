@@ -14,7 +14,7 @@ from latentdyn.diagnostics import ess, held_out, khat, log_weights
 __all__ = ["GOOD", "Reading", "readings"]
 
 GOOD, CARE, POOR, BROKEN = "good", "care", "poor", "broken"
-EFFORT = 400_000_000                   # entries that are scored for the importance weights
+EFFORT = 100_000_000                   # entries that are scored for the importance weights
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ def _converged(posterior: Any) -> Iterator[Reading]:
     if len(elbo) < 8:
         return
     entries = max(int(posterior.batch.mask.sum()), 1)
-    tenth = max(2, len(elbo) // 5)
-    rise = (elbo[-tenth:].mean() - elbo[-2 * tenth : -tenth].mean()) / entries
-    text = "the bound has levelled off"
-    if rise > 0.01:
-        text = "the bound is still rising: more steps would help"
-    yield Reading("bound still rising by", f"{rise:+.4f} nats per entry", text,
-                  GOOD if rise <= 0.01 else CARE)
+    fifth = max(2, len(elbo) // 5)
+    last, before = elbo[-fifth:] / entries, elbo[-2 * fifth : -fifth] / entries
+    rise = last.mean() - before.mean()
+    noise = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / fifth)
+    rising = rise > max(0.01, 2 * noise)
+    text = "still rising: more steps would help" if rising else "it has levelled off"
+    yield Reading("change of the bound at the end", f"{rise:+.4f} nats per entry", text,
+                  CARE if rising else GOOD)
 
 
 def _restarts(posterior: Any) -> Iterator[Reading]:
@@ -77,9 +78,10 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
 
 def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
     random = posterior.model.prior is not None
-    effort = posterior.batch.y.numel() * (10 if random else 1)
-    draws = int(np.clip(EFFORT // effort, 100, 1000))
-    weights = log_weights(posterior, draws, seed=seed)
+    entries = posterior.batch.y.numel()
+    paths = int(np.clip(EFFORT // (100 * entries), 1, 10)) if random else 1
+    draws = int(np.clip(EFFORT // (paths * entries), 100, 1000))
+    weights = log_weights(posterior, draws, paths=paths, seed=seed)
     k, share = khat(weights), ess(weights)
     chain = posterior.best
     if "parameters" in k:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from latentdyn.report.figures import Picture
 from latentdyn.report.readings import Reading
 from latentdyn.report.tables import pairs, parameter_summary, table
@@ -69,13 +71,17 @@ def _data(posterior: Any) -> str:
     described = {k: ds.attrs[k] for k in keys if k in ds.attrs}
     return pairs(described | {
         "trials, steps, units": " × ".join(str(n) for n in y.shape),
-        "time": f"{time[0]} to {time[-1]} {ds['time'].attrs.get('units', '')}",
+        "time": f"{_clock(time[0])} to {_clock(time[-1])} {ds['time'].attrs.get('units', '')}",
         "kind of observation": y.attrs.get("kind"),
         "units of measurement": y.attrs.get("original_units") or y.attrs.get("units"),
         "transformed": y.attrs.get("transform"),
         "missing": f"{100 * (1 - observed / y.size):.1f}% of the entries",
         "held out": f"{held} of {observed} observed entries",
     })
+
+
+def _clock(time: Any) -> str:
+    return f"{time:.6g}" if np.issubdtype(time.dtype, np.number) else str(time)[:19]
 
 
 def _parameters(posterior: Any) -> str:

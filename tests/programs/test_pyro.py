@@ -19,6 +19,7 @@ from pyro.infer import (
 )
 
 from latentdyn import StateSpace, emissions, encoders, initials, priors, transitions
+from latentdyn.data import Batch
 from latentdyn.guide import Guide
 from tests.helpers import FLOAT32, FLOAT64, assert_close, fresh, make_batch, ragged_batch
 from tests.oracles import dense_posterior
@@ -230,3 +231,25 @@ def test_discrete_observations_and_labels():
         batch = ragged_batch(2, 5, y=torch.randint(2, (2, 5, 3)))
         learn(model, autoguide.AutoNormal(model), batch, Trace_ELBO(), steps=5)
         pyro.clear_param_store()
+
+
+def test_ragged_trials_are_proper_under_any_autoguide():
+    """States past the end of a trial are standard normal, so a guide finds scale 1 there."""
+    torch.manual_seed(0)
+    model = StateSpace(
+        transitions.Linear.of(A=[[0.9]], Q=[0.1]), emissions.Gaussian.of(C=[[1.0]], R=[0.5])
+    )
+    batch = Batch(
+        torch.randn(2, 6, 1),
+        torch.ones(2, 6, 1, dtype=torch.bool) & (torch.arange(6) < torch.tensor([[6], [3]]))[..., None],
+        torch.tensor([6, 3]),
+    )
+    pyro.clear_param_store()
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.03}), pyro.infer.Trace_ELBO(10))
+    for _ in range(400):
+        svi.step(batch)
+    scale = guide.scales.z.detach()
+    pyro.clear_param_store()
+    assert ((scale[1, 3:] > 0.7) & (scale[1, 3:] < 1.4)).all()
+    assert (scale[1, :3] < 0.7).all()

@@ -30,7 +30,7 @@ def plrnn_spikes(
     r"""Counts with known rates: z' ~ N(a*z + W relu(z) + h, Q),  y ~ Poisson(exp(C z + d)).
 
     Four states on a noisy limit cycle of about 27 steps, trials at random phases; mean rates
-    between 0.1 and 0.6 per bin. Shapes: counts ``y(trial, time, unit)``, expected counts
+    between 0.1 and 0.8 per bin. Shapes: counts ``y(trial, time, unit)``, expected counts
     ``rate(trial, time, unit)``, states ``z(trial, time, state)``, and the parameters ``a(state)``,
     ``W`` and ``Q(state, state_aux)``, ``h(state)``, ``C(unit, state)``, ``d(unit)``; one step is
     one unit of time. ``C`` is drawn with ``seed`` too. Raises `InputError` for sizes below 1.
@@ -46,9 +46,9 @@ def plrnn_spikes(
         at_least_one(name, value)
     rng = np.random.default_rng(seed)
     z = _states(trials, steps, rng)
-    C = rng.normal(0, 0.3, (neurons, 4))
+    C = rng.normal(0, 0.45, (neurons, 4))
     drive = z @ C.T
-    d = np.log(rng.uniform(0.1, 0.6, neurons) / np.exp(drive).mean((0, 1)))
+    d = np.log(rng.uniform(0.1, 0.8, neurons) / np.exp(drive).mean((0, 1)))
     rate = np.exp(drive + d)
     over = ("trial", "time", "unit")
     return xr.Dataset(
