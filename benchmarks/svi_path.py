@@ -123,8 +123,11 @@ def by_hand(model: ld.StateSpace, encoder: nn.Module, batch: Batch, structured: 
 def scored(model: ld.StateSpace, batch: Batch, draws: int) -> Callable:
     """Log joint and gradient at known paths, under some draws of the parameters at once."""
     z = torch.randn(draws, N, T, model.state_dim)
-    theta = {n: t.value.detach().expand(draws, *t.shape).clone().requires_grad_()
-             for n, t in model.templates.items() if n.startswith("transition")}
+    theta = {
+        n: t.value.detach().expand(draws, *t.shape).clone().requires_grad_()
+        for n, t in model.templates.items()
+        if n.startswith("transition")
+    }
 
     def run() -> Tensor:
         bound = model.bind(theta if draws > 1 else {k: v[0] for k, v in theta.items()})
@@ -157,37 +160,46 @@ def build(K: int) -> tuple[ld.StateSpace, Batch]:
 
 def table(K: int, repeats: int) -> None:
     """Print the comparison at K states."""
+
     def fresh(encoder: type) -> tuple[ld.StateSpace, nn.Module, Batch]:
         model, batch = build(K)
         return model, encoder(D, K), batch
 
     structured, gru, field = (ld.encoders.Structured, ld.encoders.BiGRU, ld.encoders.MeanField)
-    ms = times({
-        "structured: per-step Pyro": per_step(*fresh(structured), True),
-        "structured: path site": ours(*fresh(structured)),
-        "structured: by hand": by_hand(*fresh(structured), True),
-        "bi-GRU: per-step Pyro": per_step(*fresh(gru), False),
-        "bi-GRU: path site": ours(*fresh(gru)),
-        "bi-GRU: by hand": by_hand(*fresh(gru), False),
-        "per-time MLP: per-step Pyro": per_step(*fresh(field), False),
-        "per-time MLP: path site": ours(*fresh(field)),
-        "per-time MLP: by hand": by_hand(*fresh(field), False),
-        "chain: path site": ours(*fresh(ld.encoders.Chain)),
-    }, repeats)
-    print(f"\nK={K}, T={T}, N={N}, D={D}, float32, {torch.get_num_threads()} thread(s); median CPU ms")
+    ms = times(
+        {
+            "structured: per-step Pyro": per_step(*fresh(structured), True),
+            "structured: path site": ours(*fresh(structured)),
+            "structured: by hand": by_hand(*fresh(structured), True),
+            "bi-GRU: per-step Pyro": per_step(*fresh(gru), False),
+            "bi-GRU: path site": ours(*fresh(gru)),
+            "bi-GRU: by hand": by_hand(*fresh(gru), False),
+            "per-time MLP: per-step Pyro": per_step(*fresh(field), False),
+            "per-time MLP: path site": ours(*fresh(field)),
+            "per-time MLP: by hand": by_hand(*fresh(field), False),
+            "chain: path site": ours(*fresh(ld.encoders.Chain)),
+        },
+        repeats,
+    )
+    print(f"\nK={K}, T={T}, N={N}, D={D}, float32, one thread; median CPU ms")
     for name, value in ms.items():
         print(f"  {name:30s} {value:9.2f}")
     step = ms["structured: per-step Pyro"]
     print("ratios, with the bounds they are held to")
     for label, ratio, bound in [
         ("structured path / per-step Pyro", ms["structured: path site"] / step, 0.25),
-        ("structured path / by hand",
-         ms["structured: path site"] / ms["structured: by hand"], 1.15),
+        (
+            "structured path / by hand",
+            ms["structured: path site"] / ms["structured: by hand"],
+            1.15,
+        ),
         ("bi-GRU path / by hand", ms["bi-GRU: path site"] / ms["bi-GRU: by hand"], 1.15),
-        ("per-time MLP path / per-step Pyro",
-         ms["per-time MLP: path site"] / ms["per-time MLP: per-step Pyro"], 0.1),
-        ("bi-GRU path / per-step Pyro",
-         ms["bi-GRU: path site"] / ms["bi-GRU: per-step Pyro"], 0.1),
+        (
+            "per-time MLP path / per-step Pyro",
+            ms["per-time MLP: path site"] / ms["per-time MLP: per-step Pyro"],
+            0.1,
+        ),
+        ("bi-GRU path / per-step Pyro", ms["bi-GRU: path site"] / ms["bi-GRU: per-step Pyro"], 0.1),
         ("chain path / structured per-step Pyro", ms["chain: path site"] / step, 0.1),
     ]:
         print(f"  {label:40s} {ratio:6.3f}  (<= {bound}) {'met' if ratio <= bound else 'NOT MET'}")
@@ -197,12 +209,15 @@ def draws_table(repeats: int) -> None:
     """Print the cost of 16 parameter draws at once."""
     for K in (3, 8):
         model, batch = build(K)
-        ms = times({"1 draw": scored(model, batch, 1), "16 draws": scored(model, batch, 16)},
-                   2 * repeats)
+        ms = times(
+            {"1 draw": scored(model, batch, 1), "16 draws": scored(model, batch, 16)}, 2 * repeats
+        )
         ratio = ms["16 draws"] / ms["1 draw"]
-        print(f"\nPLRNN path density and gradient, K={K}: 16 draws / 1 draw = "
-              f"{ms['16 draws']:.2f} / {ms['1 draw']:.2f} ms = {ratio:.2f}  (<= 4) "
-              f"{'met' if ratio <= 4 else 'NOT MET'}")
+        print(
+            f"\nPLRNN path density and gradient, K={K}: 16 draws / 1 draw = "
+            f"{ms['16 draws']:.2f} / {ms['1 draw']:.2f} ms = {ratio:.2f}  (<= 4) "
+            f"{'met' if ratio <= 4 else 'NOT MET'}"
+        )
 
 
 def main() -> None:

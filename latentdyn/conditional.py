@@ -57,7 +57,7 @@ class Conditional(nn.Module, abc.ABC):
     known: tuple[str, ...] = ()
 
     @abc.abstractmethod
-    def forward(self, *parents: Tensor) -> Distribution:
+    def forward(self, *parents: Any, **named: Any) -> Distribution:
         """The distribution of the child."""
 
     def initialise(self, batch: Any) -> None:
@@ -128,7 +128,8 @@ class Conditional(nn.Module, abc.ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As always, but sizes must be whole numbers."""
-        super().__setattr__(name, whole(name, value, _LEAST[name]) if name in _LEAST else value)
+        checked: Any = whole(name, value, _LEAST[name]) if name in _LEAST else value
+        super().__setattr__(name, checked)
 
     def extra_repr(self) -> str:
         """Dimensions, for print."""
@@ -155,7 +156,7 @@ class Template:
 
 
 def templates_of(module: nn.Module) -> dict[str, Template]:
-    """All non-empty parameters of a module by dotted name, with the supports their owners declare."""
+    """All non-empty parameters of a module by dotted name, with the supports declared for them."""
     found = {}
     for name, value in module.named_parameters():
         if value.numel() == 0:

@@ -51,25 +51,36 @@ def describe(value: Any, argument: str = "model") -> Any:
 def _distribution(d: Any, argument: str) -> dict[str, Any]:
     if isinstance(d, Independent):
         return {"independent": describe(d.base_dist, argument), "dims": d.reinterpreted_batch_ndims}
-    given = [k for k in d.arg_constraints  # kept as attributes, or read off a base distribution
-             if k in d.__dict__ or isinstance(inspect.getattr_static(d, k, None), property)]
+    given = [
+        k
+        for k in d.arg_constraints  # kept as attributes, or read off a base distribution
+        if k in d.__dict__ or isinstance(inspect.getattr_static(d, k, None), property)
+    ]
     values = {k: getattr(d, k) for k in given}
     return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
 
 
 def _object(value: Any, argument: str) -> dict[str, Any]:
     cls = type(value)
-    names = [p.name for p in inspect.signature(cls.__init__).parameters.values()
-             if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    several = [p.name for p in inspect.signature(cls.__init__).parameters.values()
-               if p.kind == p.VAR_POSITIONAL and hasattr(value, p.name)]
+    names = [
+        p.name
+        for p in inspect.signature(cls.__init__).parameters.values()
+        if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    several = [
+        p.name
+        for p in inspect.signature(cls.__init__).parameters.values()
+        if p.kind == p.VAR_POSITIONAL and hasattr(value, p.name)
+    ]
     missing = [n for n in names if not hasattr(value, n)]
     if not isinstance(value, nn.Module) or missing:
         wanted = "an object that keeps its constructor's arguments as attributes"
         got = f"{cls.__name__} without {missing}" if missing else cls.__name__
         raise InputError(argument, wanted, got, "set self.<name> = <name> in its __init__")
-    out = {"class": _path(cls, argument),
-           "arguments": {n: describe(getattr(value, n), n) for n in names}}
+    out = {
+        "class": _path(cls, argument),
+        "arguments": {n: describe(getattr(value, n), n) for n in names},
+    }
     if several:
         out["several"] = [describe(v, several[0]) for v in getattr(value, several[0])]
     known = getattr(value, "known", ())
@@ -80,8 +91,12 @@ def _object(value: Any, argument: str) -> dict[str, Any]:
 
 def _path(cls: type, argument: str) -> str:
     if "<locals>" in cls.__qualname__:
-        raise InputError(argument, "a class defined at the top of a module", cls.__qualname__,
-                         "move the class out of the function")
+        raise InputError(
+            argument,
+            "a class defined at the top of a module",
+            cls.__qualname__,
+            "move the class out of the function",
+        )
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -112,12 +127,20 @@ def build(config: Any) -> Any:
 def _find(path: str) -> type:
     module, _, name = path.partition(":")
     if not module.startswith(_OURS) and module not in sys.modules:
-        raise InputError("folder", f"the module '{module}' of a saved class to be imported",
-                         "a program that has not imported it", f"import {module} before loading")
+        raise InputError(
+            "folder",
+            f"the module '{module}' of a saved class to be imported",
+            "a program that has not imported it",
+            f"import {module} before loading",
+        )
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     if not (isinstance(found, type) and issubclass(found, nn.Module | Distribution)):
-        raise InputError("folder", "saved modules and distributions only", path,
-                         "do not load files from people whom you do not trust")
+        raise InputError(
+            "folder",
+            "saved modules and distributions only",
+            path,
+            "do not load files from people whom you do not trust",
+        )
     return found

@@ -66,6 +66,7 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
     start = init_to_value(values=names, fallback=init_to_median(num_samples=15))
     draw = program.draw
     with local_params():
+        guide: Any
         if given is None:
             guide = AutoNormal(draw, init_loc_fn=start, init_scale=0.05)
         elif isinstance(given, AutoGuide):

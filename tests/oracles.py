@@ -15,7 +15,7 @@ def dense_prior(model, T: int):
     P = model.initial.covariance.detach().numpy()
     Q, P = (np.diag(x) if x.ndim == 1 else x for x in (Q, P))
     K = len(m)
-    shift = np.eye(T * K) - np.kron(np.eye(T, k=-1), A)         # shift z = noise + offsets
+    shift = np.eye(T * K) - np.kron(np.eye(T, k=-1), A)  # shift z = noise + offsets
     inverse = np.linalg.inv(shift)
     noise = np.kron(np.eye(T), Q)
     noise[:K, :K] = P

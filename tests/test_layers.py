@@ -12,9 +12,28 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / "latentdyn"
 ROOMS = [
-    "errors", "values", "rng", "config", "data", "nn", "kernels", "distributions", "conditional",
-    "initials", "transitions", "emissions", "encoders", "priors", "programs", "guide", "posterior",
-    "fit", "diagnostics", "plots", "report", "cli",
+    "errors",
+    "values",
+    "rng",
+    "config",
+    "data",
+    "nn",
+    "kernels",
+    "distributions",
+    "conditional",
+    "initials",
+    "transitions",
+    "emissions",
+    "encoders",
+    "priors",
+    "programs",
+    "guide",
+    "posterior",
+    "fit",
+    "diagnostics",
+    "plots",
+    "report",
+    "cli",
 ]
 KNOWN_IN = {
     "xarray": {"data", "posterior", "diagnostics", "plots", "report", "cli"},
@@ -105,8 +124,13 @@ def test_import_is_quick_quiet_and_without_side_effects():
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     seconds = []
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-W", "error", "-c", SCRIPT], env=env,
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", SCRIPT],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         seconds.append(float(done.stdout))

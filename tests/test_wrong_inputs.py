@@ -32,7 +32,8 @@ def poisson():
 
 
 def fit(model=None, y=Y, **k):
-    return ld.fit.svi(gaussian() if model is None else model, y, **({"steps": 1, "training": QUIET} | k))
+    model = gaussian() if model is None else model
+    return ld.fit.svi(model, y, **({"steps": 1, "training": QUIET} | k))
 
 
 def with_value(value):
@@ -64,7 +65,8 @@ WRONG = {
     "unknown time_dim": lambda: ld.data.as_dataset(series([0.0, 1.0]), time_dim="seconds"),
     "trials with other units": lambda: ld.data.as_dataset([np.zeros((5, 2)), np.zeros((5, 3))]),
     "several variables": lambda: ld.data.as_dataset(
-        xr.Dataset({"a": ("time", [1.0, 2.0]), "b": ("time", [1.0, 2.0])})),
+        xr.Dataset({"a": ("time", [1.0, 2.0]), "b": ("time", [1.0, 2.0])})
+    ),
     "inputs of another length": lambda: ld.data.as_dataset(Y, inputs=np.zeros((9, 1))),
     "inputs with holes": lambda: ld.data.as_dataset(Y, inputs=np.full((10, 1), np.nan)),
     "spike times without bin_size": lambda: ld.data.as_dataset({"a": np.array([0.1, 0.2])}),
@@ -79,9 +81,11 @@ WRONG = {
     "negative count": lambda: fit(poisson(), with_value(-1.0)),
     "fractional count": lambda: fit(poisson(), with_value(0.5)),
     "counts beyond Bernoulli": lambda: fit(
-        ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Bernoulli(2, 4)), with_value(2.0)),
+        ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Bernoulli(2, 4)), with_value(2.0)
+    ),
     "label beyond categories": lambda: fit(
-        ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Categorical(2, 4, 3)), with_value(7.0)),
+        ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Categorical(2, 4, 3)), with_value(7.0)
+    ),
     # conditionals and programs
     "W with a diagonal": lambda: ld.transitions.PLRNN.of(a=[1, 1], W=EYE, h=[0, 0], Q=[1, 1]),
     "A that is not square": lambda: ld.transitions.Linear.of(A=np.zeros((3, 2)), Q=[1, 1]),
@@ -98,15 +102,18 @@ WRONG = {
     "fractional states": lambda: ld.encoders.BiGRU(4, 2.5),
     "unknown noise": lambda: ld.transitions.Linear(2, noise="spherical"),
     "emission of other states": lambda: ld.StateSpace(
-        ld.transitions.Linear(3), ld.emissions.Gaussian(2, 4)),
+        ld.transitions.Linear(3), ld.emissions.Gaussian(2, 4)
+    ),
     "initial of other states": lambda: gaussian(initial=ld.initials.Gaussian(5)),
     "transition by name": lambda: ld.StateSpace("plrnn", ld.emissions.Gaussian(2, 4)),
     "transition class, not object": lambda: ld.StateSpace(
-        ld.transitions.Linear, ld.emissions.Gaussian(2, 4)),
+        ld.transitions.Linear, ld.emissions.Gaussian(2, 4)
+    ),
     "prior by name": lambda: gaussian(prior="ard"),
     "simulate no trials": lambda: gaussian().simulate(trials=0),
     "simulate without inputs": lambda: ld.StateSpace(
-        ld.transitions.Linear(2, 1), ld.emissions.Gaussian(2, 4)).simulate(steps=5),
+        ld.transitions.Linear(2, 1), ld.emissions.Gaussian(2, 4)
+    ).simulate(steps=5),
     "bind an unknown name": lambda: gaussian().bind({"transition.Z": torch.zeros(2)}),
     "bind a wrong shape": lambda: gaussian().bind({"transition.A": torch.zeros(3, 3)}),
     "batch of other units": lambda: gaussian()(Batch.of(np.zeros((2, 5, 7)))),
@@ -115,8 +122,9 @@ WRONG = {
     "more regularised than states": lambda: gaussian_attractor(9).draw(),
     # fits
     "data of other units": lambda: fit(y=np.zeros((2, 5, 7))),
-    "model wants inputs": lambda: fit(ld.StateSpace(
-        ld.transitions.Linear(2, 3), ld.emissions.Gaussian(2, 4))),
+    "model wants inputs": lambda: fit(
+        ld.StateSpace(ld.transitions.Linear(2, 3), ld.emissions.Gaussian(2, 4))
+    ),
     "no steps": lambda: fit(steps=0),
     "no restarts": lambda: fit(restarts=0),
     "batch_size zero": lambda: fit(batch_size=0),
@@ -141,8 +149,11 @@ WRONG = {
 
 
 def gaussian_attractor(m):
-    return ld.StateSpace(ld.transitions.PLRNN(2), ld.emissions.Gaussian(2, 4),
-                         prior=ld.priors.ManifoldAttractor(regularised=m))
+    return ld.StateSpace(
+        ld.transitions.PLRNN(2),
+        ld.emissions.Gaussian(2, 4),
+        prior=ld.priors.ManifoldAttractor(regularised=m),
+    )
 
 
 def fit_with_inputs():

@@ -10,21 +10,41 @@ import xarray as xr
 from latentdyn import emissions, encoders, priors, transitions
 from latentdyn.errors import InputError
 
-__all__ = ["EMISSIONS", "ENCODERS", "PRIORS", "TRANSITIONS", "batches", "emission_name",
-           "make_emission", "make_encoder", "make_prior", "make_transition", "tree_draws"]
+__all__ = [
+    "EMISSIONS",
+    "ENCODERS",
+    "PRIORS",
+    "TRANSITIONS",
+    "batches",
+    "emission_name",
+    "make_emission",
+    "make_encoder",
+    "make_prior",
+    "make_transition",
+    "tree_draws",
+]
 
 TRANSITIONS = {"plrnn": "PLRNN", "linear": "Linear", "gru": "GRU", "gated": "Gated", "mlp": "MLP"}
-EMISSIONS = {"gaussian": "Gaussian", "student_t": "StudentT", "poisson": "Poisson",
-             "negative_binomial": "NegativeBinomial", "bernoulli": "Bernoulli",
-             "categorical": "Categorical"}
-ENCODERS = {"chain": "Chain", "bigru": "BiGRU", "structured": "Structured",
-            "mean_field": "MeanField"}
+EMISSIONS = {
+    "gaussian": "Gaussian",
+    "student_t": "StudentT",
+    "poisson": "Poisson",
+    "negative_binomial": "NegativeBinomial",
+    "bernoulli": "Bernoulli",
+    "categorical": "Categorical",
+}
+ENCODERS = {
+    "chain": "Chain",
+    "bigru": "BiGRU",
+    "structured": "Structured",
+    "mean_field": "MeanField",
+}
 PRIORS = ("auto", "none", "manifold_attractor", "ard")
 COUNTS = ("poisson", "negative_binomial", "bernoulli", "categorical")
 
 LONG, WINDOW, BATCH_STEPS = 1000, 200, 2000
-TREE_ENTRIES = 20_000_000              # numbers in each variable of the DataTree
-MANY = 30                              # counts above this on average are as good as real numbers
+TREE_ENTRIES = 20_000_000  # numbers in each variable of the DataTree
+MANY = 30  # counts above this on average are as good as real numbers
 
 
 def emission_name(ds: xr.Dataset, name: str) -> str:

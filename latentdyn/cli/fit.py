@@ -30,29 +30,49 @@ def fit(args: argparse.Namespace) -> int:
     states, inputs = args.state_dim, ds.sizes.get("input", 0)
     prior = choices.make_prior(args.prior, args.model, states)
     with seeded(args.seed):
-        model = StateSpace(choices.make_transition(args.model, states, inputs),
-                           choices.make_emission(emission, ds, states, inputs), prior=prior)
+        model = StateSpace(
+            choices.make_transition(args.model, states, inputs),
+            choices.make_emission(emission, ds, states, inputs),
+            prior=prior,
+        )
         encoder = choices.make_encoder(args.encoder, ds, states, inputs)
     trials, steps, _ = ds["y"].shape
     window, size = choices.batches(trials, steps, args.window, args.batch_size)
-    print(f"{args.model} with {states} states, {emission} observations, prior "
-          f"{'none' if prior is None else type(prior).__name__}, encoder {args.encoder}; "
-          f"window {window or 'whole trials'}, batch size {size or 'all'}, {args.steps} steps")
+    print(
+        f"{args.model} with {states} states, {emission} observations, prior "
+        f"{'none' if prior is None else type(prior).__name__}, encoder {args.encoder}; "
+        f"window {window or 'whole trials'}, batch size {size or 'all'}, {args.steps} steps"
+    )
     training = Training(progress=False, evaluations=args.evaluations)
     entries = int(ds["y"].notnull().sum() * (1 - args.holdout)) or 1
-    posterior = svi(model, ds, states=encoder, steps=args.steps, window=window, batch_size=size,
-                    learning_rate=args.learning_rate, validation=args.holdout,
-                    restarts=args.restarts, seed=args.seed, training=training,
-                    callbacks=[printer(entries, args.steps)])
+    posterior = svi(
+        model,
+        ds,
+        states=encoder,
+        steps=args.steps,
+        window=window,
+        batch_size=size,
+        learning_rate=args.learning_rate,
+        validation=args.holdout,
+        restarts=args.restarts,
+        seed=args.seed,
+        training=training,
+        callbacks=[printer(entries, args.steps)],
+    )
     seconds = time.time() - start
     print(f"fitted in {seconds:.0f} s: {posterior}")
-    about = {"title": _title(ds, args), "findings": [],
-             "settings": _settings(args, emission, window, size, seconds)}
+    about = {
+        "title": _title(ds, args),
+        "findings": [],
+        "settings": _settings(args, emission, window, size, seconds),
+    }
     checks = readings(posterior)
     show(checks)
     write_run(posterior, args.out, about, draws=args.draws, checks=checks)
-    print(f"written to {args.out}: report.html, posterior.nc, pictures/, and the model; "
-          f"total {time.time() - start:.0f} s")
+    print(
+        f"written to {args.out}: report.html, posterior.nc, pictures/, and the model; "
+        f"total {time.time() - start:.0f} s"
+    )
     return 0
 
 
@@ -87,5 +107,8 @@ def _settings(
 ) -> dict[str, Any]:
     given = {k: v for k, v in vars(args).items() if k not in ("run", "command")}
     chosen = {"emission": emission, "window": window, "batch_size": size}
-    return {k: str(v) for k, v in (given | chosen | {"seconds": round(seconds)}).items()
-            if v not in (None, [], "")}
+    return {
+        k: str(v)
+        for k, v in (given | chosen | {"seconds": round(seconds)}).items()
+        if v not in (None, [], "")
+    }

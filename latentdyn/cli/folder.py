@@ -20,8 +20,13 @@ __all__ = ["read_run", "write_report", "write_run"]
 
 
 def write_run(
-    posterior: Posterior, folder: str, about: Mapping[str, Any], *, draws: int = 400,
-    fan: xr.Dataset | None = None, truth: xr.Dataset | None = None,
+    posterior: Posterior,
+    folder: str,
+    about: Mapping[str, Any],
+    *,
+    draws: int = 400,
+    fan: xr.Dataset | None = None,
+    truth: xr.Dataset | None = None,
     checks: Sequence[Reading] | None = None,
 ) -> None:
     """Everything about a fit into a folder.
@@ -45,7 +50,11 @@ def write_run(
 
 
 def write_report(
-    posterior: Posterior, out: Path, about: Mapping[str, Any], fan: Any, truth: Any,
+    posterior: Posterior,
+    out: Path,
+    about: Mapping[str, Any],
+    fan: Any,
+    truth: Any,
     checks: Sequence[Reading] | None = None,
 ) -> None:
     """Pictures and the page; without matplotlib, a sentence."""
@@ -73,8 +82,12 @@ def read_run(folder: str) -> tuple[Posterior, dict[str, Any], Any, Any]:
     """
     out = Path(folder)
     if not (out / "posterior.json").exists():
-        raise InputError("run", "a folder written by latentdyn fit or demo", str(folder),
-                         "pass the folder given as --out")
+        raise InputError(
+            "run",
+            "a folder written by latentdyn fit or demo",
+            str(folder),
+            "pass the folder given as --out",
+        )
     about = json.loads((out / "run.json").read_text()) if (out / "run.json").exists() else {}
     return load(out), about, _dataset(out / "forecast.nc"), _dataset(out / "truth.nc")
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if all went well, 1 if numbers were not finite, 2 for wrong input."""
     try:
         args = _parser().parse_args(argv)
-    except SystemExit as stop:                         # --help, or arguments that argparse refused
+    except SystemExit as stop:  # --help, or arguments that argparse refused
         return int(stop.code or 0)
     command = getattr(importlib.import_module(f"latentdyn.cli.{args.command}"), args.command)
     try:
@@ -31,12 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="latentdyn", description="What dynamics made this time series, and how sure can I be.")
+        prog="latentdyn", description="What dynamics made this time series, and how sure can I be."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(commands.add_parser("demo", help="learn the sunspot cycle (or --spikes) and report"))
     _fit(commands.add_parser("fit", help="fit a state-space model to a data file"))
-    for name, text in (("check", "diagnostics of a fit in plain words"),
-                       ("report", "write the HTML page of a fit again")):
+    for name, text in (
+        ("check", "diagnostics of a fit in plain words"),
+        ("report", "write the HTML page of a fit again"),
+    ):
         commands.add_parser(name, help=text).add_argument("run", help="folder given as --out")
     return parser
 
@@ -53,22 +56,46 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add("data", help="netCDF or csv file")
     add("--var", help="variable to fit; not needed if there is only one")
     add("--inputs", help="variable with known inputs")
-    add("--select", action="append", default=[], metavar="DIM=START:STOP",
-        help="part of the data, by position, e.g. time=0:2000; may be repeated")
+    add(
+        "--select",
+        action="append",
+        default=[],
+        metavar="DIM=START:STOP",
+        help="part of the data, by position, e.g. time=0:2000; may be repeated",
+    )
     add("--model", default="plrnn", choices=("plrnn", "linear", "gru", "gated", "mlp"))
     add("--state-dim", type=_positive, default=8, help="latent states (default: %(default)s)")
-    add("--emission", default="auto",
-        choices=("auto", "gaussian", "student_t", "poisson", "negative_binomial", "bernoulli",
-                 "categorical"), help="auto: poisson for counts, gaussian for real numbers")
-    add("--prior", default="auto", choices=("auto", "none", "manifold_attractor", "ard"),
-        help="auto: manifold_attractor for plrnn, else none")
+    add(
+        "--emission",
+        default="auto",
+        choices=(
+            "auto",
+            "gaussian",
+            "student_t",
+            "poisson",
+            "negative_binomial",
+            "bernoulli",
+            "categorical",
+        ),
+        help="auto: poisson for counts, gaussian for real numbers",
+    )
+    add(
+        "--prior",
+        default="auto",
+        choices=("auto", "none", "manifold_attractor", "ard"),
+        help="auto: manifold_attractor for plrnn, else none",
+    )
     add("--encoder", default="chain", choices=("chain", "bigru", "structured", "mean_field"))
     add("--steps", type=_positive, default=1000, help="gradient steps (default: %(default)s)")
     add("--learning-rate", type=float, default=0.02)
     add("--window", type=_positive, help="steps of a time window; default: 200 for long series")
     add("--batch-size", type=_positive, help="trials or windows in a minibatch")
-    add("--holdout", type=_share, default=0.1,
-        help="share of entries kept for testing (default: %(default)s)")
+    add(
+        "--holdout",
+        type=_share,
+        default=0.1,
+        help="share of entries kept for testing (default: %(default)s)",
+    )
     add("--restarts", type=_positive, default=1, help="independent fits")
     add("--evaluations", type=_positive, default=20, help="lines of progress")
     add("--draws", type=_positive, default=400, help="kept in posterior.nc (default: %(default)s)")

@@ -67,8 +67,9 @@ def _csv(file: Path) -> xr.Dataset:
 
 
 def _variable(ds: xr.Dataset, name: str | None, argument: str) -> str:
-    numbers = [str(n) for n, v in ds.data_vars.items()
-               if v.dtype.kind in "biuf" and 1 <= v.ndim <= 3]
+    numbers = [
+        str(n) for n, v in ds.data_vars.items() if v.dtype.kind in "biuf" and 1 <= v.ndim <= 3
+    ]
     if name is None:
         if "y" in numbers or len(numbers) == 1:
             return "y" if "y" in numbers else numbers[0]

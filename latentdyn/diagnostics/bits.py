@@ -12,7 +12,7 @@ from latentdyn.errors import InputError
 
 __all__ = ["bits_per_spike"]
 
-TINY = 1e-9                            # what a rate of exactly zero counts as, as in nlb_tools
+TINY = 1e-9  # what a rate of exactly zero counts as, as in nlb_tools
 
 
 def bits_per_spike(y: Any, rate: Any, null_rate: Any = None) -> float:
@@ -32,8 +32,12 @@ def bits_per_spike(y: Any, rate: Any, null_rate: Any = None) -> float:
     """
     y, rate = np.asarray(y, dtype=float), np.asarray(rate, dtype=float)
     if y.shape != rate.shape:
-        raise InputError("rate", f"the shape of y, {y.shape}", f"{rate.shape}",
-                         "give one expected count for each bin and unit")
+        raise InputError(
+            "rate",
+            f"the shape of y, {y.shape}",
+            f"{rate.shape}",
+            "give one expected count for each bin and unit",
+        )
     spikes = np.nansum(y)
     if not spikes > 0:
         raise InputError("y", "at least one spike", f"{spikes:g} spikes", "use more data")
@@ -49,7 +53,11 @@ def _poisson_nll(y: np.ndarray, rate: np.ndarray, argument: str) -> float:
     seen = ~np.isnan(y)
     y, rate = y[seen], rate[seen]
     if not (rate >= 0).all():
-        raise InputError(argument, "rates of 0 or more", f"{np.nanmin(rate):g} or NaN",
-                         "give expected counts, not their logarithms")
+        raise InputError(
+            argument,
+            "rates of 0 or more",
+            f"{np.nanmin(rate):g} or NaN",
+            "give expected counts, not their logarithms",
+        )
     rate = np.where(rate == 0, TINY, rate)
     return float((rate - y * np.log(rate) + gammaln(y + 1)).sum())

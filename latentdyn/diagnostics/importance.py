@@ -12,8 +12,8 @@ from latentdyn.errors import InputError
 
 __all__ = ["ess", "khat"]
 
-FEWEST = 25                            # draws; below, no tail is long enough for a Pareto fit
-UNDERFLOW = 500.0                      # nats; over a wider range ratios are zero in float64
+FEWEST = 25  # draws; below, no tail is long enough for a Pareto fit
+UNDERFLOW = 500.0  # nats; over a wider range ratios are zero in float64
 
 
 def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
@@ -55,8 +55,9 @@ def _smoothed(source: Any, draws: int, seed: int | None) -> tuple[xr.Dataset, xr
     given = isinstance(source, xr.Dataset)
     weights = source if given else log_weights(source, draws, seed=seed)
     if weights.sizes.get("draw", 0) < FEWEST:
-        raise InputError("draws", f"at least {FEWEST}", weights.sizes.get("draw", 0),
-                         "use a few hundred or more")
+        raise InputError(
+            "draws", f"at least {FEWEST}", weights.sizes.get("draw", 0), "use a few hundred or more"
+        )
     pair: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for name, ratios in weights.data_vars.items():
         over = ratios.transpose(..., "draw")

@@ -38,8 +38,9 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
     """
     chosen = posterior.held_out
     if chosen is None or not bool(chosen.any()):
-        raise InputError("posterior", "a fit with held-out entries", "none held out",
-                         "fit with validation=0.1")
+        raise InputError(
+            "posterior", "a fit with held-out entries", "none held out", "fit with validation=0.1"
+        )
     whole = Batch.of(posterior.data, posterior.batch.y.dtype)
     with seeded(seed):
         score, expected, support = _predicted(posterior, whole.replace(mask=chosen), draws)
@@ -49,8 +50,11 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
     counts = posterior.data["y"].attrs.get("kind") == "count" and bool(np.nansum(y) > 0)
     pairs = ((score, expected), (base_score, base.mean.expand(whole.y.shape)))
     rows = [{"log_score": s} | _errors(y, m.cpu().numpy(), counts) for s, m in pairs]
-    ds = xr.Dataset({k: ("predictor", [row[k] for row in rows]) for k in rows[0]},
-                    {"predictor": ["model", "training mean"]}, {"entries": int(chosen.sum())})
+    ds = xr.Dataset(
+        {k: ("predictor", [row[k] for row in rows]) for k in rows[0]},
+        {"predictor": ["model", "training mean"]},
+        {"entries": int(chosen.sum())},
+    )
     ds["log_score"].attrs["units"] = "nats per entry"
     return ds
 
@@ -63,7 +67,7 @@ def _predicted(posterior: Any, target: Batch, draws: int) -> tuple[float, Tensor
     for number in chunks(draws, target.y.numel()):
         drawn = posterior.draws(number)
         y = for_batch(posterior.model, drawn, target).observations(drawn.z, target)
-        each = y.pointwise(target.y)                          # (S, N, T, D), or (S, N, T) if joint
+        each = y.pointwise(target.y)  # (S, N, T, D), or (S, N, T) if joint
         at = target.mask if each.dim() == 4 else target.mask.any(-1)
         total = torch.logaddexp(total, each[:, at].logsumexp(0))
         mean += y.mean.sum(0)
@@ -94,6 +98,8 @@ def _errors(y: np.ndarray, expected: np.ndarray, counts: bool) -> dict[str, floa
     seen = ~np.isnan(y)
     unit_mean = np.nansum(y, (0, 1)) / np.maximum(seen.sum((0, 1)), 1)
     square, around = np.nansum((y - expected) ** 2), np.nansum((y - unit_mean) ** 2)
-    row = {"r2": float(1 - square / around) if around > 0 else math.nan,
-           "rmse": float(np.sqrt(square / seen.sum()))}
+    row = {
+        "r2": float(1 - square / around) if around > 0 else math.nan,
+        "rmse": float(np.sqrt(square / seen.sum())),
+    }
     return row | {"bits_per_spike": bits_per_spike(y, expected)} if counts else row

@@ -38,9 +38,15 @@ def log_weights(
         return _stored(source)
     with seeded(seed):
         columns = [_chain(source, fit, draws, paths) for fit in source.fits]
-    ds = xr.Dataset({name: (("chain", "draw", "trial")[: values.ndim + 1],
-                            np.stack([column[name] for column in columns]))
-                     for name, values in columns[0].items()})
+    ds = xr.Dataset(
+        {
+            name: (
+                ("chain", "draw", "trial")[: values.ndim + 1],
+                np.stack([column[name] for column in columns]),
+            )
+            for name, values in columns[0].items()
+        }
+    )
     ds = ds.assign_coords({dim: np.arange(size) for dim, size in ds.sizes.items()})
     return ds.assign_coords(trial=source.data["trial"]) if "trial" in ds.dims else ds
 
@@ -48,8 +54,12 @@ def log_weights(
 def _stored(tree: xr.DataTree) -> xr.Dataset:
     stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else xr.Dataset()
     if "log_weight" not in stats:
-        raise InputError("source", "sample_stats/log_weight", f"groups {list(tree.children)}",
-                         "pass the DataTree of a variational fit, or its Posterior")
+        raise InputError(
+            "source",
+            "sample_stats/log_weight",
+            f"groups {list(tree.children)}",
+            "pass the DataTree of a variational fit, or its Posterior",
+        )
     ds = xr.Dataset({"states": stats["log_weight"]})
     prior = stats["lp"] - stats["log_q"] - stats["log_weight"].sum("trial")
     if "marginal_log_likelihood" in tree.children and set(tree["posterior"].data_vars) - {"z"}:
@@ -57,9 +67,7 @@ def _stored(tree: xr.DataTree) -> xr.Dataset:
     return ds
 
 
-def _chain(
-    posterior: Any, fit: tuple[Any, Any], draws: int, paths: int
-) -> dict[str, np.ndarray]:
+def _chain(posterior: Any, fit: tuple[Any, Any], draws: int, paths: int) -> dict[str, np.ndarray]:
     parts = [_chunk(posterior, fit, n, paths) for n in chunks(draws, posterior.batch.y.numel())]
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
@@ -74,7 +82,7 @@ def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dic
         bound = for_batch(program.model, drawn, batch)
         evidence = program.smoother(bound, batch).log_evidence
     else:
-        out["states"] = drawn.log_joint - drawn.log_qz                                    # (S, N)
+        out["states"] = drawn.log_joint - drawn.log_qz  # (S, N)
         evidence = _evidence(program, guide, drawn, batch, out["states"], paths)
     if guide.parameters_guide is not None:
         out["parameters"] = drawn.log_prior - drawn.log_q + evidence.sum(-1)

@@ -105,7 +105,7 @@ class GaussianChain(Path):
     def _given_next(self, r: Tensor) -> MultivariateNormal:
         """q(z_t - m_t | z_{t+1} - m_{t+1} = r_{t+1}), the last step's marginal: batch (..., T)."""
         S, cross = self.factor.covariances()
-        G = torch.linalg.solve(S[..., 1:, :, :], cross).mT           # Cov(z_t, z_t+1) S_t+1^-1
+        G = torch.linalg.solve(S[..., 1:, :, :], cross).mT  # Cov(z_t, z_t+1) S_t+1^-1
         loc = torch.nn.functional.pad(matvec(G, r[..., 1:, :]), (0, 0, 0, 1))
         V = torch.cat([S[..., :-1, :, :] - G @ cross, S[..., -1:, :, :]], -3)
         return MultivariateNormal(loc, (V + V.mT) / 2, validate_args=False)

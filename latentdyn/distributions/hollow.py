@@ -22,7 +22,7 @@ class _Hollow(constraints.Constraint):
         return (value.diagonal(dim1=-2, dim2=-1) == 0).all(-1)
 
     def __deepcopy__(self, memo: Any) -> _Hollow:
-        return self                               # there is one, so that `is` works in copies
+        return self  # there is one, so that `is` works in copies
 
 
 hollow = _Hollow()
@@ -38,8 +38,8 @@ class HollowTransform(Transform):
     def _call(self, x: Tensor) -> Tensor:
         K = (1 + int((1 + 4 * x.shape[-1]) ** 0.5 + 0.5)) // 2
         body = x.reshape(x.shape[:-1] + (K - 1, K)) if K > 1 else x.new_zeros(x.shape[:-1] + (0, 1))
-        first = torch.nn.functional.pad(body, (1, 0))                        # (..., K-1, K+1)
-        flat = torch.nn.functional.pad(first.flatten(-2), (0, 1))            # (..., K*K)
+        first = torch.nn.functional.pad(body, (1, 0))  # (..., K-1, K+1)
+        flat = torch.nn.functional.pad(first.flatten(-2), (0, 1))  # (..., K*K)
         return flat.reshape(x.shape[:-1] + (K, K))
 
     def _inverse(self, y: Tensor) -> Tensor:

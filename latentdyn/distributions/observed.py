@@ -88,8 +88,12 @@ class ObservedPath(TorchDistribution):
         whole = self.observed.all(-1)
         if bool((self.observed.any(-1) != whole).any()):
             kind = type(self.steps).__name__
-            raise InputError("y", f"whole steps missing under {kind}", "a step with some units",
-                             "set the whole step to NaN, or use an emission with independent units")
+            raise InputError(
+                "y",
+                f"whole steps missing under {kind}",
+                "a step with some units",
+                "set the whole step to NaN, or use an emission with independent units",
+            )
         return self.steps.log_prob(y).where(whole, 0)
 
 

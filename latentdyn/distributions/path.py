@@ -19,8 +19,8 @@ class Path(TorchDistribution, abc.ABC):
 
     Subclasses give ``rsample`` and ``terms``, the log-density term of each step. ``valid`` (..., T)
     says which terms count; steps outside it (past the end of a trial, or context around a window)
-    are drawn but never scored. ``idle`` (..., T) marks steps past the end of a trial that plain Pyro
-    samples as well: `log_prob` makes them independent standard normals.
+    are drawn but never scored. ``idle`` (..., T) marks steps past the end of a trial, which plain
+    Pyro samples as well: `log_prob` makes them independent standard normals.
     """
 
     idle: Tensor | None = None

@@ -21,9 +21,9 @@ __all__ = ["Gaussian"]
 class Gaussian(Conditional):
     r"""y ~ N(C z + d + D u, R).
 
-    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Gaussian.of(C=, R=)`` builds
-    it from known values; R may be a vector of variances, a matrix, or singular. Learned variances
-    stay above ``noise_floor``.
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Gaussian.of(C=, R=)``
+    builds it from known values; R may be a vector of variances, a matrix, or singular. Learned
+    variances stay above ``noise_floor``.
     """
 
     def __init__(

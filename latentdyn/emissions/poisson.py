@@ -21,8 +21,8 @@ __all__ = ["Poisson"]
 class Poisson(Conditional):
     r"""y ~ Poisson(exp(C z + d + D u)), expected counts per bin.
 
-    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Poisson.of(C=, d=)`` builds it
-    from known values. Source: Macke et al. (2011), eq. 2.
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Poisson.of(C=, d=)``
+    builds it from known values. Source: Macke et al. (2011), eq. 2.
     """
 
     def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):

@@ -44,4 +44,5 @@ class BiGRU(Encoder):
     ) -> FactorisedPath:
         """The posterior over paths."""
         hidden, _ = self.body(self.features(y, u, mask))
-        return FactorisedPath(*self.head(hidden), within(length, y.shape[-2]))
+        loc, scale = self.head(hidden)
+        return FactorisedPath(loc, scale, within(length, y.shape[-2]))

@@ -81,9 +81,9 @@ class Chain(Encoder):
         x = self.features(y, u, mask)
         seen = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         shift, log_w = self.head(self.body(x)).chunk(2, -1)
-        v = seen * (self.gain * x[..., : self.obs_dim] + shift)                # (N, T, D)
-        w = seen * (self.log_w + log_w).exp()                                  # (N, T, D)
-        outer = self.P[:, :, None] * self.P[:, None, :]                        # (D, K, K)
+        v = seen * (self.gain * x[..., : self.obs_dim] + shift)  # (N, T, D)
+        w = seen * (self.log_w + log_w).exp()  # (N, T, D)
+        outer = self.P[:, :, None] * self.P[:, None, :]  # (D, K, K)
         J = (w @ outer.flatten(1)).unflatten(-1, outer.shape[1:])
         valid = within(length, y.shape[-2])
         diag, off, h = self._dynamics(y.shape[-2], u, valid)
@@ -97,7 +97,7 @@ class Chain(Encoder):
         Past the end of a trial each step stands alone, so that it integrates to one.
         """
         joined = self.F.new_ones(steps - 1) if valid is None else valid[..., 1:].to(self.F.dtype)
-        inverse = (-self.log_S).exp()                                          # S^{-1}
+        inverse = (-self.log_S).exp()  # S^{-1}
         precision = torch.cat([(-self.log_S1).exp()[None], inverse.expand(steps - 1, -1)])
         drive = self.g.expand(steps - 1, -1)
         drive = drive if u is None or not self.input_dim else drive + matvec(self.G, u[..., 1:, :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class GaussianHead(nn.Module):
 def perceptron(*sizes: int) -> nn.Sequential:
     """Fully connected layers with SiLU between them."""
     layers: list[nn.Module] = []
-    for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+    for wide, narrow in pairwise(sizes):
         layers += [nn.Linear(wide, narrow), nn.SiLU()]
     return nn.Sequential(*layers)
 

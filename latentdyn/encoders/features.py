@@ -17,6 +17,9 @@ class Features(nn.Module):
     ``initialise`` takes the mean and standard deviation of each unit from the data.
     """
 
+    center: Tensor
+    scale: Tensor
+
     def __init__(self, obs_dim: int, input_dim: int = 0):
         super().__init__()
         self.size = 2 * obs_dim + input_dim
@@ -37,6 +40,6 @@ class Features(nn.Module):
         """Features of every step."""
         mask = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         parts = [(y - self.center) / self.scale * mask, mask]
-        if self.input_dim:
+        if self.input_dim and u is not None:
             parts.append(u)
         return torch.cat(parts, -1)

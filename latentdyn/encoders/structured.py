@@ -66,6 +66,13 @@ class Structured(Encoder):
         eps = torch.randn(shape, dtype=e.dtype, device=e.device)
         trials = e.expand(*shape[:-2], -1, -1).flatten(0, -3)
         out, past = self.head.linear, self.past
-        z = structured_walk(trials, past.weight, past.bias, out.weight, out.bias,
-                            eps.flatten(0, -3), self.head.floor)
+        z = structured_walk(
+            trials,
+            past.weight,
+            past.bias,
+            out.weight,
+            out.bias,
+            eps.flatten(0, -3),
+            self.head.floor,
+        )
         return z.unflatten(0, shape[:-2])

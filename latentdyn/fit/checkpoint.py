@@ -17,8 +17,11 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(
-    folder: Path, objective: nn.Module, best: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer, progress: Progress,
+    folder: Path,
+    objective: nn.Module,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
 ) -> None:
     """Write the state of a run; an interrupted write leaves the previous checkpoint whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,8 +42,12 @@ def load_checkpoint(
     """Restore a run in place, the random generator included; returns the best state seen."""
     path = Path(folder) / "checkpoint.safetensors"
     if not path.exists():
-        raise InputError("resume_from", "a folder with checkpoint.safetensors", str(folder),
-                         "pass the folder given as Training(checkpoint=...)")
+        raise InputError(
+            "resume_from",
+            "a folder with checkpoint.safetensors",
+            str(folder),
+            "pass the folder given as Training(checkpoint=...)",
+        )
     tensors = load_file(path)
     objective.load_state_dict(_part(tensors, "objective/"))
     groups = optimizer.state_dict()

@@ -116,8 +116,11 @@ class Run:
         """Record, keep the best or last good state, checkpoint, ask the callbacks."""
         progress, training = self.progress, self.training
         values = {k: float(v.detach()) for k, v in parts.items() if k != "objective"}
-        values |= {"step": progress.step, "beta": self.beta(progress.step - 1),
-                   "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        values |= {
+            "step": progress.step,
+            "beta": self.beta(progress.step - 1),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
         score = values["elbo"]
         if self.validate is not None:
             score = values["validation"] = self.validate(self.objective)
@@ -145,6 +148,8 @@ def _gradient_error(objective: Objective) -> tuple[str, str]:
     for name, p in objective.named_parameters():
         if p.grad is not None and not bool(torch.isfinite(p.grad).all()):
             site = names[int(name.split(".")[1])] if name.startswith("raw.") else name
-            return site, (f"the gradient of '{site}' is not finite; lower 'learning_rate' or raise "
-                          "the noise floor")
+            return site, (
+                f"the gradient of '{site}' is not finite; lower 'learning_rate' or raise "
+                "the noise floor"
+            )
     return "gradient", "the gradient is not finite; lower 'learning_rate'"

@@ -63,8 +63,8 @@ class Minibatches:
         if self.window is None:
             return self.batch[blocks[:, 0].to(self.batch.y.device)]
         T, width = self.batch.steps, min(self.window + 2 * self.context, self.batch.steps)
-        first = (blocks[:, 1] - self.context).clamp(0, T - width)              # (B,)
-        times = first[:, None] + torch.arange(width)                           # (B, width)
+        first = (blocks[:, 1] - self.context).clamp(0, T - width)  # (B,)
+        times = first[:, None] + torch.arange(width)  # (B, width)
         inside = (times >= blocks[:, 1:]) & (times < blocks[:, 1:] + self.window)
         device = self.batch.y.device
         trial, times, inside = blocks[:, :1].to(device), times.to(device), inside.to(device)

@@ -24,7 +24,7 @@ __all__ = ["Objective"]
 
 
 class Objective(nn.Module):
-    r"""ELBO = E_q[log p(y | z, theta)] - beta (KL(q(z) || p(z | theta)) + KL(q(theta) || p(theta))).
+    r"""ELBO = E_q[log p(y | z, theta)] - beta (KL(q(z) || p(z | theta)) + KL(q(theta) || p)).
 
     It owns all that is learned: the guide, and the program's free parameters as unconstrained
     numbers. Divergences of paths are in closed form where that exists, the others are estimated
@@ -41,8 +41,9 @@ class Objective(nn.Module):
         with local_params():
             random = set(program.draw())
         templates = program.templates
-        self.free = {n: t.support for n, t in templates.items()
-                     if n not in random and is_free(t.value)}
+        self.free = {
+            n: t.support for n, t in templates.items() if n not in random and is_free(t.value)
+        }
         self.raw = nn.ParameterList(
             biject_to(support).inv(templates[name].value.detach()).clone().contiguous()
             for name, support in self.free.items()
@@ -54,8 +55,10 @@ class Objective(nn.Module):
     def free_values(self) -> dict[str, Tensor]:
         """Current values of the free parameters, by name."""
         # a view: what is bound must not look like a parameter that is still free
-        return {name: biject_to(support)(raw.view_as(raw))
-                for (name, support), raw in zip(self.free.items(), self.raw, strict=True)}
+        return {
+            name: biject_to(support)(raw.view_as(raw))
+            for (name, support), raw in zip(self.free.items(), self.raw, strict=True)
+        }
 
     def bound(self) -> Program:
         """The program at the current values of its free parameters."""
@@ -82,8 +85,10 @@ class Objective(nn.Module):
             guide, model = self._traces(batch)
         found = list(_terms(guide, model))
         zero = torch.zeros((), device=batch.y.device)
-        parts = {kind: sum((v for _, k, v in found if k == kind), zero) / self.particles
-                 for kind in ("log_likelihood", "kl_states", "kl_parameters")}
+        parts = {
+            kind: sum((v for _, k, v in found if k == kind), zero) / self.particles
+            for kind in ("log_likelihood", "kl_states", "kl_parameters")
+        }
         kl = parts["kl_states"] + parts["kl_parameters"]
         parts["elbo"] = parts["log_likelihood"] - kl
         if not bool(torch.isfinite(parts["elbo"])):
@@ -137,5 +142,7 @@ def _message(name: str, model: Any) -> str:
     where = ""
     if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
         where = " (its value is not finite either)"
-    return (f"the term of site '{name}' is not finite{where}; lower 'learning_rate', raise the "
-            "noise floor, or check the scale of the data")
+    return (
+        f"the term of site '{name}' is not finite{where}; lower 'learning_rate', raise the "
+        "noise floor, or check the scale of the data"
+    )

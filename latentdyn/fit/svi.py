@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from latentdyn.data import Batch, as_dataset
 from latentdyn.encoders import Chain, Encoder
@@ -105,17 +104,27 @@ def _minibatches(
 ) -> Minibatches:
     parts = [m for m in program.modules() if getattr(m, "time_varying", None)]
     if window is not None and parts:
-        raise InputError("window", "None for parameters that vary in time", window,
-                         "fit whole trials: a window would meet the values of other times")
+        raise InputError(
+            "window",
+            "None for parameters that vary in time",
+            window,
+            "fit whole trials: a window would meet the values of other times",
+        )
     return Minibatches(batch, size, window, training.context)
 
 
 def _check(model: Any, states: Any, learning_rate: float) -> None:
     if not isinstance(model, Program):
-        raise InputError("model", "a program such as StateSpace(...)", repr(model), "build one first")
+        raise InputError(
+            "model", "a program such as StateSpace(...)", repr(model), "build one first"
+        )
     if states is not None and not isinstance(states, Encoder):
-        raise InputError("states", "an encoder object", repr(states),
-                         "build one, such as encoders.BiGRU(obs_dim, state_dim)")
+        raise InputError(
+            "states",
+            "an encoder object",
+            repr(states),
+            "build one, such as encoders.BiGRU(obs_dim, state_dim)",
+        )
     if not learning_rate > 0:
         raise InputError("learning_rate", "a positive number", learning_rate, "use 0.01")
 
@@ -129,7 +138,11 @@ def _go(run: Run) -> NonFiniteError | None:
 
 
 def _objective(
-    model: Program, states: Encoder | None, parameters: Any, batch: Batch, chain: int,
+    model: Program,
+    states: Encoder | None,
+    parameters: Any,
+    batch: Batch,
+    chain: int,
     training: Training,
 ) -> Objective:
     program, states = copy.deepcopy(model), copy.deepcopy(states)
@@ -153,15 +166,18 @@ def _check_encoder(states: Encoder, program: Any) -> None:
     for name in ("state_dim", "obs_dim"):
         wanted, got = getattr(program, name), getattr(states, name)
         if wanted != got:
-            raise InputError("states", f"an encoder with {name}={wanted}", got,
-                             "build the encoder with the model's dimensions")
+            raise InputError(
+                "states",
+                f"an encoder with {name}={wanted}",
+                got,
+                "build the encoder with the model's dimensions",
+            )
 
 
 def _restart(module: nn.Module | None) -> None:
     """Other random starting values, where modules say how."""
-    for part in module.modules() if module is not None else ():
-        reset = getattr(part, "reset_parameters", None)
+    parts: Any = [] if module is None else module.modules()
+    for part in parts:
+        reset: Any = getattr(part, "reset_parameters", None)
         if reset is not None and any(p.requires_grad for p in part.parameters(recurse=False)):
             reset()
-
-

@@ -44,11 +44,13 @@ class Training:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        checks = [("particles", self.particles >= 1, "an integer >= 1"),
-                  ("ramp", 0 <= self.ramp < 1, "a share in [0, 1)"),
-                  ("context", self.context >= 1, "an integer >= 1"),
-                  ("clip", self.clip > 0, "a positive number"),
-                  ("evaluations", self.evaluations >= 1, "an integer >= 1")]
+        checks = [
+            ("particles", self.particles >= 1, "an integer >= 1"),
+            ("ramp", 0 <= self.ramp < 1, "a share in [0, 1)"),
+            ("context", self.context >= 1, "an integer >= 1"),
+            ("clip", self.clip > 0, "a positive number"),
+            ("evaluations", self.evaluations >= 1, "an integer >= 1"),
+        ]
         for name, good, wanted in checks:
             if not good:
                 raise InputError(f"training.{name}", wanted, getattr(self, name), "change it")
@@ -77,5 +79,10 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        return {"step": self.step, "chain": self.chain, "history": self.history,
-                "best": self.best if self.best > -float("inf") else None, "stale": self.stale}
+        return {
+            "step": self.step,
+            "chain": self.chain,
+            "history": self.history,
+            "best": self.best if self.best > -float("inf") else None,
+            "stale": self.stale,
+        }

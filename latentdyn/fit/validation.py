@@ -37,7 +37,8 @@ def check_support(model: Program, batch: Batch) -> None:
         n, t, d = torch.nonzero(wrong)[0].tolist()
         name = type(program.emission).__name__
         raise InputError(
-            "y", f"values in the support of emissions.{name}: {support}",
+            "y",
+            f"values in the support of emissions.{name}: {support}",
             f"{batch.y[n, t, d]:g} at trial {n}, time {t}, unit {d}",
             "set such entries to NaN, or use an emission for real numbers",
         )
@@ -62,7 +63,7 @@ def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective]
         with torch.no_grad(), local_params():
             guide = poutine.trace(objective.guide).get_trace(batch)
             model = poutine.trace(poutine.replay(objective.bound(), guide)).get_trace(target)
-            site = model.nodes["y"]
+            site: Any = model.nodes["y"]
             return float(site["fn"].log_prob(site["value"]).sum() / held_out.sum())
 
     return score

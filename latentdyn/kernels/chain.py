@@ -1,7 +1,7 @@
-r"""Block-tridiagonal Gaussian chains by cyclic reduction: log-depth in time, batched, differentiable.
+r"""Block-tridiagonal Gaussian chains by cyclic reduction: log-depth, batched, differentiable.
 
-The precision has blocks Lam_tt = diag_t (K x K) and Lam_{t+1,t} = off_t. At each level the odd steps
-are eliminated at once; with neighbours a = i - 1 and b = i + 1 of an odd step i,
+The precision has blocks Lam_tt = diag_t (K x K) and Lam_{t+1,t} = off_t. At each level the odd
+steps are eliminated at once; with neighbours a = i - 1 and b = i + 1 of an odd step i,
 
     L_i L_i' = Lam_ii,   U_i = L_i^{-1} Lam_ia,   V_i = L_i^{-1} Lam_ib,
     Lam_aa -= U_i'U_i,   Lam_bb -= V_i'V_i,   Lam_ba = -V_i'U_i,
@@ -14,7 +14,7 @@ Source: Golub & Van Loan (2013), section 4.5.4; Heller (1976). Adjoint of Choles
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -86,9 +86,9 @@ class Level:
 
     def refine(self, S: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances of the evens and Cov(z_b, z_a) of adjacent ones -> those of all steps."""
-        G, H = (-(self.inverse.mT @ self.UV)).chunk(2, -1)           # z_i on z_a and on z_b
-        to_a = G @ S + H @ cross                                     # Cov(z_i, z_a)
-        to_b = G @ cross.mT + H @ S.roll(-1, -3)                     # Cov(z_i, z_b)
+        G, H = (-(self.inverse.mT @ self.UV)).chunk(2, -1)  # z_i on z_a and on z_b
+        to_a = G @ S + H @ cross  # Cov(z_i, z_a)
+        to_b = G @ cross.mT + H @ S.roll(-1, -3)  # Cov(z_i, z_b)
         own = self.inverse.mT @ self.inverse + to_a @ G.mT + to_b @ H.mT
         return _pairs(S, own)[..., : self.n, :, :], _pairs(to_a, to_b.mT)[..., : self.n, :, :]
 
@@ -123,7 +123,7 @@ class ChainFactor:
         z = _times(self.inverse.mT, x)
         for level, odd in zip(reversed(self.levels), reversed(odds), strict=True):
             odd = _times(level.inverse.mT, odd - level.neighbours(z))
-            z = _pairs(*torch.broadcast_tensors(z, odd), dim=-2)[..., : level.n, :]
+            z = _steps(z, odd, level.n)
         return z
 
     def residual(self, z: Tensor) -> Tensor:
@@ -150,14 +150,13 @@ class ChainFactor:
     def detach(self) -> ChainFactor:
         """The same factor, constant for gradients."""
         levels = tuple(
-            Level(*(getattr(v, f.name).detach() for f in fields(v)[:-1]), n=v.n)
-            for v in self.levels
+            Level(v.L.detach(), v.inverse.detach(), v.UV.detach(), v.n) for v in self.levels
         )
         return ChainFactor(levels, self.L.detach(), self.inverse.detach())
 
     def _merge(self, x: Tensor, odds: list[Tensor]) -> Tensor:
         for level, odd in zip(reversed(self.levels), reversed(odds), strict=True):
-            x = _pairs(*torch.broadcast_tensors(x, odd), dim=-2)[..., : level.n, :]
+            x = _steps(x, odd, level.n)
         return x
 
 
@@ -169,7 +168,7 @@ def chain_factor(diag: Tensor, off: Tensor) -> ChainFactor:
     """
     levels = []
     eye = torch.eye(diag.shape[-1], dtype=diag.dtype, device=diag.device)
-    off = pad(off, (0, 0, 0, 0, 0, 1))                               # the last step leads nowhere
+    off = pad(off, (0, 0, 0, 0, 0, 1))  # the last step leads nowhere
     off = off.expand(*diag.shape[:-3], -1, -1, -1)
     while (n := diag.shape[-3]) > 1:
         if n % 2:
@@ -197,6 +196,12 @@ def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     return even, odd
 
 
-def _pairs(even: Tensor, odd: Tensor, dim: int = -3) -> Tensor:
-    """Steps 0, 2, 4 ... and 1, 3, 5 ... in the order of time."""
-    return torch.stack([even, odd], dim).flatten(dim - 1, dim)
+def _pairs(even: Tensor, odd: Tensor) -> Tensor:
+    """Blocks of steps 0, 2, 4 ... and 1, 3, 5 ... in the order of time."""
+    return torch.stack([even, odd], -3).flatten(-4, -3)
+
+
+def _steps(even: Tensor, odd: Tensor, n: int) -> Tensor:
+    """Vectors of steps 0, 2, 4 ... and 1, 3, 5 ... in the order of time, the first n."""
+    even, odd = torch.broadcast_tensors(even, odd)
+    return torch.stack([even, odd], -2).flatten(-3, -2)[..., :n, :]

@@ -24,7 +24,9 @@ class _Walk(torch.autograd.Function):
             raw = torch.addmm(c, (a + e[t]).mul_(0.5), H.mT)
             loc, rho = raw.chunk(2, -1)
             z = torch.addcmul(loc, softplus(rho) + floor, eps[t])
-            path.append(z), past.append(a), raws.append(raw)
+            path.append(z)
+            past.append(a)
+            raws.append(raw)
         z, a, raw = torch.stack(path), torch.stack(past), torch.stack(raws)
         ctx.save_for_backward(e, W, H, eps, z, a, raw)
         return z

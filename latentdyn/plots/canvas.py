@@ -7,8 +7,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["AQUA", "BLUE", "COLOURS", "GREY", "INK", "ORANGE", "colour_bar", "heat_map", "label",
-           "legend", "new_axes", "tidy", "whole_ticks"]
+__all__ = [
+    "AQUA",
+    "BLUE",
+    "COLOURS",
+    "GREY",
+    "INK",
+    "ORANGE",
+    "colour_bar",
+    "heat_map",
+    "label",
+    "legend",
+    "new_axes",
+    "tidy",
+    "whole_ticks",
+]
 
 # Okabe & Ito (2008): told apart by people with any of the common colour blindnesses
 BLUE, ORANGE, AQUA, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#222222"

@@ -21,8 +21,14 @@ DRAWS = 50
 
 
 def flow_field(
-    source: Any, dims: tuple[int, int] | str = (0, 1), *, trial: int = 0, points: int = 24,
-    limits: Any = None, steps: int = 600, ax: Any = None,
+    source: Any,
+    dims: tuple[int, int] | str = (0, 1),
+    *,
+    trial: int = 0,
+    points: int = 24,
+    limits: Any = None,
+    steps: int = 600,
+    ax: Any = None,
 ) -> Any:
     """Streamlines of E[z' | z] - z in a plane of the state space, with the posterior mean path.
 
@@ -43,14 +49,24 @@ def flow_field(
     program, path = _program_and_path(source, trial)
     centre, basis, names = _plane(path, dims)
     origin = np.zeros(2) if dims == "principal" else basis @ centre
-    along = ((path - centre) @ basis.T + origin)[:steps]                                # (T, 2)
+    along = ((path - centre) @ basis.T + origin)[:steps]  # (T, 2)
     u, v = _grid(along, limits, points)
-    places = centre + (np.stack([u.ravel(), v.ravel()], -1) - origin) @ basis           # (G, K)
+    places = centre + (np.stack([u.ravel(), v.ravel()], -1) - origin) @ basis  # (G, K)
     du, dv = (_flow(program, places) @ basis.T).T.reshape(2, *u.shape)
     own = ax is None
     ax = new_axes(width=6.2, height=5.2) if ax is None else ax
-    lines = ax.streamplot(u, v, du, dv, color=np.hypot(du, dv), cmap="cividis", density=1.1,
-                          linewidth=1, arrowsize=1.1, zorder=1)
+    lines = ax.streamplot(
+        u,
+        v,
+        du,
+        dv,
+        color=np.hypot(du, dv),
+        cmap="cividis",
+        density=1.1,
+        linewidth=1,
+        arrowsize=1.1,
+        zorder=1,
+    )
     colour_bar(ax, lines.lines, "length of a step")
     walked = "posterior mean path" if isinstance(source, Posterior) else "simulated path"
     ax.plot(*along.T, color=ORANGE, linewidth=1.1, alpha=0.9, zorder=2, label=walked)
@@ -71,8 +87,12 @@ def _program_and_path(source: Any, trial: int) -> tuple[Any, np.ndarray]:
             drawn = draw_parameters(program, guide, DRAWS)
         return for_batch(program, drawn, source.batch[one : one + 1]), path
     if not hasattr(source, "transition"):
-        raise InputError("source", "a Posterior or a StateSpace", type(source).__name__,
-                         "pass what fit.svi returned, or the model")
+        raise InputError(
+            "source",
+            "a Posterior or a StateSpace",
+            type(source).__name__,
+            "pass what fit.svi returned, or the model",
+        )
     inputs = torch.zeros(200, source.input_dim) if source.input_dim else None
     return source, source.simulate(1, 200, inputs, seed=0)["z"].values[0]
 
@@ -87,8 +107,9 @@ def _plane(path: np.ndarray, dims: Any) -> tuple[np.ndarray, np.ndarray, tuple[s
         axes = np.linalg.svd(path - centre, full_matrices=False)[2][:2]
         return centre, axes, ("first principal component", "second principal component")
     if len(dims) != 2 or not all(0 <= d < K for d in dims) or dims[0] == dims[1]:
-        raise InputError("dims", f"two of the states 0 to {K - 1}, or 'principal'", dims,
-                         "use dims=(0, 1)")
+        raise InputError(
+            "dims", f"two of the states 0 to {K - 1}, or 'principal'", dims, "use dims=(0, 1)"
+        )
     return centre, np.eye(K)[list(dims)], (f"state {dims[0]}", f"state {dims[1]}")
 
 
@@ -105,6 +126,6 @@ def _grid(along: np.ndarray, limits: Any, points: int) -> tuple[np.ndarray, np.n
 @torch.no_grad()
 def _flow(program: Any, z: np.ndarray) -> np.ndarray:
     """Mean step (G, K) from each of the states (G, K), averaged over draws."""
-    at: Tensor = torch.as_tensor(z, dtype=program.dtype)[None]                       # (1, G, K)
+    at: Tensor = torch.as_tensor(z, dtype=program.dtype)[None]  # (1, G, K)
     moved = program.transition.at(slice(1, 2))(at).mean - at
     return moved.flatten(0, -3).mean(0).cpu().numpy()

@@ -17,17 +17,24 @@ from latentdyn.posterior import Posterior
 
 __all__ = ["forecast"]
 
-MOST = 6                                 # panels
+MOST = 6  # panels
 BANDS = ((0.05, 0.95, 0.25, "90% of draws"), (0.25, 0.75, 0.5, "half of the draws"))
 
 
 def forecast(
-    source: Any, data: Any = None, units: Sequence[Any] | None = None, trial: int = 0, *,
-    history: int | None = None, examples: int = 1, ax: Any = None,
+    source: Any,
+    data: Any = None,
+    units: Sequence[Any] | None = None,
+    trial: int = 0,
+    *,
+    history: int | None = None,
+    examples: int = 1,
+    ax: Any = None,
 ) -> Any:
     """A fan: 50% and 90% bands of what comes next, after the data in black.
 
-    In the middle runs the median, of counts the mean; a single draw shows what one future looks like.
+    In the middle runs the median, of counts the mean; a single draw shows what one future looks
+    like.
 
     Args:
         source: what ``post.forecast`` returned: y ([chain,] draw, trial, time, unit); or a
@@ -49,8 +56,12 @@ def forecast(
     names = _units(fan, past, units)
     own = ax is None
     if ax is not None and len(names) > 1:
-        raise InputError("ax", "one unit for one pair of axes", f"{len(names)} units",
-                         f"pass units=[{names[0]!r}]")
+        raise InputError(
+            "ax",
+            "one unit for one pair of axes",
+            f"{len(names)} units",
+            f"pass units=[{names[0]!r}]",
+        )
     if own:
         height = 3.4 if len(names) == 1 else 1.0 + 1.5 * len(names)
         ax = new_axes(len(names), 1, width=9, height=height, sharex=True)
@@ -73,16 +84,24 @@ def forecast(
 def _resolve(source: Any, data: Any) -> tuple[xr.Dataset, Any]:
     if isinstance(source, xr.DataTree):
         if "predictions" not in source.children:
-            raise InputError("source", "a group 'predictions'", f"groups {list(source.children)}",
-                             "pass post.forecast(steps) instead")
+            raise InputError(
+                "source",
+                "a group 'predictions'",
+                f"groups {list(source.children)}",
+                "pass post.forecast(steps) instead",
+            )
         ds = source["predictions"].to_dataset()
         return _flat(ds), observed(source) if data is None else data
     if isinstance(source, Posterior):
         steps = max(1, min(source.batch.steps // 5, 100))
         return source.forecast(steps, seed=0), source.data if data is None else data
     if not isinstance(source, xr.Dataset) or "y" not in source or "draw" not in source["y"].dims:
-        raise InputError("source", "a Dataset with y (draw, trial, time, unit), or a Posterior",
-                         type(source).__name__, "pass post.forecast(steps)")
+        raise InputError(
+            "source",
+            "a Dataset with y (draw, trial, time, unit), or a Posterior",
+            type(source).__name__,
+            "pass post.forecast(steps)",
+        )
     return _flat(source), data
 
 
@@ -113,11 +132,25 @@ def _fan(ax: Any, fan: xr.DataArray, examples: int) -> None:
     counts = fan.attrs.get("kind") == "count"
     for low, high, alpha, text in BANDS:
         lower, upper = np.nanquantile(draws, [low, high], axis=0)
-        ax.fill_between(time, lower, upper, color=BLUE, alpha=alpha, linewidth=0, label=text,
-                        step="mid" if counts else None)
+        ax.fill_between(
+            time,
+            lower,
+            upper,
+            color=BLUE,
+            alpha=alpha,
+            linewidth=0,
+            label=text,
+            step="mid" if counts else None,
+        )
     for k in range(0 if counts else min(examples, len(draws))):
-        ax.plot(time, draws[k], color=AQUA, linewidth=0.9, alpha=0.8,
-                label="a single draw" if k == 0 else None)
+        ax.plot(
+            time,
+            draws[k],
+            color=AQUA,
+            linewidth=0.9,
+            alpha=0.8,
+            label="a single draw" if k == 0 else None,
+        )
     middle = draws.mean(0) if counts else np.nanmedian(draws, axis=0)
     text = "expected count" if counts else "median forecast"
     ax.plot(time, middle, color=BLUE, linewidth=1.8, label=text)
@@ -133,8 +166,15 @@ def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> 
     else:
         ax.plot(time[before], y.values[before], color=INK, linewidth=1.2, label="data")
     if within.any():
-        ax.plot(time[within], y.values[within], color=ORANGE, linewidth=0 if counts else 1.2,
-                marker="o", markersize=3.5, label="what happened (held out)")
+        ax.plot(
+            time[within],
+            y.values[within],
+            color=ORANGE,
+            linewidth=0 if counts else 1.2,
+            marker="o",
+            markersize=3.5,
+            label="what happened (held out)",
+        )
 
 
 def _name(ax: Any, name: Any, unit: xr.DataArray, fan: xr.DataArray) -> None:

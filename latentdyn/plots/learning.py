@@ -13,8 +13,11 @@ from latentdyn.posterior import Posterior
 
 __all__ = ["loss"]
 
-PARTS = {"log_likelihood": "log likelihood", "kl_states": "divergence of states",
-         "kl_parameters": "divergence of parameters"}
+PARTS = {
+    "log_likelihood": "log likelihood",
+    "kl_states": "divergence of states",
+    "kl_parameters": "divergence of parameters",
+}
 
 
 def loss(source: Any) -> Any:
@@ -31,11 +34,21 @@ def loss(source: Any) -> Any:
     axes = new_axes(1, 2, width=9, height=3.6)[0]
     for chain, history in enumerate(histories):
         text = "bound (ELBO)" if len(histories) == 1 else f"bound, chain {chain}"
-        axes[0].plot(history["step"], np.asarray(history["elbo"]) / entries, label=text,
-                     color=COLOURS[chain % len(COLOURS)], linewidth=1.8)
+        axes[0].plot(
+            history["step"],
+            np.asarray(history["elbo"]) / entries,
+            label=text,
+            color=COLOURS[chain % len(COLOURS)],
+            linewidth=1.8,
+        )
     if "validation" in histories[best]:
-        axes[0].plot(histories[best]["step"], histories[best]["validation"], color=INK,
-                     linestyle="--", label="log score of held-out entries")
+        axes[0].plot(
+            histories[best]["step"],
+            histories[best]["validation"],
+            color=INK,
+            linestyle="--",
+            label="log score of held-out entries",
+        )
     for (name, text), colour in zip(PARTS.items(), COLOURS, strict=False):
         values = np.asarray(histories[best][name]) / entries
         if values.any():
@@ -54,8 +67,11 @@ def _histories(source: Any) -> tuple[list[dict[str, Any]], int, int]:
         found, best = source.histories, source.best
     else:
         ds, best = source["fit_history"].to_dataset(), best_chain(source)
-        found = [{"step": ds["step"].values} | {str(k): v.isel(chain=c).values
-                  for k, v in ds.data_vars.items()} for c in range(ds.sizes.get("chain", 0))]
+        found = [
+            {"step": ds["step"].values}
+            | {str(k): v.isel(chain=c).values for k, v in ds.data_vars.items()}
+            for c in range(ds.sizes.get("chain", 0))
+        ]
     if not any(len(h.get("elbo", ())) for h in found):
         raise InputError("source", "a fit with a history", "none", "pass what fit.svi returned")
     return [h for h in found if len(h.get("elbo", ()))], best, entries

@@ -29,8 +29,12 @@ def matrix(source: Any, name: str = "transition.W") -> Any:
     """
     draws = parameter(source, name)
     if draws.ndim not in (2, 3):
-        raise InputError("name", "a parameter with one or two dimensions",
-                         f"{name} with {draws.ndim - 1}", "choose another")
+        raise InputError(
+            "name",
+            "a parameter with one or two dimensions",
+            f"{name} with {draws.ndim - 1}",
+            "choose another",
+        )
     values = draws.values if draws.ndim == 3 else draws.values[:, None]
     rows = str(draws.dims[1]) if draws.ndim == 3 else ""
     known = len(values) > 1

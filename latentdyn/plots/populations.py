@@ -31,8 +31,12 @@ def raster_and_rates(
     Raises: InputError for something else than a Posterior, and for trials that are not there.
     """
     if not isinstance(posterior, Posterior):
-        raise InputError("posterior", "a Posterior", type(posterior).__name__,
-                         "pass what fit.svi returned, or latentdyn.load(folder)")
+        raise InputError(
+            "posterior",
+            "a Posterior",
+            type(posterior).__name__,
+            "pass what fit.svi returned, or latentdyn.load(folder)",
+        )
     rates = posterior.expected(draws=50, seed=0) if rates is None else rates
     cut = slice(0, MOST_STEPS) if time is None else time
     counts = trial_of(posterior.data, trial)["y"].isel(time=cut).transpose("unit", "time")
@@ -47,8 +51,14 @@ def raster_and_rates(
     top = max(1.0, float(np.nanquantile(seen, 0.999)))
     image = heat_map(axes[0], seen, x=ends, cmap="Greys", vmin=0, vmax=top)
     whole_ticks(colour_bar(axes[0], image, "counts per bin").ax.yaxis, 4)
-    image = heat_map(axes[1], expected.values[order], x=ends, cmap="cividis", vmin=0,
-                     vmax=float(np.quantile(expected.values, 0.995)) or None)
+    image = heat_map(
+        axes[1],
+        expected.values[order],
+        x=ends,
+        cmap="cividis",
+        vmin=0,
+        vmax=float(np.quantile(expected.values, 0.995)) or None,
+    )
     colour_bar(axes[1], image, "expected per bin")
     unit = "unit (sorted by peak)"
     tidy(axes[0], "Counts", y=unit)

@@ -21,8 +21,12 @@ DRAWS = 200
 
 def _check(source: Any) -> None:
     if not isinstance(source, Posterior | xr.DataTree):
-        raise InputError("source", "a Posterior or its DataTree", type(source).__name__,
-                         "pass what fit.svi returned, or post.to_datatree()")
+        raise InputError(
+            "source",
+            "a Posterior or its DataTree",
+            type(source).__name__,
+            "pass what fit.svi returned, or post.to_datatree()",
+        )
 
 
 def trial_of(ds: Any, trial: int) -> Any:
@@ -56,8 +60,12 @@ def paths(source: Any, trial: int) -> xr.DataArray:
     steps = int(data["length"]) if "length" in data else data.sizes["time"]
     if isinstance(source, xr.DataTree):
         if "z" not in source["posterior"].data_vars:
-            raise InputError("source", "a posterior with states z", "none",
-                             "pass the Posterior of a model with states")
+            raise InputError(
+                "source",
+                "a posterior with states z",
+                "none",
+                "pass the Posterior of a model with states",
+            )
         z = trial_of(source["posterior"]["z"], trial).isel(chain=best_chain(source))
         return z.isel(time=slice(0, steps)).transpose("draw", "time", "state")
     one = range(source.batch.trials)[trial]
@@ -65,8 +73,9 @@ def paths(source: Any, trial: int) -> xr.DataArray:
     with seeded(0):
         z = path.rsample((DRAWS,))[:, one].detach().cpu().numpy()
     z = xr.DataArray(z, dims=("draw", "time", "state")).isel(time=slice(0, steps))
-    return z.assign_coords(time=data["time"].isel(time=slice(0, steps)),
-                           state=np.arange(z.sizes["state"]))
+    return z.assign_coords(
+        time=data["time"].isel(time=slice(0, steps)), state=np.arange(z.sizes["state"])
+    )
 
 
 def parameter(source: Any, name: str) -> xr.DataArray:

@@ -18,7 +18,11 @@ MOST_STATES, MOST_STEPS = 6, 600
 
 
 def latents(
-    source: Any, trial: int = 0, truth: Any = None, *, states: Sequence[int] | None = None,
+    source: Any,
+    trial: int = 0,
+    truth: Any = None,
+    *,
+    states: Sequence[int] | None = None,
     time: slice | None = None,
 ) -> Any:
     """Posterior mean and 90% band of each state over time.
@@ -46,12 +50,19 @@ def latents(
     axes = np.atleast_1d(axes).ravel()
     clock = z["time"].values
     for ax, k in zip(axes, chosen, strict=True):
-        ax.fill_between(clock, low[:, k], high[:, k], color=BLUE, alpha=0.3, linewidth=0,
-                        label="90% of draws")
+        ax.fill_between(
+            clock, low[:, k], high[:, k], color=BLUE, alpha=0.3, linewidth=0, label="90% of draws"
+        )
         ax.plot(clock, z.values.mean(0)[:, k], color=BLUE, linewidth=1.5, label="posterior mean")
         if aligned is not None:
-            ax.plot(clock, aligned[cut, k], color=ORANGE, linewidth=1.1, linestyle="--",
-                    label="truth, in these coordinates")
+            ax.plot(
+                clock,
+                aligned[cut, k],
+                color=ORANGE,
+                linewidth=1.1,
+                linestyle="--",
+                label="truth, in these coordinates",
+            )
         tidy(ax, y=f"state {k}")
     more = f", the {len(chosen)} of {z.sizes['state']} that vary most"
     few = states is None and z.sizes["state"] > len(chosen)

@@ -20,7 +20,7 @@ from latentdyn.posterior.names import parameter_dims
 
 __all__ = ["to_datatree"]
 
-INNER = 10                                # paths for each importance-weighted marginal likelihood
+INNER = 10  # paths for each importance-weighted marginal likelihood
 SAMPLE = ("chain", "draw")
 
 
@@ -129,9 +129,9 @@ def _constant_data(posterior: Any) -> xr.Dataset:
 def _fit_history(posterior: Any) -> xr.Dataset:
     """What was recorded at each evaluation, (chain, step)."""
     histories = [h for h in posterior.histories if h]
-    longest = max((h["step"] for h in histories), key=len, default=[])
+    longest: list[float] = max((h["step"] for h in histories), key=len, default=[])
     ds = xr.Dataset(coords={"step": np.asarray(longest, dtype=int)})
-    for name in (histories[0] if histories else {}):
+    for name in histories[0] if histories else {}:
         rows = np.full((len(posterior.histories), len(longest)), np.nan)
         for row, history in zip(rows, posterior.histories, strict=True):
             row[: len(history.get(name, []))] = history.get(name, [])
@@ -147,8 +147,11 @@ def _predictions(posterior: Any, draws: int, chains: int) -> xr.Dataset | None:
     if not parts or model.input_dim or any(p.time_varying for p in parts):
         return None
     steps = max(1, min(posterior.batch.steps // 10, 50))
-    futures = [posterior.replace(fits=[fit], histories=[{}]).forecast(steps, draws)
-               for fit in posterior.fits for _ in range(chains // len(posterior.fits))]
+    futures = [
+        posterior.replace(fits=[fit], histories=[{}]).forecast(steps, draws)
+        for fit in posterior.fits
+        for _ in range(chains // len(posterior.fits))
+    ]
     return xr.concat(futures, "chain").transpose(*SAMPLE, ...).assign_coords(chain=range(chains))
 
 

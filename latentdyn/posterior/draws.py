@@ -54,11 +54,15 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
         q = poutine.trace(guide.parameters_guide).get_trace()
         replayed = poutine.replay(program.draw, q)
         p = poutine.trace(replayed).get_trace()
-    theta = {name: _flat(value, number) for name, value in p.nodes["_RETURN"]["value"].items()}
+    theta = {
+        name: _flat(value, number)
+        for name, value in dict(p.nodes["_RETURN"]["value"] or {}).items()
+    }
     sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
     latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
-    return Draws(sites, theta, zeros + _density(p, number), zeros + _density(q, number),
-                 latent=latent)
+    return Draws(
+        sites, theta, zeros + _density(p, number), zeros + _density(q, number), latent=latent
+    )
 
 
 @torch.no_grad()
@@ -80,15 +84,19 @@ def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
     assign = getattr(program.prior, "assign", None)
     if assign is None or not drawn.theta:
         return program.bind(drawn.theta)
-    each = {k: v[:, None] for k, v in drawn.theta.items()}                # (S, 1, ...)
+    each = {k: v[:, None] for k, v in drawn.theta.items()}  # (S, 1, ...)
     theta = assign(each, batch.session, program.templates)
     return program._bind_aligned(theta)
 
 
 def _samples(trace: Any) -> Any:
-    return ((name, site) for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)
-            and not isinstance(site["fn"], Path))
+    return (
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not isinstance(site["fn"], Path)
+    )
 
 
 def _flat(value: Tensor, number: int) -> Tensor:

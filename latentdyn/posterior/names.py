@@ -7,10 +7,21 @@ from typing import Any
 __all__ = ["parameter_dims"]
 
 _BY_LETTER = {
-    "A": ("state", "state_aux"), "W": ("state", "state_aux"), "Q": ("state", "state_aux"),
-    "covariance": ("state", "state_aux"), "a": ("state",), "h": ("state",), "b": ("state",),
-    "mean": ("state",), "B": ("state", "input"), "C": ("unit", "state"), "d": ("unit",),
-    "D": ("unit", "input"), "R": ("unit", "unit_aux"), "r": ("unit",), "df": ("unit",),
+    "A": ("state", "state_aux"),
+    "W": ("state", "state_aux"),
+    "Q": ("state", "state_aux"),
+    "covariance": ("state", "state_aux"),
+    "a": ("state",),
+    "h": ("state",),
+    "b": ("state",),
+    "mean": ("state",),
+    "B": ("state", "input"),
+    "C": ("unit", "state"),
+    "d": ("unit",),
+    "D": ("unit", "input"),
+    "R": ("unit", "unit_aux"),
+    "r": ("unit",),
+    "df": ("unit",),
 }
 
 
@@ -24,8 +35,11 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
         ('state', 'state_aux')
     """
     model = getattr(model, "model", model)
-    sizes = {"state": getattr(model, "state_dim", None), "unit": getattr(model, "obs_dim", None),
-             "input": getattr(model, "input_dim", None)}
+    sizes = {
+        "state": getattr(model, "state_dim", None),
+        "unit": getattr(model, "obs_dim", None),
+        "input": getattr(model, "input_dim", None),
+    }
     sizes["session"] = getattr(getattr(model, "prior", None), "sessions", None)
     for wanted in _candidates(name, len(shape)):
         if [sizes.get(dim.removesuffix("_aux")) for dim in wanted] == list(shape):

@@ -53,8 +53,10 @@ class Posterior:
         """Model, data and bound in one line."""
         n, t, d = self.batch.y.shape
         elbo = [f"{h['elbo'][-1]:.1f}" for h in self.histories if h.get("elbo")]
-        return (f"Posterior({type(self.model).__name__}, {n} trials x {t} steps x {d} units, "
-                f"chains={len(self.fits)}, elbo=[{', '.join(elbo)}])")
+        return (
+            f"Posterior({type(self.model).__name__}, {n} trials x {t} steps x {d} units, "
+            f"chains={len(self.fits)}, elbo=[{', '.join(elbo)}])"
+        )
 
     @property
     def model(self) -> Any:
@@ -92,8 +94,12 @@ class Posterior:
         """Posterior over the paths, (N,) of event (T, K), of the data or of new ones."""
         program, guide = self.fits[self.best]
         if guide.states is None:
-            raise InputError("model", "a program with states", "a collapsed one",
-                             "smooth with the smoother that it was collapsed with")
+            raise InputError(
+                "model",
+                "a program with states",
+                "a collapsed one",
+                "smooth with the smoother that it was collapsed with",
+            )
         batch = self.batch if new_y is None else self._batch_of(new_y)
         with torch.no_grad():
             return guide.states.encode(batch.to(program.dtype, program.device))
@@ -120,10 +126,14 @@ class Posterior:
             return predict.forecast(self, steps, draws, u)
 
     def simulate(
-        self, trials: int = 1, steps: int = 100, draws: int = 1, inputs: Any = None,
+        self,
+        trials: int = 1,
+        steps: int = 100,
+        draws: int = 1,
+        inputs: Any = None,
         seed: int | None = None,
     ) -> xr.Dataset:
-        """New trials from the start, for each of some parameter draws: y (draw, trial, time, unit)."""
+        """New trials from the start, for some parameter draws: y (draw, trial, time, unit)."""
         program, guide = self.fits[self.best]
         with seeded(seed):
             drawn = draw_parameters(program, guide, whole("draws", draws))

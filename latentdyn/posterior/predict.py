@@ -82,14 +82,19 @@ def continued(bound: Any, z: Tensor, batch: Batch, steps: int, u: Tensor | None)
     """Walk on from the last state of each trial: (S, N, T, K) -> (S, N, steps, K)."""
     transition = bound.transition
     if transition.time_varying or bound.emission.time_varying:
-        raise InputError("model", "parameters that do not vary in time", "time-varying ones",
-                         "a forecast would need their future values; simulate instead")
+        raise InputError(
+            "model",
+            "parameters that do not vary in time",
+            "time-varying ones",
+            "a forecast would need their future values; simulate instead",
+        )
     last = (batch.length - 1).to(z.device)[None, :, None, None]
-    end = z.gather(-2, last.expand(z.shape[0], -1, 1, z.shape[-1]))           # (S, N, 1, K)
+    end = z.gather(-2, last.expand(z.shape[0], -1, 1, z.shape[-1]))  # (S, N, 1, K)
     u = u if transition.input_dim else None
     first_u = None if u is None else u[..., :1, :]
-    path = MarkovPath(lambda: transition(end, first_u), transition, steps, u,
-                      batch_shape=z.shape[:2])
+    path = MarkovPath(
+        lambda: transition(end, first_u), transition, steps, u, batch_shape=z.shape[:2]
+    )
     return path.rsample()
 
 
@@ -107,8 +112,12 @@ def _future_inputs(model: Any, batch: Batch, steps: int, u: Any) -> Tensor | Non
 
 def _forecast_dataset(data: xr.Dataset, y: Tensor, z: Tensor) -> xr.Dataset:
     dims = ("draw", "trial", "time")
-    ds = xr.Dataset({"y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs),
-                     "z": ((*dims, "state"), z.cpu().numpy())})
+    ds = xr.Dataset(
+        {
+            "y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs),
+            "z": ((*dims, "state"), z.cpu().numpy()),
+        }
+    )
     ds = ds.assign_coords(time=("time", steps_after(data["time"].values, y.shape[-2])))
     return named(ds, data)
 
@@ -132,8 +141,9 @@ def _dates_after(time: np.ndarray, steps: int) -> np.ndarray:
     if months.min() > 0 and months.min() == months.max():
         ends = bool(dates.is_month_end.all())
         after = [dates[-1] + pd.DateOffset(months=int(months[0]) * k) for k in range(1, steps + 1)]
-        return (pd.DatetimeIndex(after) + pd.offsets.MonthEnd(0) if ends else
-                pd.DatetimeIndex(after)).values
+        return (
+            pd.DatetimeIndex(after) + pd.offsets.MonthEnd(0) if ends else pd.DatetimeIndex(after)
+        ).values
     gaps = np.diff(time)
     if gaps.min() < gaps.max() and not np.isin(dates.day_of_week, (5, 6)).any():
         return pd.bdate_range(dates[-1], periods=steps + 1)[1:].values

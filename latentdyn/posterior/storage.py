@@ -34,12 +34,13 @@ def save(posterior: Posterior, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    fits = [_save_fit(program, guide, f"{i}/", tensors)
-            for i, (program, guide) in enumerate(posterior.fits)]
+    fits = [
+        _save_fit(program, guide, f"{i}/", tensors)
+        for i, (program, guide) in enumerate(posterior.fits)
+    ]
     if posterior.held_out is not None:
         tensors["held_out"] = posterior.held_out.to(torch.uint8)
-    config = {"format": 1, "fits": fits, "histories": posterior.histories,
-              "attrs": posterior.attrs}
+    config = {"format": 1, "fits": fits, "histories": posterior.histories, "attrs": posterior.attrs}
     flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(flat, folder / "weights.safetensors")
     (folder / "posterior.json").write_text(json.dumps(config, indent=1))
@@ -76,8 +77,12 @@ def load(folder: Path | str) -> Posterior:
     folder = Path(folder)
     path = folder / "posterior.json"
     if not path.exists():
-        raise InputError("folder", "a folder written by Posterior.save", str(folder),
-                         "pass the folder that contains posterior.json")
+        raise InputError(
+            "folder",
+            "a folder written by Posterior.save",
+            str(folder),
+            "pass the folder that contains posterior.json",
+        )
     config = json.loads(path.read_text())
     tensors = load_file(folder / "weights.safetensors")
     with xr.open_dataset(folder / "data.nc", engine="h5netcdf") as ds:

@@ -51,5 +51,5 @@ class ARD(Prior):
         template = matrix(templates, self.name)
         ones = template.value.new_ones(template.shape[-1])
         relevance = pyro.sample(f"prior.{self.name}.relevance", HalfCauchy(ones).to_event(1))
-        scale = self.scale * relevance[..., None, :]                         # (..., 1, J)
+        scale = self.scale * relevance[..., None, :]  # (..., 1, J)
         return {self.name: pyro.sample(self.name, normal(template, 0 * scale, scale))}

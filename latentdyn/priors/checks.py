@@ -26,8 +26,9 @@ def positive(argument: str, value: Any) -> float:
 def count(argument: str, value: Any) -> int:
     """An integer of at least one."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(argument, "an integer of at least 1", repr(value),
-                         f"use {argument}=1 or more")
+        raise InputError(
+            argument, "an integer of at least 1", repr(value), f"use {argument}=1 or more"
+        )
     return value
 
 
@@ -38,8 +39,12 @@ def unbounded(templates: Mapping[str, Template], name: str) -> Template:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if support is not hollow and not isinstance(support, type(constraints.real)):
-        raise InputError("name", "a parameter whose entries may be any number",
-                         f"'{name}' in {support}", "use priors.Independent for it")
+        raise InputError(
+            "name",
+            "a parameter whose entries may be any number",
+            f"'{name}' in {support}",
+            "use priors.Independent for it",
+        )
     return template
 
 
@@ -47,7 +52,10 @@ def matrix(templates: Mapping[str, Template], name: str) -> Template:
     """The unbounded parameter with this name, which has two dimensions."""
     template = unbounded(templates, name)
     if len(template.shape) != 2:
-        raise InputError("name", "the name of a matrix",
-                         f"'{name}' of shape {tuple(template.shape)}",
-                         "name a parameter such as 'transition.W'")
+        raise InputError(
+            "name",
+            "the name of a matrix",
+            f"'{name}' of shape {tuple(template.shape)}",
+            "name a parameter such as 'transition.W'",
+        )
     return template

@@ -67,7 +67,8 @@ class Hierarchical(Prior):
     ):
         super().__init__()
         self.population: Prior = (
-            population if isinstance(population, Prior) else Independent(population))
+            population if isinstance(population, Prior) else Independent(population)
+        )
         self.sessions: int = count("sessions", sessions)
         self.spread = dict(spread) if isinstance(spread, Mapping) else spread
         self._check()
@@ -107,31 +108,51 @@ class Hierarchical(Prior):
     def start(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """All sessions at the parameter's current value."""
         mine = {_mean(n): values[n] for n in self.names if n in values}
-        raw = {f"prior.{n}.raw": values[n].new_zeros(self.sessions, *values[n].shape)
-               for n in self.names if n in values}
+        raw = {
+            f"prior.{n}.raw": values[n].new_zeros(self.sessions, *values[n].shape)
+            for n in self.names
+            if n in values
+        }
         return values | mine | raw
 
     def _codes(self, session: Tensor | None) -> Tensor:
         if session is None:
-            raise InputError("y", "a session for each trial", "no coordinate 'session'",
-                             "use ds.assign_coords(session=('trial', labels))")
+            raise InputError(
+                "y",
+                "a session for each trial",
+                "no coordinate 'session'",
+                "use ds.assign_coords(session=('trial', labels))",
+            )
         if bool((session < 0).any()):
-            raise InputError("y", "the sessions that were fitted", "others",
-                             "fit with them as well")
+            raise InputError(
+                "y", "the sessions that were fitted", "others", "fit with them as well"
+            )
         highest = int(session.max()) + 1
         if highest > self.sessions:
-            raise InputError("sessions", f"the {highest} sessions of the data", self.sessions,
-                             f"use sessions={highest}")
+            raise InputError(
+                "sessions",
+                f"the {highest} sessions of the data",
+                self.sessions,
+                f"use sessions={highest}",
+            )
         return session
 
     def _check(self) -> None:
         if self.population.sessions is not None or not self.names:
-            raise InputError("population", "a prior with 'names' and without sessions",
-                             type(self.population).__name__, "use priors.Independent, say")
+            raise InputError(
+                "population",
+                "a prior with 'names' and without sessions",
+                type(self.population).__name__,
+                "use priors.Independent, say",
+            )
         sizes = self._sizes()
         if set(sizes) != set(self.names):
-            raise InputError("spread", f"a number for each of {list(self.names)}", list(sizes),
-                             "name these, or give one number for all")
+            raise InputError(
+                "spread",
+                f"a number for each of {list(self.names)}",
+                list(sizes),
+                "name these, or give one number for all",
+            )
         for size in sizes.values():
             positive("spread", size)
 

@@ -86,8 +86,12 @@ class Horseshoe(Prior):
 
     def _tau0(self, P: int) -> float:
         if self.expected >= P:
-            raise InputError("expected", f"fewer than the {P} entries of '{self.name}'",
-                             self.expected, f"use expected={max(P // 5, 1)}, or priors.Independent")
+            raise InputError(
+                "expected",
+                f"fewer than the {P} entries of '{self.name}'",
+                self.expected,
+                f"use expected={max(P // 5, 1)}, or priors.Independent",
+            )
         return self.error * self.expected / (P - self.expected)
 
     def _slab(self, like: Tensor) -> InverseGamma:

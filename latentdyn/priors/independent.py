@@ -44,8 +44,12 @@ class Independent(Prior):
         self.distributions = dict(distributions)
         for name, d in self.distributions.items():
             if not isinstance(d, TorchDistributionMixin):
-                raise InputError("distributions", f"a Pyro distribution for '{name}'",
-                                 type(d).__name__, "import it from pyro.distributions")
+                raise InputError(
+                    "distributions",
+                    f"a Pyro distribution for '{name}'",
+                    type(d).__name__,
+                    "import it from pyro.distributions",
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,8 +78,12 @@ def _off_diagonal(distribution: Any, template: Template) -> TorchDistribution:
         return normal(template, distribution.loc, distribution.scale)
     if distribution.support is hollow:
         return distribution
-    raise InputError("distributions", "a Normal for a matrix with a zero diagonal",
-                     type(distribution).__name__, "use dist.Normal, or priors.Horseshoe")
+    raise InputError(
+        "distributions",
+        "a Normal for a matrix with a zero diagonal",
+        type(distribution).__name__,
+        "use dist.Normal, or priors.Horseshoe",
+    )
 
 
 def cast(value: Any, like: Tensor) -> Any:
@@ -89,7 +97,7 @@ def cast(value: Any, like: Tensor) -> Any:
     """
     if isinstance(value, Tensor):
         return value.to(like.device, like.dtype if value.is_floating_point() else None)
-    if isinstance(value, list):                               # transforms of a distribution
+    if isinstance(value, list):  # transforms of a distribution
         return [cast(v, like) for v in value]
     if not isinstance(value, Distribution | Transform):
         return value

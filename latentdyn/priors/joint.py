@@ -83,5 +83,6 @@ class Joint(Prior):
 def _disjoint(one: object, other: object) -> None:
     twice = sorted(set(one) & set(other))  # type: ignore[call-overload]
     if twice:
-        raise InputError("priors", "disjoint parameters", f"{twice} twice",
-                         "take them out of one of the priors")
+        raise InputError(
+            "priors", "disjoint parameters", f"{twice} twice", "take them out of one of the priors"
+        )

@@ -52,8 +52,12 @@ class LowRank(Prior):
         """Sample the factors and compute the matrix."""
         template = matrix(templates, self.name)
         if self.rank > min(template.shape):
-            raise InputError("rank", f"at most {min(template.shape)} for '{self.name}'", self.rank,
-                             "use a lower rank, or priors.Independent")
+            raise InputError(
+                "rank",
+                f"at most {min(template.shape)} for '{self.name}'",
+                self.rank,
+                "use a lower rank, or priors.Independent",
+            )
         U = self._factor("left", template.value, template.shape[0])
         V = self._factor("right", template.value, template.shape[1])
         W = U @ V.mT / self.rank**0.5

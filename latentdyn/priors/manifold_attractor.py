@@ -74,15 +74,17 @@ class ManifoldAttractor(Prior):
         like = parts["a"].value
         quiet = self._quiet(like)
         s = self._scale(like)
-        return {name: self._sample(name, parts[letter], letter, quiet, s)
-                for name, letter in zip(self.names, _LETTERS, strict=True)}
+        return {
+            name: self._sample(name, parts[letter], letter, quiet, s)
+            for name, letter in zip(self.names, _LETTERS, strict=True)
+        }
 
     def _sample(
         self, name: str, template: Template, letter: str, quiet: Tensor, s: Tensor
     ) -> Tensor:
         wide = cast(self._wide(template.value)[letter], template.value)
         columns = (1,) * (len(template.shape) - 1)
-        row = quiet.reshape(-1, *columns)                                    # (K,) or (K, 1)
+        row = quiet.reshape(-1, *columns)  # (K,) or (K, 1)
         loc = torch.where(row, float(letter == "a"), wide.loc)
         scale = torch.where(row, s.reshape(*s.shape, 1, *columns), wide.scale)
         return pyro.sample(name, normal(template, loc, scale))
@@ -90,9 +92,12 @@ class ManifoldAttractor(Prior):
     def _parts(self, templates: Mapping[str, Template]) -> dict[str, Template]:
         missing = [name for name in self.names if name not in templates]
         if missing:
-            raise InputError("transition", "a module with parameters a, W and h",
-                             f"none called {missing} among {sorted(templates)}",
-                             "use a PLRNN, or the path of the module that has them")
+            raise InputError(
+                "transition",
+                "a module with parameters a, W and h",
+                f"none called {missing} among {sorted(templates)}",
+                "use a PLRNN, or the path of the module that has them",
+            )
         return {name.rpartition(".")[2]: unbounded(templates, name) for name in self.names}
 
     def _quiet(self, a: Tensor) -> Tensor:
@@ -102,8 +107,12 @@ class ManifoldAttractor(Prior):
         units = tuple(range(units)) if isinstance(units, int) else units
         wrong = isinstance(self.regularised, int) and not 0 <= self.regularised <= K
         if wrong or len(set(units)) < len(units) or not set(units) <= set(range(K)):
-            raise InputError("regularised", f"a number of units from 0 to {K}, or distinct indices "
-                             f"below {K}", self.regularised, f"use regularised={K // 2}, say")
+            raise InputError(
+                "regularised",
+                f"a number of units from 0 to {K}, or distinct indices below {K}",
+                self.regularised,
+                f"use regularised={K // 2}, say",
+            )
         mask = torch.zeros(K, dtype=torch.bool, device=a.device)
         mask[list(units)] = True
         return mask
@@ -116,14 +125,24 @@ class ManifoldAttractor(Prior):
 
     def _wide(self, like: Tensor) -> dict[str, Any]:
         half, one = like.new_tensor(0.5), like.new_tensor(1.0)
-        default = {"a": Normal(half, half), "W": Normal(0 * one, like.shape[-1] ** -0.5 * one),
-                   "h": Normal(0 * one, one)}
+        default = {
+            "a": Normal(half, half),
+            "W": Normal(0 * one, like.shape[-1] ** -0.5 * one),
+            "h": Normal(0 * one, one),
+        }
         return default | (self.others or {})
 
 
 def _check_others(others: Mapping[str, Any]) -> None:
-    wrong = [k for k, d in others.items()
-             if k not in _LETTERS or not isinstance(d, torch.distributions.Normal)]
+    wrong = [
+        k
+        for k, d in others.items()
+        if k not in _LETTERS or not isinstance(d, torch.distributions.Normal)
+    ]
     if wrong:
-        raise InputError("others", "Normal distributions for 'a', 'W' or 'h'",
-                         {k: others[k] for k in wrong}, "use others={'a': dist.Normal(0.5, 0.5)}")
+        raise InputError(
+            "others",
+            "Normal distributions for 'a', 'W' or 'h'",
+            {k: others[k] for k in wrong},
+            "use others={'a': dist.Normal(0.5, 0.5)}",
+        )

@@ -61,7 +61,9 @@ def pick(templates: Mapping[str, Template], name: str, argument: str = "prior") 
     """The parameter with this name, or an error that lists the names there are."""
     if name not in templates:
         raise InputError(
-            argument, f"parameter names among {sorted(templates)}", repr(name),
+            argument,
+            f"parameter names among {sorted(templates)}",
+            repr(name),
             "use the dotted path, such as 'transition.W'",
         )
     return templates[name]

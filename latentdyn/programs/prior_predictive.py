@@ -44,13 +44,14 @@ def prior_predictive(
         {'draw': 5, 'trial': 2, 'time': 7, 'unit': 2}
     """
     if model.prior is None:
-        raise InputError("model", "a program with a prior", "prior=None",
-                         "pass prior= to it, or call simulate")
+        raise InputError(
+            "model", "a program with a prior", "prior=None", "pass prior= to it, or call simulate"
+        )
     if draws < 1:
         raise InputError("draws", "a positive integer", draws, "use draws=100, say")
     with seeded(seed):
         with pyro.plate("draws", draws, dim=-2):
-            theta = model.draw()                                             # (S, 1, ...)
+            theta = model.draw()  # (S, 1, ...)
         assign = getattr(model.prior, "assign", None)
         if assign is not None:
             first = torch.zeros(trials, dtype=torch.long, device=model.device)

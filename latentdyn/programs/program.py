@@ -25,7 +25,7 @@ class Program(nn.Module, abc.ABC):
     """
 
     prior: Any
-    lead = torch.Size()                   # of the parameters it is bound to, trials included
+    lead = torch.Size()  # of the parameters it is bound to, trials included
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> Any:

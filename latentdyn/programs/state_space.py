@@ -66,8 +66,10 @@ class StateSpace(Program):
             if part.state_dim != transition.state_dim:
                 fix = f"use state_dim={transition.state_dim}"
                 raise InputError(
-                    name, f"{transition.state_dim} states as in the transition",
-                    f"{part.state_dim}", fix,
+                    name,
+                    f"{transition.state_dim} states as in the transition",
+                    f"{part.state_dim}",
+                    fix,
                 )
 
     @property
@@ -124,7 +126,7 @@ class StateSpace(Program):
     def fit_batch(self, batch: Batch) -> Batch:
         """The batch in the model's precision, after checking that it fits."""
         D = batch.y.shape[-1]
-        if D != self.obs_dim:
+        if self.obs_dim != D:
             raise InputError("y", f"{self.obs_dim} units", f"{D}", f"use obs_dim={D}")
         U = 0 if batch.u is None else batch.u.shape[-1]
         if self.input_dim not in (0, U):
@@ -155,7 +157,11 @@ class StateSpace(Program):
         return simulated(y, z, u)
 
     def prior_predictive(
-        self, draws: int = 100, trials: int = 1, steps: int = 100, inputs: Any = None,
+        self,
+        draws: int = 100,
+        trials: int = 1,
+        steps: int = 100,
+        inputs: Any = None,
         seed: int | None = None,
     ) -> Any:
         """Simulate with parameters drawn from the prior: see `prior_predictive`."""

@@ -35,9 +35,11 @@ class Picture:
         """As an element of a page, with the picture inside."""
         data = base64.b64encode(self.png()).decode()
         width = round(96 * self.figure.get_figwidth())
-        return (f'<figure><img alt="{self.heading}" style="max-width: {width}px" '
-                f'src="data:image/png;base64,{data}">'
-                f"<figcaption>{self.caption}</figcaption></figure>")
+        return (
+            f'<figure><img alt="{self.heading}" style="max-width: {width}px" '
+            f'src="data:image/png;base64,{data}">'
+            f"<figcaption>{self.caption}</figcaption></figure>"
+        )
 
 
 def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Picture]:
@@ -52,27 +54,46 @@ def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Pic
     fan = _fan(posterior) if fan is None else fan
     if fan is not None:
         past = original(data, data) if truth is None else truth
-        yield Picture("forecast", "Forecast", "What the fitted model expects after the end of the "
-                      "data: each future is one draw of parameters, states and noise.",
-                      _figure(plots.forecast(original(fan, data), past)))
+        yield Picture(
+            "forecast",
+            "Forecast",
+            "What the fitted model expects after the end of the "
+            "data: each future is one draw of parameters, states and noise.",
+            _figure(plots.forecast(original(fan, data), past)),
+        )
     if data["y"].attrs.get("kind") == "count":
-        yield Picture("rates", "Counts and expected counts", "Expected counts are averaged over "
-                      "the posterior, given all the data of the trial.",
-                      _figure(plots.raster_and_rates(posterior)))
+        yield Picture(
+            "rates",
+            "Counts and expected counts",
+            "Expected counts are averaged over the posterior, given all the data of the trial.",
+            _figure(plots.raster_and_rates(posterior)),
+        )
     if posterior.fits[posterior.best][1].states is None:
         return
-    yield Picture("latents", "Latent states", "Bands show what the data leave open about the "
-                  "states, given the fitted family of posteriors.",
-                  _figure(plots.latents(posterior)))
+    yield Picture(
+        "latents",
+        "Latent states",
+        "Bands show what the data leave open about the "
+        "states, given the fitted family of posteriors.",
+        _figure(plots.latents(posterior)),
+    )
     if posterior.model.state_dim > 1:
         dims = (0, 1) if posterior.model.state_dim == 2 else "principal"
-        yield Picture("flow", "Dynamics", "One step of the expected dynamics from each point of "
-                      "the plane, the other directions at their mean.",
-                      _figure(plots.flow_field(posterior, dims)))
+        yield Picture(
+            "flow",
+            "Dynamics",
+            "One step of the expected dynamics from each point of "
+            "the plane, the other directions at their mean.",
+            _figure(plots.flow_field(posterior, dims)),
+        )
     yield from _matrices(posterior)
     if any(h.get("elbo") for h in posterior.histories):
-        yield Picture("loss", "Training", "A flat end means that the optimisation has settled.",
-                      _figure(plots.loss(posterior)))
+        yield Picture(
+            "loss",
+            "Training",
+            "A flat end means that the optimisation has settled.",
+            _figure(plots.loss(posterior)),
+        )
 
 
 def _fan(posterior: Any) -> xr.Dataset | None:
@@ -89,9 +110,12 @@ def _matrices(posterior: Any) -> Iterator[Picture]:
     for name, heading in words.items():
         template = posterior.model.templates.get(name)
         if template is not None and min(template.shape) > 1:
-            yield Picture(name, f"{heading}: {name}", "Left the value; right, where the parameter "
-                          "has a posterior, how sure its sign is.",
-                          _figure(plots.matrix(posterior, name)))
+            yield Picture(
+                name,
+                f"{heading}: {name}",
+                "Left the value; right, where the parameter has a posterior, how sure its sign is.",
+                _figure(plots.matrix(posterior, name)),
+            )
 
 
 def _figure(axes: Any) -> Any:

@@ -18,8 +18,12 @@ __all__ = ["page"]
 
 
 def page(
-    posterior: Any, *, forecast: xr.Dataset | None = None, truth: Any = None,
-    about: Mapping[str, Any] | None = None, shown: Sequence[Picture] | None = None,
+    posterior: Any,
+    *,
+    forecast: xr.Dataset | None = None,
+    truth: Any = None,
+    about: Mapping[str, Any] | None = None,
+    shown: Sequence[Picture] | None = None,
     checks: Sequence[Reading] | None = None,
 ) -> str:
     """The page as HTML: pictures inside, nothing fetched from elsewhere.
@@ -41,8 +45,13 @@ def page(
         anchor = re.sub(r"\W+", "-", heading.lower()).strip("-")
         links.append(f'<a href="#{anchor}">{html.escape(heading)}</a>')
         parts.append(f'<section><h2 id="{anchor}">{html.escape(heading)}</h2>{content}</section>')
-    return _PAGE.format(title=title, css=CSS, lead=html.escape(what_was_fitted(posterior)),
-                        links=" ".join(links), body="\n".join(parts))
+    return _PAGE.format(
+        title=title,
+        css=CSS,
+        lead=html.escape(what_was_fitted(posterior)),
+        links=" ".join(links),
+        body="\n".join(parts),
+    )
 
 
 def _title(posterior: Any) -> str:

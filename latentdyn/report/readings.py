@@ -14,7 +14,7 @@ from latentdyn.diagnostics import ess, held_out, khat, log_weights
 __all__ = ["GOOD", "Reading", "readings"]
 
 GOOD, CARE, POOR, BROKEN = "good", "care", "poor", "broken"
-EFFORT = 100_000_000                   # entries that are scored for the importance weights
+EFFORT = 100_000_000  # entries that are scored for the importance weights
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,21 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
 
 def _finite(posterior: Any) -> Reading:
     program, guide = posterior.fits[posterior.best]
-    wrong = [n for part in (program, guide) for n, p in part.state_dict().items()
-             if p.is_floating_point() and not bool(p.isfinite().all())]
+    wrong = [
+        n
+        for part in (program, guide)
+        for n, p in part.state_dict().items()
+        if p.is_floating_point() and not bool(p.isfinite().all())
+    ]
     last = [h["elbo"][-1] for h in posterior.histories if h.get("elbo")]
     if wrong or not np.isfinite(last).all():
-        return Reading("finite", "no", f"not finite: {', '.join(wrong[:5]) or 'the bound'}; fit "
-                       "again with a lower learning rate", BROKEN)
+        return Reading(
+            "finite",
+            "no",
+            f"not finite: {', '.join(wrong[:5]) or 'the bound'}; fit "
+            "again with a lower learning rate",
+            BROKEN,
+        )
     return Reading("finite", "yes", "all that was learned is finite")
 
 
@@ -60,8 +69,12 @@ def _converged(posterior: Any) -> Iterator[Reading]:
     noise = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / fifth)
     rising = rise > max(0.01, 2 * noise)
     text = "still rising: more steps would help" if rising else "it has levelled off"
-    yield Reading("change of the bound at the end", f"{rise:+.4f} nats per entry", text,
-                  CARE if rising else GOOD)
+    yield Reading(
+        "change of the bound at the end",
+        f"{rise:+.4f} nats per entry",
+        text,
+        CARE if rising else GOOD,
+    )
 
 
 def _restarts(posterior: Any) -> Iterator[Reading]:
@@ -71,8 +84,11 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
     entries = max(int(posterior.batch.mask.sum()), 1)
     gap = (max(ends) - min(ends)) / entries
     same = gap < 0.02
-    text = ("all restarts end equally well" if same else
-            "restarts end in different optima; the best one is used, others are worth a look")
+    text = (
+        "all restarts end equally well"
+        if same
+        else "restarts end in different optima; the best one is used, others are worth a look"
+    )
     yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
 
 
@@ -98,8 +114,10 @@ def _k_words(k: float) -> tuple[str, str]:
         return "close to the exact posterior: intervals can be trusted", GOOD
     if k <= 1:
         return "roughly right: intervals may be somewhat too narrow", CARE
-    return ("an approximation: means are usually fine, intervals are likely too narrow; "
-            "compare restarts, a richer guide, or MCMC"), POOR
+    return (
+        "an approximation: means are usually fine, intervals are likely too narrow; "
+        "compare restarts, a richer guide, or MCMC"
+    ), POOR
 
 
 def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
@@ -111,8 +129,10 @@ def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
     value += f"effective share of draws {float(share.median()):.2g})"
     if good >= 0.9 * len(values):
         return Reading("k-hat of the states", value, "paths are close to their exact posterior")
-    text = (f"a path of {size} numbers is hard to match as a whole: single steps may still be "
-            "right, judge them by the held-out score")
+    text = (
+        f"a path of {size} numbers is hard to match as a whole: single steps may still be "
+        "right, judge them by the held-out score"
+    )
     return Reading("k-hat of the states", value, text, CARE)
 
 
@@ -124,15 +144,24 @@ def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
     ds = held_out(posterior, seed=seed)
     model, mean = ds["log_score"].values
     better = model > mean
-    text = (f"{model - mean:+.3f} nats per entry against each unit's training mean "
-            f"({mean:.3f}), over {ds.attrs['entries']} held-out entries")
+    text = (
+        f"{model - mean:+.3f} nats per entry against each unit's training mean "
+        f"({mean:.3f}), over {ds.attrs['entries']} held-out entries"
+    )
     yield Reading("held-out log score", f"{model:.3f}", text, GOOD if better else POOR)
     if "bits_per_spike" in ds:
         bits = float(ds["bits_per_spike"][0])
-        words = "each held-out spike is better foretold than by constant rates" if bits > 0 else \
-            "no better than constant rates"
+        words = (
+            "each held-out spike is better foretold than by constant rates"
+            if bits > 0
+            else "no better than constant rates"
+        )
         yield Reading("bits per spike", f"{bits:.3f}", words, GOOD if bits > 0 else POOR)
         return
     r2, rmse = float(ds["r2"][0]), float(ds["rmse"][0])
-    yield Reading("held-out R²", f"{r2:.3f}", f"share of the variance that is predicted; root mean "
-                  f"square error {rmse:.3g}", GOOD if r2 > 0 else POOR)
+    yield Reading(
+        "held-out R²",
+        f"{r2:.3f}",
+        f"share of the variance that is predicted; root mean square error {rmse:.3g}",
+        GOOD if r2 > 0 else POOR,
+    )

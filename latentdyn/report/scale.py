@@ -29,9 +29,13 @@ def standardise(ds: xr.Dataset, power: float = 1.0) -> xr.Dataset:
     scale = scale.where(scale > 0, 1.0)
     root = {1: "", 2: "square root, then "}.get(power, f"power {1 / power:g}, then ")
     units = str(ds["y"].attrs.get("units", ""))
-    attrs = ds["y"].attrs | {"units": "standard deviations", "original_units": units,
-                             "power": float(power), "kind": "real",
-                             "transform": f"{root}minus the mean, over the standard deviation"}
+    attrs = ds["y"].attrs | {
+        "units": "standard deviations",
+        "original_units": units,
+        "power": float(power),
+        "kind": "real",
+        "transform": f"{root}minus the mean, over the standard deviation",
+    }
     y = ((y - center) / scale).transpose("trial", "time", "unit")
     return ds.assign(y=y.assign_attrs(attrs), center=center, scale=scale)
 

@@ -43,14 +43,22 @@ def what_was_fitted(posterior: Any) -> str:
     """One sentence about model, data and method."""
     model, batch = posterior.model, posterior.batch
     inner = getattr(model, "model", model)
-    parts = [type(getattr(inner, name)).__name__ for name in ("transition", "emission")
-             if hasattr(inner, name)]
+    parts = [
+        type(getattr(inner, name)).__name__
+        for name in ("transition", "emission")
+        if hasattr(inner, name)
+    ]
     prior = "no prior" if model.prior is None else f"prior {type(model.prior).__name__}"
     method = posterior.attrs.get("inference_method", "").upper()
-    kind = f"{parts[0]} dynamics with {inner.state_dim} states, {parts[1]} observations" \
-        if len(parts) == 2 else type(inner).__name__
-    return (f"{kind}, {prior}; fitted by {method} to {_number(batch.trials, 'trial')} of "
-            f"{_number(batch.steps, 'step')} and {_number(batch.y.shape[-1], 'unit')}.")
+    kind = (
+        f"{parts[0]} dynamics with {inner.state_dim} states, {parts[1]} observations"
+        if len(parts) == 2
+        else type(inner).__name__
+    )
+    return (
+        f"{kind}, {prior}; fitted by {method} to {_number(batch.trials, 'trial')} of "
+        f"{_number(batch.steps, 'step')} and {_number(batch.y.shape[-1], 'unit')}."
+    )
 
 
 def _number(count: int, noun: str) -> str:
@@ -69,15 +77,18 @@ def _data(posterior: Any) -> str:
     held = 0 if posterior.held_out is None else int(posterior.held_out.sum())
     keys = ("title", "source", "citation", "licence", "license")
     described = {k: ds.attrs[k] for k in keys if k in ds.attrs}
-    return pairs(described | {
-        "trials, steps, units": " × ".join(str(n) for n in y.shape),
-        "time": f"{_clock(time[0])} to {_clock(time[-1])} {ds['time'].attrs.get('units', '')}",
-        "kind of observation": y.attrs.get("kind"),
-        "units of measurement": y.attrs.get("original_units") or y.attrs.get("units"),
-        "transformed": y.attrs.get("transform"),
-        "missing": f"{100 * (1 - observed / y.size):.1f}% of the entries",
-        "held out": f"{held} of {observed} observed entries",
-    })
+    return pairs(
+        described
+        | {
+            "trials, steps, units": " × ".join(str(n) for n in y.shape),
+            "time": f"{_clock(time[0])} to {_clock(time[-1])} {ds['time'].attrs.get('units', '')}",
+            "kind of observation": y.attrs.get("kind"),
+            "units of measurement": y.attrs.get("original_units") or y.attrs.get("units"),
+            "transformed": y.attrs.get("transform"),
+            "missing": f"{100 * (1 - observed / y.size):.1f}% of the entries",
+            "held out": f"{held} of {observed} observed entries",
+        }
+    )
 
 
 def _clock(time: Any) -> str:

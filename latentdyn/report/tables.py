@@ -54,7 +54,7 @@ def _summary(draws: xr.Dataset) -> Any:
     from arviz_stats import summary
 
     draws = draws.assign_coords({d: np.arange(n) for d, n in draws.sizes.items()})
-    with warnings.catch_warnings():                    # zero variance: the diagonal of W is zero
+    with warnings.catch_warnings():  # zero variance: the diagonal of W is zero
         warnings.simplefilter("ignore")
         return summary(xr.DataTree.from_dict({"posterior": draws}), kind="stats", ci_prob=0.9)
 
@@ -62,8 +62,10 @@ def _summary(draws: xr.Dataset) -> Any:
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], classes: Sequence[str] = ()) -> str:
     """An HTML table; ``classes`` of its rows."""
     styles = [f' class="{c}"' for c in classes] if classes else [""] * len(rows)
-    body = "".join(f"<tr{style}>" + "".join(f"<td>{_cell(x)}</td>" for x in row) + "</tr>"
-                   for row, style in zip(rows, styles, strict=True))
+    body = "".join(
+        f"<tr{style}>" + "".join(f"<td>{_cell(x)}</td>" for x in row) + "</tr>"
+        for row, style in zip(rows, styles, strict=True)
+    )
     top = "<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>" if head else ""
     return f'<div class="wide"><table><thead>{top}</thead><tbody>{body}</tbody></table></div>'
 

@@ -45,8 +45,13 @@ def main(batch_size: int | None) -> dict[str, list[float]]:
     model = ld.StateSpace(ld.transitions.PLRNN(2), ld.emissions.Gaussian(2, 3)).double()
     data = Batch.of(model.simulate(trials=7, steps=12, seed=0))
     objective = Objective(model, Guide(None, Deterministic(3, 2).double()))
-    run = Run(objective, Minibatches(data, batch_size), 5, 1e-3,
-              Training(progress=False, clip=1e9, ramp=0.0))
+    run = Run(
+        objective,
+        Minibatches(data, batch_size),
+        5,
+        1e-3,
+        Training(progress=False, clip=1e9, ramp=0.0),
+    )
     torch.manual_seed(1)
     run.step()
     gradients = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}

@@ -23,12 +23,25 @@ def launch(world: int, size: str) -> dict[str, list[float]]:
     for rank in range(world):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         if world > 1:
-            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
-                    "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port)}
+            env |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(world),
+                "LOCAL_WORLD_SIZE": str(world),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
         command = [sys.executable, "-m", "tests.fit.distributed_worker", size]
-        workers.append(subprocess.Popen(command, env=env, cwd=ROOT, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        workers.append(
+            subprocess.Popen(
+                command,
+                env=env,
+                cwd=ROOT,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
     outputs = [w.communicate(timeout=200) for w in workers]
     assert all(w.returncode == 0 for w in workers), outputs
     line = next(x for out, _ in outputs for x in out.split("\n") if x.startswith("GRADIENTS"))
@@ -39,7 +52,9 @@ def launch(world: int, size: str) -> dict[str, list[float]]:
 def test_two_processes_give_the_gradients_of_one(size):
     """float64 sums in another order: rtol 1e-10."""
     one, two = launch(1, size), launch(2, size)
-    assert set(one) == set(two) and len(one) > 5
+    assert set(one) == set(two)
+    assert len(one) > 5
     for name, gradient in one.items():
-        torch.testing.assert_close(torch.tensor(two[name]), torch.tensor(gradient), rtol=1e-10,
-                                   atol=1e-12)
+        torch.testing.assert_close(
+            torch.tensor(two[name]), torch.tensor(gradient), rtol=1e-10, atol=1e-12
+        )

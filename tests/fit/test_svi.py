@@ -30,9 +30,12 @@ def linear_model(dtype: torch.dtype = torch.float64) -> ld.StateSpace:
 
 
 def bayesian_plrnn(obs_dim: int = 4) -> ld.StateSpace:
-    prior = ld.priors.Independent({
-        "transition.a": dist.Normal(0.9, 0.1), "transition.W": dist.Normal(0.0, 0.3),
-    })
+    prior = ld.priors.Independent(
+        {
+            "transition.a": dist.Normal(0.9, 0.1),
+            "transition.W": dist.Normal(0.0, 0.3),
+        }
+    )
     emission = ld.emissions.Poisson(2, obs_dim)
     return ld.StateSpace(ld.transitions.PLRNN(2), emission, prior=prior)
 
@@ -49,8 +52,14 @@ def test_chain_reaches_the_exact_evidence_and_moments(missing):
     if missing:
         holes = np.random.default_rng(0).random(ds["y"].shape) < 0.2
         ds["y"] = ds["y"].where(~holes)
-    post = ld.fit.svi(model, ds, states=ld.encoders.Chain(3, 2), steps=1500, learning_rate=0.02,
-                      training=Training(progress=False, ramp=0.0))
+    post = ld.fit.svi(
+        model,
+        ds,
+        states=ld.encoders.Chain(3, 2),
+        steps=1500,
+        learning_rate=0.02,
+        training=Training(progress=False, ramp=0.0),
+    )
     q = post.smooth()
     batch = Batch.of(ds)
     with torch.no_grad():
@@ -108,8 +117,15 @@ def test_resume_is_exact(counts, tmp_path, batch_size):
     def go(stop: bool, folder, resume=None):
         training = Training(progress=False, checkpoint=folder, evaluations=2)
         halt = [lambda p: "stop" if p.step == 5 else None] if stop else []
-        return ld.fit.svi(model, counts, steps=10, batch_size=batch_size, callbacks=halt,
-                          resume_from=resume, training=training)
+        return ld.fit.svi(
+            model,
+            counts,
+            steps=10,
+            batch_size=batch_size,
+            callbacks=halt,
+            resume_from=resume,
+            training=training,
+        )
 
     whole = go(False, tmp_path / "a")
     half = go(True, tmp_path / "b")
@@ -136,7 +152,7 @@ def test_ctrl_c_keeps_the_fit(counts):
 def test_a_nonfinite_loss_names_the_site_and_keeps_the_last_good_state(counts):
     model = bayesian_plrnn()
     with torch.no_grad():
-        model.emission.d.fill_(200.0)                       # exp(200) overflows float32
+        model.emission.d.fill_(200.0)  # exp(200) overflows float32
     with pytest.raises(ld.NonFiniteError, match="'y'") as caught:
         ld.fit.svi(model, counts, steps=5, training=Training(progress=False, initialise=False))
     assert caught.value.site == "y"
@@ -145,7 +161,9 @@ def test_a_nonfinite_loss_names_the_site_and_keeps_the_last_good_state(counts):
     assert torch.isfinite(post.sample(2)["transition.W"]).all()
 
 
-@pytest.mark.parametrize("guide", [AutoDiagonalNormal, "object", lambda p: AutoLowRankMultivariateNormal(p, rank=2)])
+@pytest.mark.parametrize(
+    "guide", [AutoDiagonalNormal, "object", lambda p: AutoLowRankMultivariateNormal(p, rank=2)]
+)
 def test_any_autoguide(counts, guide):
     model = bayesian_plrnn()
     guide = AutoDiagonalNormal(model) if guide == "object" else guide
@@ -233,16 +251,19 @@ def test_windows_of_a_chain_add_up():
     batch = Batch.of(linear_model().simulate(trials=2, steps=12, seed=0))
     whole = encoder.encode(batch)
     z = whole.rsample()
-    windows = [encoder.encode(batch.replace(scored=(torch.arange(12) // 4 == k).expand(2, 12)))
-               for k in range(3)]
+    windows = [
+        encoder.encode(batch.replace(scored=(torch.arange(12) // 4 == k).expand(2, 12)))
+        for k in range(3)
+    ]
     total = sum(w.log_prob(z) for w in windows)
     torch.testing.assert_close(total, whole.log_prob(z), rtol=1e-9, atol=1e-9)
 
 
 def test_early_stopping_keeps_the_best(counts):
     training = Training(progress=False, patience=2, evaluations=20, ramp=0.1)
-    post = ld.fit.svi(bayesian_plrnn(), counts, steps=200, validation=0.2, training=training,
-                      learning_rate=0.05)
+    post = ld.fit.svi(
+        bayesian_plrnn(), counts, steps=200, validation=0.2, training=training, learning_rate=0.05
+    )
     history = post.history["validation"]
     assert len(history) < 20 or max(history) >= history[-1]
     assert post.held_out is not None
@@ -270,14 +291,19 @@ def test_a_collapsed_program_is_fitted_without_states():
     from ..oracles import DenseSmoother
 
     transition = ld.transitions.Linear(1)
-    model = ld.StateSpace(transition, ld.emissions.Gaussian.of(C=[[1.0]], R=[0.1]),
-                          ld.initials.Gaussian.of(mean=[0.0], covariance=[1.0]),
-                          prior=ld.priors.Independent({"transition.A": dist.Normal(0.0, 1.0)}))
-    truth = ld.StateSpace(ld.transitions.Linear.of(A=[[0.8]], Q=[0.1]), model.emission,
-                          model.initial)
+    model = ld.StateSpace(
+        transition,
+        ld.emissions.Gaussian.of(C=[[1.0]], R=[0.1]),
+        ld.initials.Gaussian.of(mean=[0.0], covariance=[1.0]),
+        prior=ld.priors.Independent({"transition.A": dist.Normal(0.0, 1.0)}),
+    )
+    truth = ld.StateSpace(
+        ld.transitions.Linear.of(A=[[0.8]], Q=[0.1]), model.emission, model.initial
+    )
     ds = truth.simulate(trials=20, steps=15, seed=0)
-    post = ld.fit.svi(model.collapse(DenseSmoother()), ds, steps=300, learning_rate=0.05,
-                      training=QUIET)
+    post = ld.fit.svi(
+        model.collapse(DenseSmoother()), ds, steps=300, learning_rate=0.05, training=QUIET
+    )
     A = post.sample(500)["transition.A"]
     assert abs(float(A.mean()) - 0.8) < 4 * float(A.std()) + 0.1
 

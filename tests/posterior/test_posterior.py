@@ -23,17 +23,23 @@ QUIET = Training(progress=False)
 
 def model(prior: bool = True) -> ld.StateSpace:
     torch.manual_seed(0)
-    p = ld.priors.Independent({"transition.a": dist.Normal(0.9, 0.1),
-                               "transition.W": dist.Normal(0.0, 0.3)})
-    return ld.StateSpace(ld.transitions.PLRNN(2), ld.emissions.Gaussian(2, 3),
-                         prior=p if prior else None)
+    p = ld.priors.Independent(
+        {"transition.a": dist.Normal(0.9, 0.1), "transition.W": dist.Normal(0.0, 0.3)}
+    )
+    return ld.StateSpace(
+        ld.transitions.PLRNN(2), ld.emissions.Gaussian(2, 3), prior=p if prior else None
+    )
 
 
 @pytest.fixture(scope="module")
 def data():
     ds = model(False).simulate(trials=4, steps=30, seed=0)[["y"]]
-    ds = ds.assign_coords(unit=["a", "b", "c"], time=("time", 0.5 * np.arange(30), {"units": "s"}),
-                          trial=[10, 11, 12, 13], condition=("trial", list("xxyy")))
+    ds = ds.assign_coords(
+        unit=["a", "b", "c"],
+        time=("time", 0.5 * np.arange(30), {"units": "s"}),
+        trial=[10, 11, 12, 13],
+        condition=("trial", list("xxyy")),
+    )
     ds["y"].attrs["units"] = "mV"
     ds["y"][1, 5, 2] = np.nan
     ds["y"][2, 20:] = np.nan
@@ -43,8 +49,9 @@ def data():
 
 @pytest.fixture(scope="module")
 def posterior(data):
-    return ld.fit.svi(model(), data, states=ld.encoders.Chain(3, 2), steps=60, restarts=2,
-                      training=QUIET)
+    return ld.fit.svi(
+        model(), data, states=ld.encoders.Chain(3, 2), steps=60, restarts=2, training=QUIET
+    )
 
 
 def test_sample_shapes_and_seed(posterior):
@@ -57,8 +64,16 @@ def test_sample_shapes_and_seed(posterior):
 
 def test_groups_dims_and_coords(posterior, data):
     tree = posterior.to_datatree(draws=5, seed=0)
-    wanted = {"posterior", "posterior_predictive", "log_likelihood", "observed_data",
-              "constant_data", "sample_stats", "predictions", "fit_history"}
+    wanted = {
+        "posterior",
+        "posterior_predictive",
+        "log_likelihood",
+        "observed_data",
+        "constant_data",
+        "sample_stats",
+        "predictions",
+        "fit_history",
+    }
     assert wanted <= set(tree.children)
     assert tree["posterior"]["z"].dims == ("chain", "draw", "trial", "time", "state")
     assert tree["posterior"]["transition.W"].dims == ("chain", "draw", "state", "state_aux")
@@ -98,8 +113,14 @@ def test_forecast_of_a_known_linear_model_has_the_exact_moments():
     """Mean and variance at steps 1 and 5 against A^k m; within 5 standard errors of 4000 draws."""
     known = linear_model()
     ds = known.simulate(trials=3, steps=20, seed=2)
-    post = ld.fit.svi(known, ds, states=ld.encoders.Chain(3, 2), steps=1200, learning_rate=0.03,
-                      training=Training(progress=False, ramp=0.0))
+    post = ld.fit.svi(
+        known,
+        ds,
+        states=ld.encoders.Chain(3, 2),
+        steps=1200,
+        learning_rate=0.03,
+        training=Training(progress=False, ramp=0.0),
+    )
     future = post.forecast(5, draws=4000, seed=0)["z"]
     A = known.transition.A.detach().numpy()
     for n, y in enumerate(ds["y"].values):
@@ -145,7 +166,7 @@ def test_arviz_runs_on_the_result(posterior):
     table = az.summary(idata, var_names=["transition.a"])
     assert len(table) == 2
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")            # few draws: ArviZ warns of large Pareto k
+        warnings.simplefilter("ignore")  # few draws: ArviZ warns of large Pareto k
         full = idata.sel(trial=[10])
         assert np.isfinite(az.loo(full).elpd_loo)
     import matplotlib as mpl
@@ -161,7 +182,8 @@ def test_netcdf_round_trip(posterior, tmp_path):
     tree = posterior.to_datatree(draws=3, seed=0)
     tree.to_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
     with xr.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf") as back:
-        np.testing.assert_array_equal(back["posterior/transition.W"], tree["posterior/transition.W"])
+        name = "posterior/transition.W"
+        np.testing.assert_array_equal(back[name], tree[name])
 
 
 @pytest.mark.parametrize("guide", [None, AutoMultivariateNormal, AutoIAFNormal])
@@ -176,7 +198,7 @@ def test_save_and_load(data, tmp_path, guide):
     assert back.history == post.history
     xr.testing.assert_identical(back.data.drop_attrs(), post.data.drop_attrs())
     a, b = post.sample(500, seed=0)["transition.W"], back.sample(500, seed=0)["transition.W"]
-    if guide is AutoIAFNormal:                     # kept as draws: the same up to Monte Carlo error
+    if guide is AutoIAFNormal:  # kept as draws: the same up to Monte Carlo error
         assert ((a.mean(0) - b.mean(0)).abs() <= 5 * (2 / 500) ** 0.5 * a.std(0) + 1e-6).all()
     else:
         assert torch.equal(a, b)
@@ -195,8 +217,13 @@ def test_load_refuses_foreign_classes(posterior, tmp_path):
 
 def test_known_models_survive_storage(tmp_path):
     known = linear_model()
-    post = ld.fit.svi(known, known.simulate(2, 10, seed=0), states=ld.encoders.Chain(3, 2),
-                      steps=2, training=QUIET)
+    post = ld.fit.svi(
+        known,
+        known.simulate(2, 10, seed=0),
+        states=ld.encoders.Chain(3, 2),
+        steps=2,
+        training=QUIET,
+    )
     post.save(tmp_path)
     back = ld.load(tmp_path)
     assert back.model.dtype == torch.float64
@@ -206,10 +233,17 @@ def test_known_models_survive_storage(tmp_path):
 
 def test_time_varying_models_survive_storage(tmp_path):
     A = np.stack([np.eye(2) * (0.5 + 0.04 * t) for t in range(10)])
-    varying = ld.StateSpace(ld.transitions.Linear.of(A=A, Q=[0.1, 0.1]),
-                            ld.emissions.Gaussian.of(C=np.eye(2), R=[0.1, 0.1]))
-    post = ld.fit.svi(varying, varying.simulate(2, 10, seed=0), states=ld.encoders.Chain(2, 2),
-                      steps=2, training=QUIET)
+    varying = ld.StateSpace(
+        ld.transitions.Linear.of(A=A, Q=[0.1, 0.1]),
+        ld.emissions.Gaussian.of(C=np.eye(2), R=[0.1, 0.1]),
+    )
+    post = ld.fit.svi(
+        varying,
+        varying.simulate(2, 10, seed=0),
+        states=ld.encoders.Chain(2, 2),
+        steps=2,
+        training=QUIET,
+    )
     post.save(tmp_path)
     back = ld.load(tmp_path).model.transition
     assert back.time_varying == {"A"}

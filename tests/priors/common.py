@@ -30,8 +30,11 @@ def draws_of(prior: Any, number: int, seed: int = 0, dtype: torch.dtype = FLOAT6
 
 
 def sites(trace: Any) -> list[tuple[str, Any]]:
-    return [(name, site) for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)]
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site)
+    ]
 
 
 def log_density(prior: Any, values: dict[str, Tensor]) -> Tensor:

@@ -45,8 +45,12 @@ def test_svi_and_datatree(prior, dtype, particles):
 @each
 def test_predictions(prior):
     post = fit(prior())
-    assert post.forecast(4, draws=3, seed=0)["y"].sizes == {"draw": 3, "trial": 2, "time": 4,
-                                                          "unit": 2}
+    assert post.forecast(4, draws=3, seed=0)["y"].sizes == {
+        "draw": 3,
+        "trial": 2,
+        "time": 4,
+        "unit": 2,
+    }
     assert post.simulate(trials=5, steps=6, draws=3, seed=0)["z"].shape == (3, 5, 6, 3)
     assert np.isfinite(post.expected(draws=3, seed=0)["y"]).all()
 

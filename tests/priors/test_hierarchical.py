@@ -32,7 +32,7 @@ def test_each_trial_gets_the_value_of_its_session(lead):
     W = torch.randn(*lead, 3, 3, 3).double()
     codes = torch.tensor([2, 0, 0, 1, 2])
     theta = model.prior.assign({"transition.W": W, "transition.a": W}, codes, model.templates)
-    assert theta["transition.a"] is W                                     # not one of its own
+    assert theta["transition.a"] is W  # not one of its own
     assert theta["transition.W"].shape == (*lead[:-1], 5, 3, 3)
     for trial, code in enumerate(codes):
         got = theta["transition.W"][..., trial, :, :]
@@ -95,18 +95,30 @@ def test_recovers_the_offsets_of_two_sessions():
     The mean of 100 steps of an AR(1) with A = 0.5, Q = 0.1 plus noise R = 0.1 has the standard
     error sqrt((Q / (1 - A)^2 + R) / 100) = 0.07; the tolerance of 0.4 leaves room for the fit.
     """
-    def model(d, prior=None):
-        return ld.StateSpace(ld.transitions.Linear.of(A=[[0.5]], Q=[0.1]),
-                             ld.emissions.Gaussian.of(C=[[1.0]], R=[0.1], d=d),
-                             ld.initials.Gaussian.of([0.0], [0.1]), prior=prior)
 
-    parts = [model([d]).simulate(trials=2, steps=50, seed=s)["y"].values
-             for s, d in enumerate((2.0, -2.0))]
+    def model(d, prior=None):
+        return ld.StateSpace(
+            ld.transitions.Linear.of(A=[[0.5]], Q=[0.1]),
+            ld.emissions.Gaussian.of(C=[[1.0]], R=[0.1], d=d),
+            ld.initials.Gaussian.of([0.0], [0.1]),
+            prior=prior,
+        )
+
+    parts = [
+        model([d]).simulate(trials=2, steps=50, seed=s)["y"].values
+        for s, d in enumerate((2.0, -2.0))
+    ]
     y = xr.Dataset({"y": (("trial", "time", "unit"), np.concatenate(parts))})
     y = y.assign_coords(session=("trial", ["up", "up", "down", "down"]))
     population = ld.priors.Hierarchical({"emission.d": Normal(0.0, 1.0)}, 2, spread=2.0)
-    post = ld.fit.svi(model([0.0], population), y, states=ld.encoders.MeanField(1, 1, hidden=8),
-                      steps=300, learning_rate=0.03, training=QUIET)
+    post = ld.fit.svi(
+        model([0.0], population),
+        y,
+        states=ld.encoders.MeanField(1, 1, hidden=8),
+        steps=300,
+        learning_rate=0.03,
+        training=QUIET,
+    )
     d = post.sample(400, seed=0)["emission.d"][:, :, 0]
-    np.testing.assert_allclose(d.mean(0), [-2.0, 2.0], atol=0.4)         # sorted: down, up
+    np.testing.assert_allclose(d.mean(0), [-2.0, 2.0], atol=0.4)  # sorted: down, up
     assert d.std(0).max() < 0.5

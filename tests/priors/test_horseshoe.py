@@ -32,9 +32,10 @@ def test_shrinks_noise_and_spares_signals():
         for _ in range(600):
             svi.step()
         with pyro.plate("draws", 1000, dim=-3):
-            trace = pyro.poutine.trace(pyro.poutine.replay(
-                model, pyro.poutine.trace(guide).get_trace())).get_trace()
+            trace = pyro.poutine.trace(
+                pyro.poutine.replay(model, pyro.poutine.trace(guide).get_trace())
+            ).get_trace()
     theta = trace.nodes["C"]["value"].reshape(1000, 5, 4).mean(0)
     signal = truth != 0
-    assert bool(((theta - y)[signal].abs() < 0.1).all())               # one sd of the noise
+    assert bool(((theta - y)[signal].abs() < 0.1).all())  # one sd of the noise
     assert theta[~signal].square().mean() < 0.25 * y[~signal].square().mean()

@@ -30,15 +30,18 @@ def manifold(v, quiet, s):
     quiet = np.isin(np.arange(3), quiet)
     a_sd, h_sd = np.where(quiet, s, 0.5), np.where(quiet, s, 1.0)
     W_sd = np.repeat(np.where(quiet, s, 3**-0.5)[:, None], 3, 1)
-    return (norm.logpdf(v["transition.a"], np.where(quiet, 1.0, 0.5), a_sd).sum()
-            + norm.logpdf(off_diagonal(v["transition.W"]), 0, off_diagonal(W_sd)).sum()
-            + norm.logpdf(v["transition.h"], 0, h_sd).sum())
+    return (
+        norm.logpdf(v["transition.a"], np.where(quiet, 1.0, 0.5), a_sd).sum()
+        + norm.logpdf(off_diagonal(v["transition.W"]), 0, off_diagonal(W_sd)).sum()
+        + norm.logpdf(v["transition.h"], 0, h_sd).sum()
+    )
 
 
 def test_independent():
     scale = torch.tensor(0.3, dtype=FLOAT64)
-    v, found = log_p(priors.Independent({"transition.W": Normal(0.5, scale),
-                                         "emission.R": HalfNormal(scale)}))
+    v, found = log_p(
+        priors.Independent({"transition.W": Normal(0.5, scale), "emission.R": HalfNormal(scale)})
+    )
     wanted = norm.logpdf(off_diagonal(v["transition.W"]), 0.5, 0.3).sum()
     assert_close(found, wanted + half_normal.logpdf(v["emission.R"], scale=0.3).sum())
 
@@ -79,9 +82,12 @@ def test_ard():
 def test_horseshoe(name, P):
     v, found = log_p(priors.Horseshoe(name, expected=2, slab=1.5, slab_df=5.0, error=0.2))
     raw, local, tau, c2 = (v[f"prior.{name}.{s}"] for s in ("raw", "local", "global", "slab"))
-    wanted = (norm.logpdf(raw).sum() + half_cauchy.logpdf(local).sum()
-              + half_cauchy.logpdf(tau, scale=0.2 * 2 / (P - 2))
-              + stats.invgamma.logpdf(c2, 2.5, scale=2.5 * 1.5**2))
+    wanted = (
+        norm.logpdf(raw).sum()
+        + half_cauchy.logpdf(local).sum()
+        + half_cauchy.logpdf(tau, scale=0.2 * 2 / (P - 2))
+        + stats.invgamma.logpdf(c2, 2.5, scale=2.5 * 1.5**2)
+    )
     assert_close(found, wanted)
     theta = raw * tau * np.sqrt(c2 * local**2 / (c2 + tau**2 * local**2))
     entries = off_diagonal(v[name]) if name == "transition.W" else v[name].ravel()
@@ -98,8 +104,10 @@ def test_low_rank():
 
 def test_hierarchical():
     scale = torch.tensor(0.3, dtype=FLOAT64)
-    population = {"transition.W": Normal(0 * scale, scale),
-                  "transition.a": Normal(1 + 0 * scale, scale)}
+    population = {
+        "transition.W": Normal(0 * scale, scale),
+        "transition.a": Normal(1 + 0 * scale, scale),
+    }
     spread = {"transition.W": 0.1, "transition.a": 0.2}
     v, found = log_p(priors.Hierarchical(population, sessions=4, spread=spread))
     wanted = 0.0

@@ -86,8 +86,10 @@ def test_particles_of_the_whole_program_equal_the_loop(prior):
         alone = poutine.trace(poutine.condition(objective.bound(), given)).get_trace(batch)
         assert_close(alone.nodes["y"]["fn"].log_prob(alone.nodes["y"]["value"]), log_p[i])
         z = alone.nodes["z"]
-        assert_close(z["fn"].log_prob(z["value"]),
-                     both.nodes["z"]["fn"].log_prob(both.nodes["z"]["value"])[i])
+        assert_close(
+            z["fn"].log_prob(z["value"]),
+            both.nodes["z"]["fn"].log_prob(both.nodes["z"]["value"])[i],
+        )
 
 
 def _batch(model):

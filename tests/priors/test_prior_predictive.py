@@ -26,14 +26,17 @@ def test_moments():
 
     10,000 draws, 5 standard errors of a variance, sqrt(2 / draws) each.
     """
-    model = StateSpace(transitions.Linear(1), emissions.Gaussian(1, 1),
-                       initials.Gaussian.of([1.0], [1e-12]),
-                       prior=priors.Independent({"transition.A": Normal(0.5, 0.3)}))
+    model = StateSpace(
+        transitions.Linear(1),
+        emissions.Gaussian(1, 1),
+        initials.Gaussian.of([1.0], [1e-12]),
+        prior=priors.Independent({"transition.A": Normal(0.5, 0.3)}),
+    )
     Q = model.transition.Q.item()
     z = model.prior_predictive(10_000, trials=2, steps=2, seed=0)["z"].values[:, :, 1, 0]
     assert abs(z.mean() - 0.5) < 5 * (0.3**2 + Q) ** 0.5 / 100
     assert abs(z[:, 0].var() / (0.3**2 + Q) - 1) < 5 * (2 / 10_000) ** 0.5
-    between = np.cov(z.T)[0, 1]                          # trials of one draw share A
+    between = np.cov(z.T)[0, 1]  # trials of one draw share A
     assert abs(between - 0.3**2) < 5 * (0.3**2 + Q) / 100
 
 
@@ -60,8 +63,9 @@ def test_same_seed_same_draws_and_the_generator_is_left_alone():
 
 
 def test_inputs():
-    model = StateSpace(transitions.PLRNN(3, 2), emissions.Gaussian(3, 2),
-                       prior=priors.ManifoldAttractor(2))
+    model = StateSpace(
+        transitions.PLRNN(3, 2), emissions.Gaussian(3, 2), prior=priors.ManifoldAttractor(2)
+    )
     ds = model.prior_predictive(3, trials=1, steps=4, inputs=np.ones((4, 2)), seed=0)
     assert ds["u"].sizes == {"trial": 1, "time": 4, "input": 2}
     with pytest.raises(InputError, match="'inputs'"):

@@ -56,7 +56,7 @@ def test_manifold_attractor_shares_its_learned_scale():
 def test_ard_scales_columns():
     d = draws_of(priors.ARD("emission.C", 0.5), S)
     relevance = d["prior.emission.C.relevance"]
-    assert_mean((relevance < 1).double(), torch.tensor(0.5))         # the median of HalfCauchy(1)
+    assert_mean((relevance < 1).double(), torch.tensor(0.5))  # the median of HalfCauchy(1)
     assert_mean((relevance < 3**0.5).double(), torch.tensor(2 / 3))
     assert_variance(d["emission.C"] / relevance[:, None, :], 0.25)
 
@@ -72,14 +72,15 @@ def test_horseshoe_expects_so_many_nonzero_entries():
     effective = 1 - 1 / (1 + (tau0 * local / 0.1).square())
     assert_mean(effective.sum(-1), torch.tensor(2.0))
     assert_mean((d["prior.emission.C.global"] < tau0).double(), torch.tensor(0.5))
-    assert_mean(1 / d["prior.emission.C.slab"], torch.tensor(1 / 4))     # E[1/c^2] = 1 / slab^2
+    assert_mean(1 / d["prior.emission.C.slab"], torch.tensor(1 / 4))  # E[1/c^2] = 1 / slab^2
     assert_variance(d["prior.emission.C.raw"], 1.0)
 
 
 def test_horseshoe_is_the_plain_one_below_the_slab_and_the_slab_above():
     scale, c = torch.tensor([1e-12, 1e-3, 1e3, 1e30]), torch.tensor(2.0)
-    assert_close(priors.horseshoe.shrunk(scale, c), torch.tensor([1e-12, 1e-3, 2.0, 2.0]),
-                 rtol=1e-5)
+    assert_close(
+        priors.horseshoe.shrunk(scale, c), torch.tensor([1e-12, 1e-3, 2.0, 2.0]), rtol=1e-5
+    )
 
 
 def test_low_rank():
@@ -96,5 +97,5 @@ def test_hierarchical():
     m, a = d["prior.transition.a.mean"], d["transition.a"]
     assert_mean(m, torch.full((3,), 0.9))
     assert_variance(m - 0.9, 0.01)
-    assert_variance(a - m[:, None], 0.04)                               # E[s^2] = spread^2
-    assert_mean((a[:, 0] - 0.9) * (a[:, 1] - 0.9), torch.full((3,), 0.01))   # they share m only
+    assert_variance(a - m[:, None], 0.04)  # E[s^2] = spread^2
+    assert_mean((a[:, 0] - 0.9) * (a[:, 1] - 0.9), torch.full((3,), 0.01))  # they share m only

@@ -241,7 +241,7 @@ def test_ragged_trials_are_proper_under_any_autoguide():
     )
     batch = Batch(
         torch.randn(2, 6, 1),
-        torch.ones(2, 6, 1, dtype=torch.bool) & (torch.arange(6) < torch.tensor([[6], [3]]))[..., None],
+        (torch.arange(6) < torch.tensor([[6], [3]]))[..., None],
         torch.tensor([6, 3]),
     )
     pyro.clear_param_store()
