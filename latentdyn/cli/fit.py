@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from latentdyn.cli.folder import write_run
 from latentdyn.cli.progress import printer
 from latentdyn.cli.read import read
 from latentdyn.fit import Training, svi
+from latentdyn.posterior import Posterior
 from latentdyn.programs import StateSpace
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import comfortable, standardise
@@ -27,47 +29,23 @@ def fit(args: argparse.Namespace) -> int:
     """Fit a state-space model as the arguments say; 0 when done."""
     start = time.time()
     ds, emission = _data(args)
-    states, inputs = args.state_dim, ds.sizes.get("input", 0)
-    prior = choices.make_prior(args.prior, args.model, states)
-    with seeded(args.seed):
-        model = StateSpace(
-            choices.make_transition(args.model, states, inputs),
-            choices.make_emission(emission, ds, states, inputs),
-            prior=prior,
-        )
-        encoder = choices.make_encoder(args.encoder, ds, states, inputs)
+    model, encoder = _model(args, ds, emission)
     trials, steps, _ = ds["y"].shape
     window, size = choices.batches(trials, steps, args.window, args.batch_size)
+    prior = "none" if model.prior is None else type(model.prior).__name__
     print(
-        f"{args.model} with {states} states, {emission} observations, prior "
-        f"{'none' if prior is None else type(prior).__name__}, encoder {args.encoder}; "
-        f"window {window or 'whole trials'}, batch size {size or 'all'}, {args.steps} steps"
+        f"{args.model} with {args.state_dim} states, {emission} observations, prior {prior}, "
+        f"encoder {args.encoder}; window {window or 'whole trials'}, batch size {size or 'all'}, "
+        f"{args.steps} steps"
     )
-    training = Training(progress=False, evaluations=args.evaluations)
-    entries = int(ds["y"].notnull().sum() * (1 - args.holdout)) or 1
-    posterior = svi(
-        model,
-        ds,
-        states=encoder,
-        steps=args.steps,
-        window=window,
-        batch_size=size,
-        learning_rate=args.learning_rate,
-        validation=args.holdout,
-        restarts=args.restarts,
-        seed=args.seed,
-        training=training,
-        callbacks=[printer(entries, args.steps)],
-    )
-    seconds = time.time() - start
-    print(f"fitted in {seconds:.0f} s: {posterior}")
-    about = {
-        "title": _title(ds, args),
-        "findings": [],
-        "settings": _settings(args, emission, window, size, seconds),
-    }
+    posterior = _fitted(args, ds, model, encoder, {"window": window, "batch_size": size})
+    seconds = round(time.time() - start)
+    print(f"fitted in {seconds} s: {posterior}")
     checks = readings(posterior)
     show(checks)
+    chosen = {"emission": emission, "window": window, "batch_size": size, "seconds": seconds}
+    title = str(ds.attrs.get("title") or args.var or args.data)
+    about = {"title": title, "settings": _settings(args, chosen)}
     write_run(posterior, args.out, about, draws=args.draws, checks=checks)
     print(
         f"written to {args.out}: report.html, posterior.nc, pictures/, and the model; "
@@ -87,8 +65,7 @@ def _data(args: argparse.Namespace) -> tuple[xr.Dataset, str]:
     if not comfortable(ds):
         print("standardised: minus each unit's mean, over its standard deviation")
         ds = standardise(ds)
-    ds["y"].attrs["kind"] = "real"
-    return ds, emission
+    return ds.assign(y=ds["y"].assign_attrs(kind="real")), emission
 
 
 def _as_counts(ds: xr.Dataset) -> xr.Dataset:
@@ -98,17 +75,40 @@ def _as_counts(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign(y=ds["y"].assign_attrs(kind="count")) if whole else ds
 
 
-def _title(ds: xr.Dataset, args: argparse.Namespace) -> str:
-    return str(ds.attrs.get("title") or f"{args.var or args.data}")
+def _model(args: argparse.Namespace, ds: xr.Dataset, emission: str) -> tuple[StateSpace, Any]:
+    states, inputs = args.state_dim, ds.sizes.get("input", 0)
+    with seeded(args.seed):
+        model = StateSpace(
+            choices.make_transition(args.model, states, inputs),
+            choices.make_emission(emission, ds, states, inputs),
+            prior=choices.make_prior(args.prior, args.model, states),
+        )
+        return model, choices.make_encoder(args.encoder, ds, states, inputs)
 
 
-def _settings(
-    args: argparse.Namespace, emission: str, window: Any, size: Any, seconds: float
-) -> dict[str, Any]:
-    given = {k: v for k, v in vars(args).items() if k not in ("run", "command")}
-    chosen = {"emission": emission, "window": window, "batch_size": size}
-    return {
-        k: str(v)
-        for k, v in (given | chosen | {"seconds": round(seconds)}).items()
-        if v not in (None, [], "")
-    }
+def _fitted(
+    args: argparse.Namespace,
+    ds: xr.Dataset,
+    model: StateSpace,
+    encoder: Any,
+    batches: Mapping[str, Any],
+) -> Posterior:
+    entries = int(ds["y"].notnull().sum() * (1 - args.holdout)) or 1
+    return svi(
+        model,
+        ds,
+        states=encoder,
+        steps=args.steps,
+        learning_rate=args.learning_rate,
+        validation=args.holdout,
+        restarts=args.restarts,
+        seed=args.seed,
+        training=Training(progress=False, evaluations=args.evaluations),
+        callbacks=[printer(entries, args.steps)],
+        **batches,
+    )
+
+
+def _settings(args: argparse.Namespace, chosen: Mapping[str, Any]) -> dict[str, str]:
+    given = {k: v for k, v in vars(args).items() if k != "command"}
+    return {k: str(v) for k, v in (given | dict(chosen)).items() if v not in (None, [], "")}

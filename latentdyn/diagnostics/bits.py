@@ -56,7 +56,7 @@ def _poisson_nll(y: np.ndarray, rate: np.ndarray, argument: str) -> float:
         raise InputError(
             argument,
             "rates of 0 or more",
-            f"{np.nanmin(rate):g} or NaN",
+            f"{rate.min():g}",
             "give expected counts, not their logarithms",
         )
     rate = np.where(rate == 0, TINY, rate)

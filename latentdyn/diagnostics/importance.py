@@ -86,7 +86,8 @@ def _psis_row(log_ratios: np.ndarray) -> tuple[float, float]:
     if np.ptp(tail) > UNDERFLOW:
         w = np.exp(log_ratios - log_ratios.max())
         return float((tail[1:] - tail[0]).mean()), float(w.sum() ** 2 / (len(w) * (w**2).sum()))
-    log_w, k = array_stats.psislw(log_ratios)
+    # it takes log-likelihoods, as leave-one-out does, and turns their sign around itself
+    log_w, k = array_stats.psislw(-log_ratios)
     return float(k), float(1 / (len(log_w) * np.exp(2 * log_w).sum()))
 
 

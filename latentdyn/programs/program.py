@@ -31,6 +31,9 @@ class Program(nn.Module, abc.ABC):
     def forward(self, batch: Batch) -> Any:
         """The generative program."""
 
+    def initialise(self, batch: Batch) -> None:
+        """Start free parameters from data; by default they stay as they are."""
+
     @property
     def templates(self) -> dict[str, Template]:
         """All parameters by name: current value and support."""

@@ -96,11 +96,18 @@ class StateSpace(Program):
             y = pyro.sample("y", program.observations(z, batch), obs=batch.y)
         return z, y
 
-    def path(self, steps: int, u: Tensor | None = None, trials: int = 1) -> MarkovPath:
-        """Prior over paths, event (T, K); ``u`` (N, T, U) if there are inputs."""
-        trials = trials if u is None else u.shape[0]
+    def path(self, steps: int, u: Tensor | None = None, trials: int | None = None) -> MarkovPath:
+        """Prior over paths, event (T, K); one for each trial if ``trials`` or ``u`` say so.
+
+        Args:
+            steps: T.
+            u: inputs (..., T, U), if the transition has any.
+            trials: number of independent paths; None gives one, without a batch dimension.
+        """
+        batch = torch.Size() if trials is None else torch.Size((trials,))
+        batch = batch if u is None else torch.broadcast_shapes(batch, u.shape[:-2])
         u = u if self.transition.input_dim else None
-        shape = torch.broadcast_shapes(self.lead, (trials,))
+        shape = torch.broadcast_shapes(self.lead, batch)
         return MarkovPath(self._first(), self.transition, steps, u, batch_shape=shape)
 
     def path_of(self, batch: Batch) -> MarkovPath:
