@@ -5,11 +5,26 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from latentdyn.errors import InputError, NonFiniteError
 
 __all__ = ["main"]
+
+# as in latentdyn.cli.choices, which is imported only when a command runs
+MODELS = ("plrnn", "linear", "gru", "gated", "mlp")
+EMISSIONS = (
+    "auto",
+    "gaussian",
+    "student_t",
+    "poisson",
+    "negative_binomial",
+    "bernoulli",
+    "categorical",
+)
+PRIORS = ("auto", "none", "manifold_attractor", "ard")
+ENCODERS = ("chain", "bigru", "structured", "mean_field")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,51 +71,30 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add("data", help="netCDF or csv file")
     add("--var", help="variable to fit; not needed if there is only one")
     add("--inputs", help="variable with known inputs")
-    add(
-        "--select",
-        action="append",
-        default=[],
-        metavar="DIM=START:STOP",
-        help="part of the data, by position, e.g. time=0:2000; may be repeated",
-    )
-    add("--model", default="plrnn", choices=("plrnn", "linear", "gru", "gated", "mlp"))
+    part = "part of the data, by position, e.g. time=0:2000; may be repeated"
+    add("--select", action="append", default=[], metavar="DIM=START:STOP", help=part)
+    add("--model", default="plrnn", choices=MODELS)
     add("--state-dim", type=_positive, default=8, help="latent states (default: %(default)s)")
-    add(
-        "--emission",
-        default="auto",
-        choices=(
-            "auto",
-            "gaussian",
-            "student_t",
-            "poisson",
-            "negative_binomial",
-            "bernoulli",
-            "categorical",
-        ),
-        help="auto: poisson for counts, gaussian for real numbers",
-    )
-    add(
-        "--prior",
-        default="auto",
-        choices=("auto", "none", "manifold_attractor", "ard"),
-        help="auto: manifold_attractor for plrnn, else none",
-    )
-    add("--encoder", default="chain", choices=("chain", "bigru", "structured", "mean_field"))
+    which = "auto: poisson for counts, gaussian for real numbers"
+    add("--emission", default="auto", choices=EMISSIONS, help=which)
+    which = "auto: manifold_attractor for plrnn, else none"
+    add("--prior", default="auto", choices=PRIORS, help=which)
+    add("--encoder", default="chain", choices=ENCODERS)
+    share = "share of entries kept for testing (default: %(default)s)"
+    add("--holdout", type=_share, default=0.1, help=share)
+    add("--out", default="runs/fit", help="folder (default: %(default)s)")
+    _training(add)
+
+
+def _training(add: Callable[..., Any]) -> None:
     add("--steps", type=_positive, default=1000, help="gradient steps (default: %(default)s)")
-    add("--learning-rate", type=float, default=0.02)
+    add("--learning-rate", type=float, default=0.02, help="at the start (default: %(default)s)")
     add("--window", type=_positive, help="steps of a time window; default: 200 for long series")
     add("--batch-size", type=_positive, help="trials or windows in a minibatch")
-    add(
-        "--holdout",
-        type=_share,
-        default=0.1,
-        help="share of entries kept for testing (default: %(default)s)",
-    )
     add("--restarts", type=_positive, default=1, help="independent fits")
     add("--evaluations", type=_positive, default=20, help="lines of progress")
     add("--draws", type=_positive, default=400, help="kept in posterior.nc (default: %(default)s)")
     add("--seed", type=int, default=0)
-    add("--out", default="runs/fit", help="folder (default: %(default)s)")
 
 
 def _positive(text: str) -> int:

@@ -32,7 +32,7 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
     - ``log_score``: mean over entries of log (1/S) sum_s p(y | z_s), nats; higher is better;
     - ``bits_per_spike``, of counts (see `bits_per_spike`; null: the mean of the held-out entries);
     - ``r2`` = 1 - sum (y - m)^2 / sum (y - unit's mean)^2 and ``rmse`` in units of y, where m is
-      the expected value.
+      the expected value; neither for labels, which have none.
 
     Attribute ``entries``: how many there are. Raises: InputError if nothing was held out.
     """
@@ -40,6 +40,10 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
     if chosen is None or not bool(chosen.any()):
         raise InputError(
             "posterior", "a fit with held-out entries", "none held out", "fit with validation=0.1"
+        )
+    if posterior.fits[posterior.best][1].states is None:
+        raise InputError(
+            "posterior", "a program with states", "a collapsed one", "fit without collapse"
         )
     whole = Batch.of(posterior.data, posterior.batch.y.dtype)
     with seeded(seed):
@@ -96,6 +100,8 @@ def _training_mean(train: Batch, support: Any) -> Any:
 
 def _errors(y: np.ndarray, expected: np.ndarray, counts: bool) -> dict[str, float]:
     seen = ~np.isnan(y)
+    if not np.isfinite(expected[seen]).all():  # labels have no expected value
+        return {}
     unit_mean = np.nansum(y, (0, 1)) / np.maximum(seen.sum((0, 1)), 1)
     square, around = np.nansum((y - expected) ** 2), np.nansum((y - unit_mean) ** 2)
     row = {

@@ -42,8 +42,33 @@ class Picture:
         )
 
 
+WORDS = {
+    "forecast": (
+        "Forecast",
+        "What the fitted model expects after the end of the data: each future is one draw of "
+        "parameters, states and noise.",
+    ),
+    "rates": (
+        "Counts and expected counts",
+        "Expected counts are averaged over the posterior, given all the data of the trial.",
+    ),
+    "latents": (
+        "Latent states",
+        "Bands show what the data leave open about the states, given the fitted family of "
+        "posteriors.",
+    ),
+    "flow": (
+        "Dynamics",
+        "One step of the expected dynamics from each point of the plane, the other directions at "
+        "their mean.",
+    ),
+    "loss": ("Training", "A flat end means that the optimisation has settled."),
+}
+MATRICES = {"transition.W": "Coupling", "transition.A": "Coupling", "emission.C": "Read-out"}
+
+
 def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Picture]:
-    """All that apply to this posterior: forecast, rates, states, flow, matrix, training.
+    """All that apply to this posterior: forecast, rates, states, flow, matrices, training.
 
     Args:
         posterior: what was fitted.
@@ -54,46 +79,30 @@ def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Pic
     fan = _fan(posterior) if fan is None else fan
     if fan is not None:
         past = original(data, data) if truth is None else truth
-        yield Picture(
-            "forecast",
-            "Forecast",
-            "What the fitted model expects after the end of the "
-            "data: each future is one draw of parameters, states and noise.",
-            _figure(plots.forecast(original(fan, data), past)),
-        )
-    if data["y"].attrs.get("kind") == "count":
-        yield Picture(
-            "rates",
-            "Counts and expected counts",
-            "Expected counts are averaged over the posterior, given all the data of the trial.",
-            _figure(plots.raster_and_rates(posterior)),
-        )
-    if posterior.fits[posterior.best][1].states is None:
-        return
-    yield Picture(
-        "latents",
-        "Latent states",
-        "Bands show what the data leave open about the "
-        "states, given the fitted family of posteriors.",
-        _figure(plots.latents(posterior)),
-    )
-    if posterior.model.state_dim > 1:
-        dims = (0, 1) if posterior.model.state_dim == 2 else "principal"
-        yield Picture(
-            "flow",
-            "Dynamics",
-            "One step of the expected dynamics from each point of "
-            "the plane, the other directions at their mean.",
-            _figure(plots.flow_field(posterior, dims)),
-        )
-    yield from _matrices(posterior)
+        yield _picture("forecast", plots.forecast(original(fan, data), past))
+    if posterior.fits[posterior.best][1].states is not None:
+        yield from _of_states(posterior)
+    for name, heading in MATRICES.items():
+        template = posterior.model.templates.get(name)
+        if template is not None and min(template.shape) > 1:
+            caption = "Left the value; right, where the parameter has a posterior, how sure its "
+            figure = _figure(plots.matrix(posterior, name))
+            yield Picture(name, f"{heading}: {name}", caption + "sign is.", figure)
     if any(h.get("elbo") for h in posterior.histories):
-        yield Picture(
-            "loss",
-            "Training",
-            "A flat end means that the optimisation has settled.",
-            _figure(plots.loss(posterior)),
-        )
+        yield _picture("loss", plots.loss(posterior))
+
+
+def _of_states(posterior: Any) -> Iterator[Picture]:
+    if posterior.data["y"].attrs.get("kind") == "count":
+        yield _picture("rates", plots.raster_and_rates(posterior))
+    yield _picture("latents", plots.latents(posterior))
+    if posterior.model.state_dim > 1 and hasattr(posterior.model, "transition"):
+        dims = (0, 1) if posterior.model.state_dim == 2 else "principal"
+        yield _picture("flow", plots.flow_field(posterior, dims))
+
+
+def _picture(name: str, axes: Any) -> Picture:
+    return Picture(name, *WORDS[name], _figure(axes))
 
 
 def _fan(posterior: Any) -> xr.Dataset | None:
@@ -103,19 +112,6 @@ def _fan(posterior: Any) -> xr.Dataset | None:
         return None
     steps = max(1, min(posterior.batch.steps // 5, 100))
     return posterior.forecast(steps, draws=200, seed=0)
-
-
-def _matrices(posterior: Any) -> Iterator[Picture]:
-    words = {"transition.W": "Coupling", "transition.A": "Coupling", "emission.C": "Read-out"}
-    for name, heading in words.items():
-        template = posterior.model.templates.get(name)
-        if template is not None and min(template.shape) > 1:
-            yield Picture(
-                name,
-                f"{heading}: {name}",
-                "Left the value; right, where the parameter has a posterior, how sure its sign is.",
-                _figure(plots.matrix(posterior, name)),
-            )
 
 
 def _figure(axes: Any) -> Any:

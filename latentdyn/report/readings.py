@@ -137,6 +137,8 @@ def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
 
 
 def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
+    if posterior.fits[posterior.best][1].states is None:
+        return
     if posterior.held_out is None or not bool(posterior.held_out.any()):
         text = "to test predictions of single entries, fit with --holdout 0.1 (validation=0.1)"
         yield Reading("held-out entries", "none", text, CARE)
@@ -157,6 +159,8 @@ def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
             else "no better than constant rates"
         )
         yield Reading("bits per spike", f"{bits:.3f}", words, GOOD if bits > 0 else POOR)
+        return
+    if "r2" not in ds:
         return
     r2, rmse = float(ds["r2"][0]), float(ds["rmse"][0])
     yield Reading(
