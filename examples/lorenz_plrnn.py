@@ -48,8 +48,9 @@ for horizon in (1, 10, future.sizes["time"]):
 alone = post.simulate(trials=1, steps=500, draws=50, seed=0)["y"]      # (draw, trial, time, unit)
 bounded = (abs(alone) < 10).all(("trial", "time", "unit"))             # (draw,)
 print(f"left alone, {float(bounded.mean()):.0%} of the draws stay bounded")
-for name, x in (("data", y), ("left alone", alone[bounded])):
-    print(f"90% range of the {name}:", *np.ptp(x.quantile([0.05, 0.95], x.dims[:-1]), 0).round(2))
+for name, x in (("the data", y), ("the model", alone)):
+    low, high = x.quantile([0.05, 0.95], x.dims[:-1])                  # (unit,)
+    print(f"90% range of {name}: {(high - low).values.round(2)}")
 
 # ---- keep
 post.save(FOLDER)

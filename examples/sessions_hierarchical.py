@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pyro.distributions as dist
 import torch
+from pyro.infer.autoguide import AutoMultivariateNormal
 
 import latentdyn as ld
 
@@ -45,8 +46,10 @@ def fit(data, prior):
         ld.emissions.Gaussian.of(C=[[1.0]], R=[0.09]),                 # y = z + noise
         prior=prior,
     )
-    return ld.fit.svi(model, data, states=ld.encoders.Chain(obs_dim=1, state_dim=1), steps=STEPS,
-                      learning_rate=0.02, training=ld.fit.Training(progress=False))
+    # means, spread and subjects depend on each other: a guide with all correlations
+    return ld.fit.svi(model, data, states=ld.encoders.Chain(obs_dim=1, state_dim=1),
+                      parameters=AutoMultivariateNormal, steps=STEPS, learning_rate=0.02,
+                      training=ld.fit.Training(progress=False))
 
 
 # ---- all subjects together

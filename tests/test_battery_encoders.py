@@ -18,8 +18,6 @@ ALL = [
     for U in (0, 2)
 ]
 each = pytest.mark.parametrize("entry", ALL)
-# encoders whose backward network walks through the padding before it reaches the data
-READS_PADDING = ("bigru", "bigru-two-layers", "structured")
 
 
 def pair(entry, dtype=FLOAT64, **shape):
@@ -97,10 +95,7 @@ def test_steps_after_the_end_are_not_scored(entry):
 
 
 @each
-def test_a_trial_with_padding_equals_the_trial_without(entry, request):
-    """Exactly for encoders that look at one step or stop where the trial does; the others read the
-    padding as missing data, and their posterior is close only.
-    """
+def test_a_trial_with_padding_equals_the_trial_without(entry):
     encoder, batch = pair(entry)
     z = torch.randn(1, 7, 3, dtype=FLOAT64)
     n, length = 2, int(batch.length[2])
@@ -109,12 +104,10 @@ def test_a_trial_with_padding_equals_the_trial_without(entry, request):
         one.y[:, :length], one.mask[:, :length], u=None if one.u is None else one.u[:, :length]
     )
     padded, cut = encoder.encode(one), encoder.encode(short)
-    if any(request.node.callspec.id.startswith(f"{name}-") for name in READS_PADDING):
-        assert torch.isfinite(padded.log_prob(z)).all()
-        return
     assert_close(padded.score(z), cut.score(z[:, :length]))
-    assert_close(padded.mean[:, :length], cut.mean)
-    assert_close(padded.variance[:, :length], cut.variance)
+    if not isinstance(cut, MarkovPath):
+        assert_close(padded.mean[:, :length], cut.mean)
+        assert_close(padded.variance[:, :length], cut.variance)
 
 
 @each

@@ -143,7 +143,8 @@ def _spikes(args: argparse.Namespace) -> None:
         training=Training(progress=False, evaluations=30),
         callbacks=[printer(int(0.9 * ds["y"].size), steps)],
     )
-    best = bits_per_spike(ds["y"].where(posterior.held_out.numpy()), ds["rate"])
+    chosen: Any = posterior.held_out
+    best = bits_per_spike(ds["y"].where(chosen.numpy()), ds["rate"])
     findings = [f"The rates that made the spikes would score {best:.3f} bits per held-out spike."]
     truth = f"true rates: {float(strongest_period(ds['rate'].values)):.1f}"
     findings.append(_period(posterior, 20 if args.quick else 100, "bins", truth))

@@ -76,7 +76,7 @@ def _chain(posterior: Any, fit: tuple[Any, Any], draws: int, paths: int) -> dict
 def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dict[str, Tensor]:
     program, guide = fit
     batch = posterior.batch.to(program.dtype, program.device)
-    drawn = draw(program, guide, batch, number)
+    drawn: Any = draw(program, guide, batch, number)
     out: dict[str, Tensor] = {}
     if drawn.z is None:
         bound = for_batch(program.model, drawn, batch)

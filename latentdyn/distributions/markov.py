@@ -68,6 +68,13 @@ class MarkovPath(Path):
         later = slice(1, self.steps)
         return self.initial(), self._at(later)(z[..., :-1, :], self._inputs(later))
 
+    @property
+    def mean(self) -> Tensor:
+        """There is no closed form."""
+        raise NotImplementedError(
+            "the mean of a Markov path has no closed form; average draws: path.rsample((200,)).mean(0)"
+        )
+
     def terms(self, z: Tensor) -> Tensor:
         """Log p(z_1) and log p(z_t | z_{t-1}): (..., T, K) -> (..., T)."""
         if self.steps == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from latentdyn.distributions import FactorisedPath
-from latentdyn.encoders.encoder import Encoder, GaussianHead, within
+from latentdyn.encoders.encoder import Encoder, GaussianHead, recurrent, within
 from latentdyn.encoders.features import Features
 
 __all__ = ["BiGRU"]
@@ -15,8 +15,7 @@ class BiGRU(Encoder):
     r"""q(z) = prod_t N(z_t; head(forward GRU_t, backward GRU_t)).
 
     Shapes: ``y`` (N, T, D) -> batch (N,), event (T, K). ``hidden`` units in each direction.
-    Padding after the end of a trial reads as missing steps, which the backward GRU passes first:
-    the posterior depends on its length a little. Source: Krishnan et al. (2017), MF-LR.
+    Source: Krishnan et al. (2017), MF-LR.
     """
 
     def __init__(
@@ -43,6 +42,6 @@ class BiGRU(Encoder):
         length: Tensor | None = None,
     ) -> FactorisedPath:
         """The posterior over paths."""
-        hidden, _ = self.body(self.features(y, u, mask))
+        hidden = recurrent(self.body, self.features(y, u, mask), length)
         loc, scale = self.head(hidden)
         return FactorisedPath(loc, scale, within(length, y.shape[-2]))

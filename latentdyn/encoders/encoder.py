@@ -7,13 +7,14 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.encoders.features import Features
 
-__all__ = ["Encoder", "GaussianHead", "perceptron", "within"]
+__all__ = ["Encoder", "GaussianHead", "perceptron", "recurrent", "reverse", "within"]
 
 
 class Encoder(Conditional):
@@ -84,3 +85,21 @@ def within(length: Tensor | None, steps: int) -> Tensor | None:
     if length is None:
         return None
     return torch.arange(steps, device=length.device) < length[:, None]
+
+
+def recurrent(body: nn.GRU, features: Tensor, length: Tensor | None) -> Tensor:
+    """Run a GRU over trials that end at their own length: (N, T, F) -> (N, T, H)."""
+    if length is None:
+        return body(features)[0]
+    packed = pack_padded_sequence(features, length.cpu(), batch_first=True, enforce_sorted=False)
+    out, _ = body(packed)
+    return pad_packed_sequence(out, batch_first=True, total_length=features.shape[-2])[0]
+
+
+def reverse(x: Tensor, length: Tensor | None) -> Tensor:
+    """Each trial back to front, its padding left behind it: (N, T, F) -> (N, T, F)."""
+    if length is None:
+        return x.flip(-2)
+    T = x.shape[-2]
+    back = (length[:, None] - 1 - torch.arange(T, device=x.device)) % T
+    return x.gather(-2, back[..., None].expand(x.shape))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.distributions import MarkovPath
-from latentdyn.encoders.encoder import Encoder, GaussianHead, within
+from latentdyn.encoders.encoder import Encoder, GaussianHead, recurrent, reverse, within
 from latentdyn.encoders.features import Features
 from latentdyn.kernels import structured_walk
 
@@ -22,8 +22,7 @@ class Structured(Encoder):
 
     e_t are features of y_{t:T} from a GRU that runs backwards, z_0 = 0: the factorisation of the
     exact posterior of a state-space model, in which z_t given z_{t-1} depends on y_{t:T} only.
-    Sampling walks over time. Padding after the end of a trial reads as missing steps, which the GRU
-    passes first: the posterior depends on its length a little.
+    Sampling walks over time.
 
     Shapes: ``y`` (N, T, D) -> batch (N,), event (T, K). Source: Krishnan et al. (2017), ST-R (DKS).
     """
@@ -50,7 +49,8 @@ class Structured(Encoder):
         length: Tensor | None = None,
     ) -> MarkovPath:
         """The posterior over paths."""
-        e = self.body(self.features(y, u, mask).flip(-2))[0].flip(-2)
+        back = reverse(self.features(y, u, mask), length)
+        e = reverse(recurrent(self.body, back, length), length)
         origin = y.new_zeros(*y.shape[:-2], 1, self.state_dim)
 
         def first() -> Any:

@@ -27,7 +27,8 @@ def standardise(ds: xr.Dataset, power: float = 1.0) -> xr.Dataset:
     y = y ** (1 / power)
     center, scale = y.mean(("trial", "time")), y.std(("trial", "time"))
     scale = scale.where(scale > 0, 1.0)
-    root = {1: "", 2: "square root, then "}.get(power, f"power {1 / power:g}, then ")
+    roots = {1.0: "", 2.0: "square root, then "}
+    root = roots.get(power, f"power {1 / power:g}, then ")
     units = str(ds["y"].attrs.get("units", ""))
     attrs = ds["y"].attrs | {
         "units": "standard deviations",
