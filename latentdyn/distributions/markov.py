@@ -72,7 +72,7 @@ class MarkovPath(Path):
     def mean(self) -> Tensor:
         """There is no closed form."""
         raise NotImplementedError(
-            "the mean of a Markov path has no closed form; average draws: path.rsample((200,)).mean(0)"
+            "a Markov path has no mean in closed form; average draws: path.rsample((200,)).mean(0)"
         )
 
     def terms(self, z: Tensor) -> Tensor:

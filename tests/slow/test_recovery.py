@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
+from pyro.infer.autoguide import AutoMultivariateNormal
 
 import latentdyn as ld
 from latentdyn.fit import Training
@@ -79,6 +80,7 @@ def coverage(seed: int) -> tuple[float, float]:
         model,
         ds[["y"]],
         states=ld.encoders.Chain(12, 4),
+        parameters=AutoMultivariateNormal,
         steps=400,
         learning_rate=0.02,
         seed=seed,
@@ -100,7 +102,11 @@ def coverage(seed: int) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_intervals_cover_what_is_identifiable():
-    """Rates do not depend on how the states are rotated; 90% intervals over 100 simulated sets."""
+    """Rates do not depend on how the states are rotated; 90% intervals over 100 simulated sets.
+
+    The guide has a full covariance over the parameters: a mean-field one ignores that offsets,
+    loadings and states trade off in a unit's mean rate, and covers 97.4% of these.
+    """
     covered = np.array([coverage(seed) for seed in range(100)]).mean(0)
     print(
         f"90% intervals cover {covered[0]:.3f} of the bins' rates, {covered[1]:.3f} of the mean "
