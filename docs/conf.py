@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
 
 os.environ["TQDM_DISABLE"] = "1"                       # no progress bars in executed notebooks
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress"      # tqdm, about widgets that are not needed
@@ -29,6 +30,7 @@ templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 default_role = "py:obj"
+smartquotes = False                                    # z' is a symbol
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
@@ -46,10 +48,31 @@ nb_execution_timeout = 300
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"                       # a warning in a notebook fails the build
 
+
+def plain(app, what, name, obj, options, lines):
+    """Docstrings write mathematics in plain text: there, * and | are no markup."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...", "- ")):
+            parts = re.split(r"(``.*?``|`.*?`)", line)
+            parts[::2] = [re.sub(r"(?<!\\)([*|])", r"\\\1", part) for part in parts[::2]]
+            lines[i] = "".join(parts)
+
+
+def tight(app, docname, source):
+    """Doctests end in an empty line, which need not be shown."""
+    source[0] = re.sub(r"\n\n```(?=\n|$)", "\n```", source[0])
+
+
+def setup(app):
+    app.connect("source-read", tight)
+    app.connect("autodoc-process-docstring", plain, priority=400)         # before napoleon
+
+
 html_theme = "pydata_sphinx_theme"
 html_title = "latentdyn"
 html_theme_options = {
     "show_toc_level": 2,
+    "header_links_before_dropdown": 7,
     "navbar_align": "left",
     "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "show_prev_next": False,

@@ -110,9 +110,9 @@ def _period(posterior: Any, draws: int, unit: str, truth: str) -> str:
     period = dominant_period(posterior, draws, seed=0)
     if not len(period):
         return "Simulations of the fitted model grow beyond all bounds: it has no period."
-    low, high = np.quantile(period, [0.05, 0.95])
+    low, middle, high = np.quantile(period, [0.05, 0.5, 0.95])
     return (
-        f"Period of the cycle: {period.mean():.1f} {unit}, 90% interval {low:.1f} to "
+        f"Period of the cycle: median {middle:.1f} {unit}, 90% interval {low:.1f} to "
         f"{high:.1f} ({truth})."
     )
 
