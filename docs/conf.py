@@ -5,9 +5,8 @@ import importlib.util
 import os
 import re
 
-os.environ["TQDM_DISABLE"] = "1"                       # no progress bars in executed notebooks
-os.environ["PYTHONWARNINGS"] = "ignore:IProgress"      # tqdm, about widgets that are not needed
-os.environ.setdefault("OMP_NUM_THREADS", "1")          # the same numbers on every machine
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress"  # tqdm, about widgets that are not needed
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same numbers on every machine
 
 project = "latentdyn"
 author = "The latentdyn developers"
@@ -21,7 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
 ]
-# with this package equations are rendered without a network connection, also in the reader's browser
+# with this package equations need no network in the reader's browser either
 if importlib.util.find_spec("sphinx-mathjax-offline"):
     extensions.append("sphinx-mathjax-offline")
 
@@ -30,11 +29,12 @@ templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 default_role = "py:obj"
-smartquotes = False                                    # z' is a symbol
+smartquotes_action = "D"  # dashes, but z' is a symbol
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"                             # they stand in the signatures
+autodoc_typehints = "signature"
+maximum_signature_line_length = 100
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -46,13 +46,14 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
-nb_output_stderr = "remove-warn"                       # a warning in a notebook fails the build
+nb_output_stderr = "remove-warn"  # a warning in a notebook fails the build
 
 
 def plain(app, what, name, obj, options, lines):
     """Docstrings write mathematics in plain text: there, * and | are no markup."""
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...", "- ")):
+            line = re.sub(r"(^|: )([A-Z])\.$", r"\1\\\2.", line)  # "K." begins no list
             parts = re.split(r"(``.*?``|`.*?`)", line)
             parts[::2] = [re.sub(r"(?<!\\)([*|])", r"\\\1", part) for part in parts[::2]]
             lines[i] = "".join(parts)
@@ -65,7 +66,7 @@ def tight(app, docname, source):
 
 def setup(app):
     app.connect("source-read", tight)
-    app.connect("autodoc-process-docstring", plain, priority=400)         # before napoleon
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
 
 
 html_theme = "pydata_sphinx_theme"

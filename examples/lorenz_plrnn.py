@@ -1,7 +1,7 @@
 """A recurrent network learns the Lorenz system from noisy data and says how sure it is.
 
-    python examples/lorenz_plrnn.py            # two minutes
-    python examples/lorenz_plrnn.py --quick    # seconds, not converged
+python examples/lorenz_plrnn.py            # two minutes
+python examples/lorenz_plrnn.py --quick    # seconds, not converged
 """
 
 import sys
@@ -18,44 +18,53 @@ FOLDER = Path("runs/lorenz_plrnn")
 
 # ---- data: trials from the attractor, with noise of a tenth of its spread
 ds = ld.data.systems.lorenz63(TRIALS, LENGTH, dt=0.02, obs_noise=0.8)
-y = (ds["y"] - ds["y"].mean()) / ds["y"].std()                         # (trial, time, unit=3)
+y = (ds["y"] - ds["y"].mean()) / ds["y"].std()  # (trial, time, unit=3)
 past, future = ld.data.train_test_split(y, test=0.2, by="time")
 
 # ---- model: eight units, the first four of which tend to keep their state
 torch.manual_seed(0)
 model = ld.StateSpace(
-    ld.transitions.PLRNN(state_dim=8),                                 # p(z_t | z_{t-1})
-    ld.emissions.Gaussian(state_dim=8, obs_dim=3),                     # p(y_t | z_t)
-    prior=ld.priors.ManifoldAttractor(regularised=4),                  # p(a, W, h)
+    ld.transitions.PLRNN(state_dim=8),  # p(z_t | z_{t-1})
+    ld.emissions.Gaussian(state_dim=8, obs_dim=3),  # p(y_t | z_t)
+    prior=ld.priors.ManifoldAttractor(regularised=4),  # p(a, W, h)
 )
 
 # ---- fit
-post = ld.fit.svi(model, past, states=ld.encoders.BiGRU(obs_dim=3, state_dim=8),
-                  steps=STEPS, batch_size=8, validation=0.05)
+post = ld.fit.svi(
+    model,
+    past,
+    states=ld.encoders.BiGRU(obs_dim=3, state_dim=8),
+    steps=STEPS,
+    batch_size=8,
+    validation=0.05,
+)
 print(post)
 print(ld.diagnostics.held_out(post, seed=0).to_dataframe().round(3))
 
 # ---- does it forecast?
-forecast = post.forecast(future.sizes["time"], draws=400, seed=0)["y"]  # (draw, trial, time, unit)
-low, high = forecast.quantile([0.05, 0.95], "draw")                    # (trial, time, unit)
-inside = ((future["y"] >= low) & (future["y"] <= high)).mean(("trial", "unit"))    # (time,)
+forecast = post.forecast(future.sizes["time"], draws=400, seed=0)  # y, z (draw, trial, time, ...)
+draws = forecast["y"]  # (draw, trial, time, unit)
+low, high = draws.quantile([0.05, 0.95], "draw")  # (trial, time, unit)
+inside = ((future["y"] >= low) & (future["y"] <= high)).mean(("trial", "unit"))  # (time,)
 for horizon in (1, 10, future.sizes["time"]):
-    error = (forecast.mean("draw") - future["y"])[:, :horizon]
-    print(f"next {horizon:3d} steps: error {float(np.sqrt((error**2).mean())):.2f} sd, "
-          f"90% band holds {float(inside[:horizon].mean()):.0%}")
+    error = (draws.mean("draw") - future["y"])[:, :horizon]
+    print(
+        f"next {horizon:3d} steps: error {float(np.sqrt((error**2).mean())):.2f} sd, "
+        f"90% band holds {float(inside[:horizon].mean()):.0%}"
+    )
 
 # ---- does it live on its own? It should stay bounded, and range as far as the data
-alone = post.simulate(trials=1, steps=500, draws=50, seed=0)["y"]      # (draw, trial, time, unit)
-bounded = (abs(alone) < 10).all(("trial", "time", "unit"))             # (draw,)
+alone = post.simulate(trials=1, steps=500, draws=50, seed=0)["y"]  # (draw, trial, time, unit)
+bounded = (abs(alone) < 10).all(("trial", "time", "unit"))  # (draw,)
 print(f"left alone, {float(bounded.mean()):.0%} of the draws stay bounded")
 for name, x in (("the data", y), ("the model", alone)):
-    low, high = x.quantile([0.05, 0.95], x.dims[:-1])                  # (unit,)
+    low, high = x.quantile([0.05, 0.95], x.dims[:-1])  # (unit,)
     print(f"90% range of {name}: {(high - low).values.round(2)}")
 
 # ---- keep
 post.save(FOLDER)
-ld.plots.forecast(post.forecast(future.sizes["time"], draws=400, seed=0), y,
-                  history=100)[0].figure.savefig(FOLDER / "forecast.png")
+fan = ld.plots.forecast(forecast, y, history=100)  # axes (unit,)
+fan[0].figure.savefig(FOLDER / "forecast.png")
 ld.plots.matrix(post, "transition.W")[0].figure.savefig(FOLDER / "connectivity.png")
 ld.plots.loss(post)[0].figure.savefig(FOLDER / "bound.png")
 print(f"written to {FOLDER}; read again with latentdyn.load")

@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import transform_to
 
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
@@ -45,7 +45,7 @@ class Objective(nn.Module):
             n: t.support for n, t in templates.items() if n not in random and is_free(t.value)
         }
         self.raw = nn.ParameterList(
-            biject_to(support).inv(templates[name].value.detach()).clone().contiguous()
+            transform_to(support).inv(templates[name].value.detach()).clone().contiguous()
             for name, support in self.free.items()
         )
         self.learned = [n for n, t in templates.items() if is_free(t.value)]
@@ -56,7 +56,7 @@ class Objective(nn.Module):
         """Current values of the free parameters, by name."""
         # a view: what is bound must not look like a parameter that is still free
         return {
-            name: biject_to(support)(raw.view_as(raw))
+            name: transform_to(support)(raw.view_as(raw))
             for (name, support), raw in zip(self.free.items(), self.raw, strict=True)
         }
 

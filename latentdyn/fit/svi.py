@@ -60,7 +60,9 @@ def svi(
         restarts: independent fits from other starting values, kept as chains.
         validation: share of observed entries held out for evaluation and early stopping; they
             remain held out in the result.
-        seed: of everything random here; the caller's generators are left as they were.
+        seed: of everything random in the fit; the caller's generators are left as they were. The
+            model and the encoder have their random starting values already: to repeat a run
+            from the start, build them after ``torch.manual_seed``.
         callbacks: called with a `Progress` at every evaluation; returning "stop" stops.
         resume_from: folder of a checkpoint to continue from, exactly.
         training: further settings.

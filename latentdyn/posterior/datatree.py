@@ -56,6 +56,9 @@ def _chunk(posterior: Any, chain: int, number: int) -> dict[str, Tensor]:
     out = {f"posterior/{name}": value for name, value in drawn.sites.items()}
     out["sample_stats/lp"], out["sample_stats/log_q"] = drawn.log_prior, drawn.log_q
     if drawn.z is None or drawn.log_joint is None or drawn.log_qz is None:
+        if drawn.log_joint is not None:
+            out["sample_stats/lp"] = drawn.log_prior + drawn.log_joint.sum(-1)
+            out["marginal_log_likelihood/y"] = drawn.log_joint
         return out
     whole = program.fit_batch(Batch.of(posterior.data, program.dtype))
     y = for_batch(program, drawn, whole).observations(drawn.z, whole)

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.guide import Guide, local_params
-from latentdyn.programs import Program
+from latentdyn.programs import Collapsed, Program
 
 __all__ = ["Draws", "draw", "draw_parameters"]
 
@@ -27,6 +27,7 @@ class Draws:
 
     ``log_prior`` and ``log_q`` (S,) are those of the random parameters; ``z`` (S, N, T, K), with
     ``log_joint`` = log p(y, z | theta) and ``log_qz`` = log q(z), both (S, N), if there are states.
+    Of a collapsed program ``log_joint`` is log p(y | theta).
     """
 
     sites: dict[str, Tensor]
@@ -69,14 +70,22 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
 def draw(program: Program, guide: Guide, batch: Batch, number: int) -> Draws:
     """Draws of parameters and of the paths of a batch."""
     drawn = draw_parameters(program, guide, number)
+    batch = batch.to(program.dtype, program.device)
+    if isinstance(program, Collapsed):
+        return replace(drawn, log_joint=_evidence(program, drawn, batch, number))
     if guide.states is None:
         return drawn
-    batch = batch.to(program.dtype, program.device)
     path = guide.states.encode(batch)
     z = path.expand((number, batch.trials)).rsample()
     bound: Any = for_batch(program, drawn, batch)
     log_joint = bound.path_of(batch).score(z) + bound.observations(z, batch).log_prob(batch.y)
     return replace(drawn, z=z, log_joint=log_joint, log_qz=path.score(z))
+
+
+def _evidence(program: Collapsed, drawn: Draws, batch: Batch, number: int) -> Tensor:
+    """log p(y_n | theta) of each draw, (S, N): one smoother pass for each."""
+    each = [program.at_values({k: v[s] for k, v in drawn.theta.items()}) for s in range(number)]
+    return torch.stack([p.smoother(p.model, batch).log_evidence for p in each])
 
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:

@@ -304,6 +304,9 @@ def test_a_collapsed_program_is_fitted_without_states():
     post = ld.fit.svi(
         model.collapse(DenseSmoother()), ds, steps=300, learning_rate=0.05, training=QUIET
     )
+    tree = post.to_datatree(draws=5)
+    assert tree["marginal_log_likelihood"]["y"].dims == ("chain", "draw", "trial")
+    assert (tree["sample_stats"]["lp"] < 0).all()
     A = post.sample(500)["transition.A"]
     assert abs(float(A.mean()) - 0.8) < 4 * float(A.std()) + 0.1
 
@@ -313,3 +316,21 @@ def test_data_outside_the_support_are_refused():
     y = np.full((2, 5, 4), 0.5)
     with pytest.raises(ld.InputError, match=r"'y': expected .*Poisson.*, got 0.5 at trial 0"):
         ld.fit.svi(model, y, steps=1, training=QUIET)
+
+
+@pytest.mark.parametrize("part", ["transition", "emission", "initial"])
+def test_full_noise_is_learned(part):
+    parts = {
+        "transition": ld.transitions.Linear(
+            2, noise="full" if part == "transition" else "diagonal"
+        ),
+        "emission": ld.emissions.Gaussian(2, 3, noise="full" if part == "emission" else "diagonal"),
+        "initial": ld.initials.Gaussian(2, noise="full" if part == "initial" else "diagonal"),
+    }
+    name = {"transition": "Q", "emission": "R", "initial": "covariance"}[part]
+    ds = linear_model().simulate(trials=4, steps=12, seed=0)
+    post = ld.fit.svi(ld.StateSpace(**parts), ds, steps=20, learning_rate=0.05, training=QUIET)
+    V = post.model.templates[f"{part}.{name}"].value.detach()
+    assert (torch.linalg.eigvalsh(V) > 0).all()
+    assert (V[0, 1:] != 0).any()
+    torch.testing.assert_close(V, V.mT)

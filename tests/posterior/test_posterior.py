@@ -174,7 +174,7 @@ def test_arviz_runs_on_the_result(posterior):
     mpl.use("Agg")
     az.plot_trace(idata, var_names=["transition.a"])
     stats = posterior.to_datatree(draws=100, seed=0)["sample_stats"]
-    k = (stats["lp"] - stats["log_q"]).azstats.psislw(dim=["chain", "draw"])[1]
+    k = (stats["log_q"] - stats["lp"]).azstats.psislw(dim=["chain", "draw"])[1]  # takes -log w
     assert np.isfinite(k)
 
 
