@@ -23,14 +23,20 @@ from torch import Tensor, nn
 import latentdyn as ld
 from latentdyn.data import Batch
 from latentdyn.fit.objective import Objective
-from latentdyn.guide import Guide
+from latentdyn.guide import Guide, parameter_guide
 
 N, T, D = 16, 200, 16
 
 
-def ours(model: ld.StateSpace, encoder: nn.Module, batch: Batch, particles: int = 1) -> Callable:
+def ours(
+    model: ld.StateSpace,
+    encoder: nn.Module,
+    batch: Batch,
+    particles: int = 1,
+    parameters: nn.Module | None = None,
+) -> Callable:
     """One path site."""
-    objective = Objective(model, Guide(None, encoder), particles)
+    objective = Objective(model, Guide(parameters, encoder), particles)
 
     def run() -> Tensor:
         objective.zero_grad()
@@ -205,19 +211,48 @@ def table(K: int, repeats: int) -> None:
         print(f"  {label:40s} {ratio:6.3f}  (<= {bound}) {'met' if ratio <= bound else 'NOT MET'}")
 
 
+def walked(model: ld.StateSpace, draws: int) -> Callable:
+    """Sample paths and differentiate them, under some draws of the parameters at once."""
+    theta = {
+        n: t.value.detach().expand(draws, *t.shape).clone().requires_grad_()
+        for n, t in model.templates.items()
+        if n.startswith("transition")
+    }
+
+    def run() -> Tensor:
+        bound = model.bind(theta if draws > 1 else {k: v[0] for k, v in theta.items()})
+        total = bound.path(T, trials=N).rsample().square().mean()
+        total.backward()
+        return total
+
+    return run
+
+
+def learned(model: ld.StateSpace, batch: Batch, draws: int) -> Callable:
+    """The whole bound: draws of the parameters from their guide, each with paths of its own."""
+    prior = ld.priors.Independent(
+        {f"transition.{k}": dist.Normal(0.0, 1.0) for k in ("a", "W", "h")}
+    )
+    program = ld.StateSpace(model.transition, model.emission, model.initial, prior)
+    encoder = ld.encoders.BiGRU(D, model.state_dim)
+    return ours(program, encoder, batch, draws, parameter_guide(program))
+
+
 def draws_table(repeats: int) -> None:
     """Print the cost of 16 parameter draws at once."""
     for K in (3, 8):
-        model, batch = build(K)
-        ms = times(
-            {"1 draw": scored(model, batch, 1), "16 draws": scored(model, batch, 16)}, 2 * repeats
-        )
-        ratio = ms["16 draws"] / ms["1 draw"]
-        print(
-            f"\nPLRNN path density and gradient, K={K}: 16 draws / 1 draw = "
-            f"{ms['16 draws']:.2f} / {ms['1 draw']:.2f} ms = {ratio:.2f}  (<= 4) "
-            f"{'met' if ratio <= 4 else 'NOT MET'}"
-        )
+        for label, make in [
+            ("walk and gradient", lambda m, b, S: walked(m, S)),
+            ("ELBO and gradient, bi-GRU", learned),
+            ("path density and gradient", scored),
+        ]:
+            runs = {str(S): make(*build(K), S) for S in (1, 16)}
+            ms = times(runs, repeats)
+            ratio = ms["16"] / ms["1"]
+            print(
+                f"PLRNN, K={K}, {label:26s}: 16 draws / 1 draw = {ms['16']:6.2f} / {ms['1']:6.2f} "
+                f"ms = {ratio:.2f}  (<= 4) {'met' if ratio <= 4 else 'NOT MET'}"
+            )
 
 
 def main() -> None:

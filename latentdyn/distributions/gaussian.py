@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -67,13 +68,28 @@ class SingularGaussian(TorchDistribution):
         return SingularGaussian(self.loc.expand(shape + self.event_shape), self.covariance_matrix)
 
 
+class _Normal(Normal):
+    """A normal whose density makes four passes over memory instead of seven."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of each entry."""
+        constant = -self.scale.log() - 0.5 * math.log(2 * math.pi)
+        return torch.add(constant, ((value - self.loc) / self.scale).square(), alpha=-0.5)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Normal:
+        """The same distribution over a larger batch."""
+        return _Normal(
+            self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False
+        )
+
+
 def gaussian(loc: Tensor, Q: Tensor, noise: str) -> TorchDistribution:
     """N(loc, Q); ``noise`` says how to read Q: vector of variances, matrix, or singular matrix.
 
     Shapes: ``loc`` (..., K), ``Q`` (..., K) if diagonal, else (..., K, K) -> event (K,).
     """
     if noise == "diagonal":
-        return Normal(loc, Q.sqrt(), validate_args=False).to_event(1)
+        return _Normal(loc, Q.sqrt(), validate_args=False).to_event(1)
     if noise == "full":
         return MultivariateNormal(loc, covariance_matrix=Q, validate_args=False)
     return SingularGaussian(loc, Q)

@@ -68,5 +68,5 @@ class PLRNN(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""
-        loc = self.a * z + matvec(self.W, z.relu()) + self.h
+        loc = torch.addcmul(matvec(self.W, z.relu()) + self.h, self.a, z)
         return gaussian(loc if u is None else loc + matvec(self.B, u), self.Q, self.noise)
