@@ -53,7 +53,7 @@ for horizon in (1, 10, future.sizes["time"]):
         f"90% band holds {float(inside[:horizon].mean()):.0%}"
     )
 
-# ---- does it live on its own? It should stay bounded, and range as far as the data
+# ---- does it live on its own? A harder test: stay bounded, and range as far as the data
 alone = post.simulate(trials=1, steps=300, draws=50, seed=0)["y"]  # (draw, trial, time, unit)
 bounded = (abs(alone) < 10).all(("trial", "time", "unit"))  # (draw,)
 print(f"left alone, {float(bounded.mean()):.0%} of the draws stay bounded")
