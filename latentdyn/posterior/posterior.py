@@ -115,6 +115,9 @@ class Posterior:
     ) -> xr.Dataset:
         """Draws of what follows each trial: y (draw, trial, time, unit) and z.
 
+        The clock goes on where that of the data ends; of trials that end earlier, the steps are
+        those after their own end.
+
         Args:
             steps: how many beyond the end of each trial.
             draws: of parameters, paths and noise.
