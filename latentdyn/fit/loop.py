@@ -75,7 +75,8 @@ class Run:
         """Run to the end, to an early stop, or to Ctrl-C, which keeps what is fitted so far."""
         every = max(1, math.ceil(self.steps / self.training.evaluations))
         show = self.training.progress and self.accelerator.is_main_process
-        bar = tqdm(total=self.steps, initial=self.progress.step, disable=not show, desc="fit")
+        quiet: dict[str, Any] = {} if show else {"disable": True}  # else TQDM_DISABLE decides
+        bar = tqdm(total=self.steps, initial=self.progress.step, desc="fit", **quiet)
         try:
             while self.progress.step < self.steps and not self.progress.stop:
                 parts = self.step()

@@ -1,7 +1,8 @@
 """Pictures. Each function draws on new axes, or on yours, and returns them.
 
-New axes stand on a figure that pyplot does not know: ``axes.figure`` shows it in a notebook,
-``axes.figure.savefig("picture.png")`` writes it. No setting of matplotlib is changed.
+New axes stand on a figure that pyplot does not know: in a notebook ``axes.figure`` shows it once
+``%matplotlib inline`` is on, and ``axes.figure.savefig("picture.png")`` writes it. No setting of
+matplotlib is changed.
 """
 
 from latentdyn.plots.dynamics import flow_field

@@ -110,7 +110,7 @@ def _samples(trace: Any) -> Any:
 
 def _flat(value: Tensor, number: int) -> Tensor:
     """(S, 1, ...) or (1, 1, ...) -> (S, ...)."""
-    return value.expand(number, *value.shape[1:]).flatten(0, 1)
+    return value.detach().expand(number, *value.shape[1:]).flatten(0, 1)
 
 
 def _density(trace: Any, number: int) -> Tensor:

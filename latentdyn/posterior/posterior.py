@@ -93,19 +93,14 @@ class Posterior:
     def smooth(self, new_y: Any = None) -> Path:
         """Posterior over the paths, (N,) of event (T, K), of the data or of new ones."""
         program, guide = self.fits[self.best]
-        if guide.states is None:
-            raise InputError(
-                "model",
-                "a program with states",
-                "a collapsed one",
-                "smooth with the smoother that it was collapsed with",
-            )
+        self._need_states()
         batch = self.batch if new_y is None else self._batch_of(new_y)
         with torch.no_grad():
             return guide.states.encode(batch.to(program.dtype, program.device))
 
     def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y."""
+        self._need_states()
         data, batch = self._data_and_batch(new_y)
         with seeded(seed):
             return predict.expected(self, data, batch, draws)
@@ -125,6 +120,7 @@ class Posterior:
             seed: to have the same draws again.
         """
         steps, draws = whole("steps", steps), whole("draws", draws)
+        self._need_states()
         with seeded(seed):
             return predict.forecast(self, steps, draws, u)
 
@@ -137,6 +133,7 @@ class Posterior:
         seed: int | None = None,
     ) -> xr.Dataset:
         """New trials from the start, for some parameter draws: y (draw, trial, time, unit)."""
+        self._need_states()
         program, guide = self.fits[self.best]
         with seeded(seed):
             drawn = draw_parameters(program, guide, whole("draws", draws))
@@ -145,6 +142,7 @@ class Posterior:
 
     def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""
+        self._need_states()
         with seeded(seed):
             return predict.impute(self, whole("draws", draws))
 
@@ -174,6 +172,15 @@ class Posterior:
         from latentdyn.posterior.storage import save
 
         save(self, Folder(folder))
+
+    def _need_states(self) -> None:
+        if self.fits[self.best][1].states is None:
+            raise InputError(
+                "model",
+                "a program with states",
+                "a collapsed one",
+                "bind draws of the parameters to the model and use its smoother",
+            )
 
     def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:
         if new_y is None:

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal
+from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoLowRankMultivariateNormal
 
 import latentdyn as ld
 from latentdyn.data import Batch
@@ -174,6 +174,12 @@ def test_any_autoguide(counts, guide):
     assert W.std(0)[0, 1] > 0
 
 
+def test_a_point_guide_gives_the_same_draw_again(counts):
+    post = ld.fit.svi(bayesian_plrnn(), counts, parameters=AutoDelta, steps=5, training=QUIET)
+    W = post.to_datatree(draws=4)["posterior"]["transition.W"]
+    assert float(W.std("draw").max()) == 0
+
+
 def test_restarts_are_chains(counts):
     post = ld.fit.svi(bayesian_plrnn(), counts, steps=5, restarts=3, training=QUIET)
     assert len(post.fits) == 3
@@ -304,6 +310,9 @@ def test_a_collapsed_program_is_fitted_without_states():
     post = ld.fit.svi(
         model.collapse(DenseSmoother()), ds, steps=300, learning_rate=0.05, training=QUIET
     )
+    for call in (post.smooth, post.expected, post.impute, post.simulate, lambda: post.forecast(3)):
+        with pytest.raises(ld.InputError, match="a program with states"):
+            call()
     tree = post.to_datatree(draws=5)
     assert tree["marginal_log_likelihood"]["y"].dims == ("chain", "draw", "trial")
     assert (tree["sample_stats"]["lp"] < 0).all()
