@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch, as_dataset
 from latentdyn.distributions import Path
+from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
@@ -92,11 +93,10 @@ class Posterior:
 
     def smooth(self, new_y: Any = None) -> Path:
         """Posterior over the paths, (N,) of event (T, K), of the data or of new ones."""
-        program, guide = self.fits[self.best]
-        self._need_states()
+        states = self._need_states()
         batch = self.batch if new_y is None else self._batch_of(new_y)
         with torch.no_grad():
-            return guide.states.encode(batch.to(program.dtype, program.device))
+            return states.encode(batch.to(self.model.dtype, self.model.device))
 
     def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y."""
@@ -173,14 +173,16 @@ class Posterior:
 
         save(self, Folder(folder))
 
-    def _need_states(self) -> None:
-        if self.fits[self.best][1].states is None:
+    def _need_states(self) -> Encoder:
+        states = self.fits[self.best][1].states
+        if states is None:
             raise InputError(
                 "model",
                 "a program with states",
                 "a collapsed one",
                 "bind draws of the parameters to the model and use its smoother",
             )
+        return states
 
     def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:
         if new_y is None:
