@@ -102,9 +102,18 @@ def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
     chain = posterior.best
     if "parameters" in k:
         value = float(k["parameters"][chain])
+        size = float(share["parameters"][chain])
         yield Reading("k-hat of the parameters", f"{value:.2f}", *_k_words(value))
+        yield Reading("ESS of the parameters", f"{size:.2g} of the draws", *_ess_words(size))
     if "states" in k:
         yield _trials(k["states"].isel(chain=chain), share["states"].isel(chain=chain), posterior)
+
+
+def _ess_words(share: float) -> tuple[str, str]:
+    text = (
+        "effective sample size of importance weighting: draws that the exact posterior would keep"
+    )
+    return text, GOOD if share > 0.1 else CARE
 
 
 def _k_words(k: float) -> tuple[str, str]:
@@ -126,7 +135,7 @@ def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
         return Reading("k-hat of the states", "not finite", *_k_words(np.nan))
     good, size = int((values <= 0.7).sum()), posterior.batch.steps * posterior.model.state_dim
     value = f"{good} of {len(values)} trials at 0.7 or less (median {np.median(values):.2f}, "
-    value += f"effective share of draws {float(share.median()):.2g})"
+    value += f"ESS {float(share.median()):.2g} of the draws)"
     if good >= 0.9 * len(values):
         return Reading("k-hat of the states", value, "paths are close to their exact posterior")
     text = (
