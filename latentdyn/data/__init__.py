@@ -2,7 +2,6 @@
 
 from latentdyn.data import systems
 from latentdyn.data.batch import Batch
-from latentdyn.data.checks import check_counts
 from latentdyn.data.convert import as_dataset
 from latentdyn.data.spikes import bin_spikes
 from latentdyn.data.splits import train_test_split
@@ -12,7 +11,6 @@ __all__ = [
     "Batch",
     "as_dataset",
     "bin_spikes",
-    "check_counts",
     "sunspots",
     "systems",
     "train_test_split",

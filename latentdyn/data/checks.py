@@ -11,7 +11,6 @@ import xarray as xr
 from latentdyn.errors import InputError
 
 __all__ = [
-    "check_counts",
     "check_length",
     "check_time",
     "check_values",
@@ -168,31 +167,3 @@ def _where(values: xr.DataArray, bad: np.ndarray) -> str:
     return ", ".join(
         f"{dim} {values[dim].values[i]}" for dim, i in zip(values.dims, index, strict=True)
     )
-
-
-def check_counts(data: Any, emission_name: str) -> None:
-    """Refuse observations that are not counts: y in {0, 1, 2, ...} or NaN.
-
-    ``data`` is whatever `as_dataset` takes; ``emission_name`` goes into the message. Raises
-    `InputError` that names the first offending trial, time, unit and value.
-
-    Example:
-        >>> check_counts([0, 3, 1], "Poisson")
-        >>> check_counts([0, 3, 0.5], "Poisson")
-        Traceback (most recent call last):
-        ...
-        latentdyn.errors.InputError: 'y': expected counts (0, 1, 2, ...) for Poisson, got 0.5 at \
-trial 0, time 2, unit 0; bin the events into whole counts, or use an emission for real numbers
-    """
-    from latentdyn.data.convert import as_dataset
-
-    y = as_dataset(data)["y"]
-    values = y.values
-    bad = (values < 0) | (values != np.floor(values)) & ~np.isnan(values)
-    if bad.any():
-        raise InputError(
-            "y",
-            f"counts (0, 1, 2, ...) for {emission_name}",
-            f"{values[bad][0]} at {_where(y, bad)}",
-            "bin the events into whole counts, or use an emission for real numbers",
-        )

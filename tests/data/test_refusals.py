@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from latentdyn.data import as_dataset, check_counts
+from latentdyn.data import as_dataset
 
 X = np.random.default_rng(2).normal(size=(4, 6, 3))
 
@@ -178,15 +178,3 @@ def test_inputs(refused):
         as_dataset(y.assign(u=("time", [1, np.nan, 1, 1])))
     with refused("u"):
         as_dataset(y.assign(u=("knob", [1, 2])))
-
-
-def test_counts(refused):
-    check_counts(np.array([[0, 1], [2, 3]]), "Poisson")
-    check_counts(np.array([0.0, np.nan, 2.0]), "Poisson")
-    check_counts([np.arange(3), np.arange(5)], "Poisson")
-    da = xr.DataArray(np.zeros((2, 3)), dims=("time", "unit"), coords={"unit": list("abc")})
-    with refused("y", "Poisson, got 0.5 at trial 0, time 1, unit c"):
-        da[1, 2] = 0.5
-        check_counts(da, "Poisson")
-    with refused("y", "got -1 at trial 0, time 1, unit 0"):
-        check_counts(np.array([0, -1, -2]), "negative binomial")
