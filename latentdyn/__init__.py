@@ -10,6 +10,8 @@ from latentdyn import (
     initials,
     plots,
     priors,
+    programs,
+    smooth,
     transitions,
 )
 from latentdyn.conditional import Conditional
@@ -35,5 +37,7 @@ __all__ = [
     "load",
     "plots",
     "priors",
+    "programs",
+    "smooth",
     "transitions",
 ]

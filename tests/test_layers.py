@@ -27,6 +27,7 @@ ROOMS = [
     "encoders",
     "priors",
     "programs",
+    "smooth",
     "guide",
     "posterior",
     "fit",
