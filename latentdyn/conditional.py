@@ -6,7 +6,7 @@ import abc
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,27 @@ from torch.distributions import Distribution, constraints
 from latentdyn.errors import InputError
 from latentdyn.values import as_float, whole
 
-__all__ = ["Conditional", "Template", "rebind", "templates_of"]
+__all__ = ["Affine", "Conditional", "Template", "rebind", "templates_of"]
 
 _LEAST = {"state_dim": 1, "obs_dim": 1, "input_dim": 0, "hidden": 1, "layers": 1, "categories": 2}
+
+
+class Affine(NamedTuple):
+    """Child ~ N(weight z + offset, noise), all with a time axis of size T or 1.
+
+    Shapes: ``weight`` (..., T, K', K), None of a conditional without parents; ``offset``
+    (..., T, K'); ``noise`` (..., T, K', K'), or its diagonal (..., T, K') if ``diagonal``.
+    """
+
+    weight: Any
+    offset: Tensor
+    noise: Tensor
+    diagonal: bool = False
+
+    @property
+    def covariance(self) -> Tensor:
+        """The noise as a matrix."""
+        return torch.diag_embed(self.noise) if self.diagonal else self.noise
 
 
 class Conditional(nn.Module, abc.ABC):
@@ -55,6 +73,7 @@ class Conditional(nn.Module, abc.ABC):
     constraints: Mapping[str, constraints.Constraint] = {}
     time_varying: frozenset[str] = frozenset()
     known: tuple[str, ...] = ()
+    flat: tuple[bool, ...] = ()  # states of which a first state says nothing
 
     @abc.abstractmethod
     def forward(self, *parents: Any, **named: Any) -> Distribution:
@@ -76,6 +95,15 @@ class Conditional(nn.Module, abc.ABC):
         child = self(*parents)
         full = getattr(child, "covariance_matrix", None)
         return child.mean, torch.diag_embed(child.variance) if full is None else full
+
+    def affine(self, u: Tensor | None = None) -> Affine | None:
+        """The child as an affine function of its parent plus Gaussian noise, if it is one."""
+        return None
+
+    def timed(self, name: str) -> Tensor:
+        """A parameter with a time axis before its own dimensions, (..., T or 1, ...)."""
+        value = getattr(self, name)
+        return value if value.dim() > self.rank(name) else value[None]
 
     def fix(self, **values: Any) -> Self:
         """Give parameters known values, in place; they are not learned.

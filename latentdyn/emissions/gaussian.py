@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.emissions._readout import principal_readout
@@ -67,3 +67,9 @@ class Gaussian(Conditional):
         """Distribution of the observation."""
         loc = matvec(self.C, z) + self.d
         return gaussian(loc if u is None else loc + matvec(self.D, u), self.R, self.noise)
+
+    def affine(self, u: Tensor | None = None) -> Affine:
+        """C, d + D u and R."""
+        offset = self.timed("d")
+        offset = offset if u is None else offset + matvec(self.timed("D"), u)
+        return Affine(self.timed("C"), offset, self.timed("R"), self.noise == "diagonal")

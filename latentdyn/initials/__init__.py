@@ -1,6 +1,8 @@
 """First states."""
 
+from latentdyn.initials.diffuse import Diffuse
 from latentdyn.initials.gaussian import Gaussian
 from latentdyn.initials.learned import Learned
+from latentdyn.initials.stationary import Stationary
 
-__all__ = ["Gaussian", "Learned"]
+__all__ = ["Diffuse", "Gaussian", "Learned", "Stationary"]

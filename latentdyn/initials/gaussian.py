@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 
 __all__ = ["Gaussian"]
@@ -39,3 +39,7 @@ class Gaussian(Conditional):
     def forward(self) -> Distribution:
         """Distribution of the first state."""
         return gaussian(self.mean, self.covariance, self.noise)
+
+    def affine(self, u: Tensor | None = None) -> Affine:
+        """Mean and covariance."""
+        return Affine(None, self.timed("mean"), self.timed("covariance"), self.noise == "diagonal")

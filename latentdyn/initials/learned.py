@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import torch
 from pyro.distributions import Normal
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Affine, Conditional
 from latentdyn.errors import InputError
 from latentdyn.values import as_float
 
@@ -46,3 +46,8 @@ class Learned(Conditional):
     def forward(self) -> Distribution:
         """Distribution of the first state."""
         return Normal(self.mean, self.scale, validate_args=False).to_event(1)
+
+    def affine(self, u: Tensor | None = None) -> Affine:
+        """The point and its small noise."""
+        mean = self.timed("mean")
+        return Affine(None, mean, torch.full_like(mean, self.scale**2), diagonal=True)

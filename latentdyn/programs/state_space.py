@@ -108,18 +108,22 @@ class StateSpace(Program):
         batch = batch if u is None else torch.broadcast_shapes(batch, u.shape[:-2])
         u = u if self.transition.input_dim else None
         shape = torch.broadcast_shapes(self.lead, batch)
-        return MarkovPath(self._first(), self.transition, steps, u, batch_shape=shape)
+        return MarkovPath(self.first(), self.transition, steps, u, batch_shape=shape)
 
     def path_of(self, batch: Batch) -> MarkovPath:
         """Prior over the paths of a batch, of which only valid steps count."""
         u = batch.u if self.transition.input_dim else None
         shape = torch.broadcast_shapes(self.lead, (batch.trials,))
-        path = MarkovPath(self._first(), self.transition, batch.steps, u, batch.valid, shape)
+        path = MarkovPath(self.first(), self.transition, batch.steps, u, batch.valid, shape)
         path.idle = batch.idle
         return path
 
-    def _first(self) -> Any:
-        return self.initial.at(slice(0, 1))
+    def first(self) -> Any:
+        """p(z_1), given what the program is bound to: a stationary start follows the transition."""
+        initial = self.initial.at(slice(0, 1))
+        if isinstance(initial, initials.Stationary):
+            return initial.under(self.transition.at(slice(0, 1)))
+        return initial
 
     def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
@@ -64,3 +64,9 @@ class Linear(Conditional):
         """Distribution of the next state."""
         loc = matvec(self.A, z) + self.b
         return gaussian(loc if u is None else loc + matvec(self.B, u), self.Q, self.noise)
+
+    def affine(self, u: Tensor | None = None) -> Affine:
+        """A, b + B u and Q."""
+        offset = self.timed("b")
+        offset = offset if u is None else offset + matvec(self.timed("B"), u)
+        return Affine(self.timed("A"), offset, self.timed("Q"), self.noise == "diagonal")

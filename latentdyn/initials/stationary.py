@@ -1,0 +1,82 @@
+"""A first state from the stationary distribution of the dynamics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Affine, Conditional
+from latentdyn.distributions.gaussian import gaussian
+from latentdyn.errors import InputError
+from latentdyn.nn import matvec
+
+__all__ = ["Stationary", "stationary_covariance"]
+
+
+class Stationary(Conditional):
+    r"""z_1 ~ N(m, P) with m = A m + b and P = A P A' + Q of the program's own linear transition.
+
+    It has no parameters: the program hands it the transition. States marked ``flat`` (trends,
+    seasons: anything with a unit root, not coupled to the others) start diffuse instead.
+
+    Raises: InputError if the other states are not stationary.
+    Source: Hamilton (1994), section 13.3.
+    """
+
+    transition: Any = None
+
+    def __init__(self, state_dim: int, flat: Any = None):
+        super().__init__()
+        self.state_dim = state_dim
+        self.flat = () if flat is None else tuple(bool(f) for f in flat)
+
+    def under(self, transition: Conditional) -> Stationary:
+        """The stationary distribution of this transition."""
+        new = Stationary(self.state_dim, self.flat or None)
+        new.__dict__["transition"] = transition
+        return new
+
+    def affine(self, u: Tensor | None = None) -> Affine:
+        """Stationary mean and covariance, zero where flat."""
+        linear = None if self.transition is None else self.transition.affine()
+        if linear is None:
+            kind = type(self.transition).__name__
+            raise InputError("initial", "a linear transition", kind, "use initials.Gaussian")
+        A, b, Q = linear.weight, linear.offset, linear.covariance
+        if self.flat:
+            keep = (~torch.tensor(self.flat)).to(A.dtype)
+            A, b, Q = A * keep[:, None] * keep, b * keep, Q * keep[:, None] * keep
+        eye = torch.eye(self.state_dim, dtype=A.dtype, device=A.device)
+        mean = matvec(torch.linalg.inv(eye - A), b)
+        return Affine(None, mean, stationary_covariance(A, Q))
+
+    def forward(self) -> Distribution:
+        """Distribution of the first state."""
+        if any(self.flat):
+            fix = "use initials.Gaussian to simulate or to sample paths from the prior"
+            raise InputError("initial", "a proper distribution", "flat states", fix)
+        _, mean, P, _ = self.affine()
+        return gaussian(mean, P, "singular" if self._singular(P) else "full")
+
+    def _singular(self, P: Tensor) -> bool:
+        return bool((torch.linalg.cholesky_ex(P.detach())[1] > 0).any())
+
+
+def stationary_covariance(A: Tensor, Q: Tensor) -> Tensor:
+    """P = A P A' + Q by doubling: P <- P + A P A', A <- A A; (..., K, K)."""
+    for _ in range(60):
+        step = A @ Q @ A.mT
+        Q, A = Q + step, A @ A
+        if not bool((step.abs().amax() > 1e-3 * torch.finfo(Q.dtype).eps * Q.abs().amax()).any()):
+            break
+    if not bool(torch.isfinite(Q).all()) or bool((A.abs() > 1e-3).any()):
+        raise InputError(
+            "initial",
+            "a stationary transition (eigenvalues of A inside the unit circle)",
+            "one that is not",
+            "use initials.Gaussian or initials.Diffuse",
+        )
+    return (Q + Q.mT) / 2
