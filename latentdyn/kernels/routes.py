@@ -1,0 +1,99 @@
+"""Ways to run both filters of a chain with sites; they agree up to rounding and differ in speed.
+
+A route is called with `Sites` and returns a `Run`: the forward filter at once, the backward one
+when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from latentdyn.kernels.doubling import steady_riccati
+from latentdyn.kernels.layout import Layout
+from latentdyn.kernels.recursion import riccati_backward, riccati_forward
+from latentdyn.kernels.two_filter import (
+    Backward,
+    Forward,
+    Sites,
+    Smoothed,
+    means_backward,
+    means_forward,
+    smooth,
+)
+
+__all__ = ["Run", "constant", "stepwise"]
+
+
+@dataclass
+class Run:
+    """Filters of a chain: ``ahead`` now, ``back`` and ``smoothed`` on demand."""
+
+    sites: Sites
+    ahead: Forward
+    turn: Callable[[Sites, Forward], tuple[Forward, Backward]]
+
+    @property
+    def log_z(self) -> ndarray:
+        """Log evidence of the sites, (M, C)."""
+        return self.ahead.increments.sum(-1)
+
+    @cached_property
+    def both(self) -> tuple[Forward, Backward]:
+        """Both filters, in one layout."""
+        return self.turn(self.sites, self.ahead)
+
+    @cached_property
+    def smoothed(self) -> Smoothed:
+        """Smoothed moments."""
+        return smooth(self.sites, *self.both)
+
+
+def stepwise(x: Sites) -> Run:
+    """Any chain: one step after another, all problems at once."""
+    steps = x.g.shape[2]
+    P, Pf, det = riccati_forward(x.P, x.A, x.Q, x.J, steps)
+    layout = Layout(steps)
+
+    def turn(x: Sites, ahead: Forward) -> tuple[Forward, Backward]:
+        L, W = riccati_backward(x.A, x.Q, x.J, steps)
+        return ahead, means_backward(x, layout, L, W)
+
+    return Run(x, means_forward(x, layout, P, Pf, det), turn)
+
+
+def constant(x: Sites) -> Run:
+    """A, Q and J the same at every step: covariances by doubling until they are steady."""
+    steps = x.g.shape[2]
+    A, Q, J = x.A[:, 0], x.Q[:, 0], x.J[:, 0]
+    P, steady = steady_riccati(x.P, A, Q, J, steps)
+    layout = Layout(P.shape[1], steps - P.shape[1])
+    P = P if not layout.middle else np.concatenate([P, P[:, -1:]], 1)
+    grown = np.eye(A.shape[-1]) + P @ J[:, None]
+    Pf = np.linalg.solve(grown, P)
+    Pf = (Pf + Pf.swapaxes(-1, -2)) / 2
+    return Run(x, means_forward(x, layout, P, Pf, np.linalg.slogdet(grown)[1]), _turn)
+
+
+def _turn(x: Sites, ahead: Forward) -> tuple[Forward, Backward]:
+    A, Q, J = x.A[:, 0], x.Q[:, 0], x.J[:, 0]
+    steps, head = ahead.layout.steps, ahead.layout.head
+    L, _ = steady_riccati(J, A.swapaxes(-1, -2), J, Q, steps)
+    tail = L.shape[1]
+    layout = Layout(head, steps - head - tail, tail) if head + tail < steps else Layout(steps)
+    L = np.concatenate([np.repeat(L[:, -1:], layout.rows - tail, 1), L[:, ::-1]], 1)
+    W = np.linalg.solve(np.eye(A.shape[-1]) + L @ Q[:, None], L)
+    W = (W + W.swapaxes(-1, -2)) / 2
+    ahead = ahead._replace(layout=layout, P=_rows(ahead.P, layout), Pf=_rows(ahead.Pf, layout))
+    return ahead, means_backward(x, layout, L, W)
+
+
+def _rows(found: ndarray, layout: Layout) -> ndarray:
+    """Forward matrices in another layout: the last one goes on."""
+    lacking = layout.rows - found.shape[1]
+    return np.concatenate([found, np.repeat(found[:, -1:], lacking, 1)], 1) if lacking else found

@@ -1,0 +1,162 @@
+r"""Linear-Gaussian chains with Gaussian sites: evidence, smoothed moments and their score.
+
+    z_1 ~ N(m, P),  z_t = A_t z_{t-1} + b_t + N(0, Q_t),  sites exp(-z_t'J_t z_t / 2 + g_t'z_t).
+
+A covariance filter forward, an information filter backward, and their product at each step:
+
+    Pf = (I + P J)^{-1} P,      mf = m + Pf (g - J m),      m+ = A mf + b,   P+ = A Pf A' + Q,
+    W = (I + L Q)^{-1} L,       L- = J + A'W A,             h- = g + A'(h - W (Q h + b)),
+    S = (I + P L)^{-1} P,       z = m + S (h - L m),
+
+with L, h the precision and linear term of p(y_{t:T} | z_t). Only I + (a product of a covariance and
+a precision) is ever inverted, so P and Q may be singular, sites empty. The posterior is Markov:
+z_t given z_{t-1} has gain G = A - Q W A and covariance V = Q - Q W Q.
+
+Score, with r = h - L z and N = L - L S L: d/dm_t = d/db_t = r, d/dQ = (r r' - N)/2,
+d/dA = r z_{t-1}' - N A Pf_{t-1}, d/dg = z, d/dJ = -(S + z z')/2.
+Source: Fraser & Potter (1969); Koopman & Shephard (1992); Durbin & Koopman (2012), sections 4.4
+and 4.5; Särkkä & García-Fernández (2021).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from latentdyn.kernels.layout import Layout, following, preceding
+from latentdyn.kernels.recursion import scan
+
+__all__ = [
+    "Backward",
+    "Forward",
+    "Sites",
+    "Smoothed",
+    "means_backward",
+    "means_forward",
+    "score",
+    "smooth",
+]
+
+
+class Sites(NamedTuple):
+    """The chain: M problems, in each of which C trials share the matrices.
+
+    Shapes: ``m`` (M, C, K), ``P`` (M, K, K); ``A``, ``Q``, ``J`` (M, T or 1, K, K), ``b`` (M, C, T
+    or 1, K), ``g`` (M, C, T, K). The entries of A, b, Q at t lead into step t; the first is unused.
+    """
+
+    m: ndarray
+    P: ndarray
+    A: ndarray
+    b: ndarray
+    Q: ndarray
+    J: ndarray
+    g: ndarray
+
+
+class Forward(NamedTuple):
+    """Predicted (m, P) and filtered (mf, Pf) moments; increments of the log evidence (M, C, T)."""
+
+    layout: Layout
+    m: ndarray
+    P: ndarray
+    mf: ndarray
+    Pf: ndarray
+    increments: ndarray
+
+
+class Backward(NamedTuple):
+    """Information h (M, C, T, K), and by rows L and W, of all later observations."""
+
+    h: ndarray
+    L: ndarray
+    W: ndarray
+
+
+class Smoothed(NamedTuple):
+    """Means (M, C, T, K); by rows covariances S, and gains G and noises V into each step."""
+
+    layout: Layout
+    mean: ndarray
+    S: ndarray
+    G: ndarray
+    V: ndarray
+
+
+def smooth(x: Sites, ahead: Forward, back: Backward) -> Smoothed:
+    """Both filters together."""
+    layout = ahead.layout
+    S = np.linalg.solve(_one_plus(ahead.P, back.L), ahead.P)
+    S = (S + S.swapaxes(-1, -2)) / 2
+    mean = ahead.m + layout.times(S, back.h - layout.times(back.L, ahead.m))
+    QW = x.Q @ back.W
+    return Smoothed(layout, mean, S, x.A - QW @ x.A, x.Q - QW @ x.Q)
+
+
+def score(x: Sites, ahead: Forward, back: Backward, of: Smoothed, weight: ndarray) -> Sites:
+    """Gradient of the weighted sum of log evidences, ``weight`` (M, C), in the shapes of ``x``."""
+    layout, z = of.layout, of.mean
+    r = back.h - layout.times(back.L, z)
+    N = back.L - back.L @ of.S @ back.L
+    wr, wz = r * weight[..., None, None], z * weight[..., None, None]
+    total = weight.sum(1)[:, None, None]
+
+    def outer(a: ndarray, c: ndarray, single: bool, start: int) -> ndarray:
+        if single:
+            return np.einsum("mcti,mctj->mij", a, c, optimize=True)[:, None]
+        each = np.einsum("mcti,mctj->mtij", a, c)
+        return np.concatenate([np.zeros_like(each[:, :1]), each], 1) if start else each
+
+    def rows(M: ndarray, single: bool, start: int) -> ndarray:
+        if single:
+            return total[:, None] * layout.sum(M, start)[:, None]
+        each = total[:, None] * layout.full(M)
+        each[:, :start] = 0
+        return each
+
+    one = [M.shape[1] == 1 for M in (x.A, x.Q, x.J)]
+    cross = N @ x.A @ preceding(ahead.Pf)
+    dA = outer(wr[:, :, 1:], z[:, :, :-1], one[0], 1) - rows(cross, one[0], 1)
+    dQ = outer(wr[:, :, 1:], r[:, :, 1:], one[1], 1) - rows(N, one[1], 1)
+    dJ = outer(wz, z, one[2], 0) + rows(of.S, one[2], 0)
+    db = wr.copy()
+    db[:, :, 0] = 0
+    db = db.sum(2, keepdims=True) if x.b.shape[2] == 1 else db
+    first = np.einsum("mci,mcj->mij", wr[:, :, 0], r[:, :, 0]) - total * N[:, 0]
+    return Sites(wr[:, :, 0], first / 2, dA, db, dQ / 2, -dJ / 2, wz)
+
+
+def _one_plus(a: ndarray, b: ndarray) -> ndarray:
+    product = a @ b
+    K = product.shape[-1]
+    product.reshape(-1, K * K)[:, :: K + 1] += 1
+    return product
+
+
+def means_forward(x: Sites, layout: Layout, P: ndarray, Pf: ndarray, det: ndarray) -> Forward:
+    """Means and increments from covariances and log |I + P J| by rows."""
+    A = following(x.A)
+    APf = A @ Pf
+    w = np.empty_like(x.g)
+    w[:, :, 0] = x.m
+    w[:, :, 1:] = layout.times(APf, x.g)[:, :, :-1]
+    w[:, :, 1:] += x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
+    m = scan(A - APf @ x.J, w, layout.head)
+    e = x.g - layout.times(x.J, m)
+    step = layout.times(Pf, e)
+    increments = ((x.g + e) * m + step * e).sum(-1) / 2 - layout.full(det)[:, None] / 2
+    return Forward(layout, m, P, m + step, Pf, increments)
+
+
+def means_backward(x: Sites, layout: Layout, L: ndarray, W: ndarray) -> Backward:
+    """Linear terms from precisions by rows."""
+    WA = W @ x.A
+    G = x.A - x.Q @ WA
+    v = x.g.copy()
+    if x.b.any():
+        b = np.broadcast_to(x.b, x.g.shape)
+        v[:, :, :-1] -= layout.times(WA.swapaxes(-1, -2), b)[:, :, 1:]
+    h = scan(G[:, ::-1].swapaxes(-1, -2), v[:, :, ::-1], layout.tail if layout.middle else None)
+    return Backward(h[:, :, ::-1], L, W)
