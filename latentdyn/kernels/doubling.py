@@ -44,8 +44,11 @@ def steady_riccati(
 
 
 def _forgotten(A: ndarray, found: ndarray, C: ndarray) -> bool:
-    """Whether A P A' is below rounding of the diagonal of C, for the extreme P."""
-    P = found[:, [0, -1]]
+    """Whether A P A' is below rounding of the diagonal of C, for the first P and for C itself.
+
+    For C: then it is for the limit too, which is C + A (..) A'.
+    """
+    P = np.stack([found[:, 0], C], 1)
     left = ((A[:, None] @ P) * A[:, None]).sum(-1)
     scale = C.diagonal(axis1=-2, axis2=-1)[:, None]
     return bool((left <= np.finfo(float).eps / 4 * scale).all())

@@ -13,10 +13,11 @@ CHUNK = 32
 def riccati_forward(P: ndarray, A: ndarray, Q: ndarray, J: ndarray, steps: int) -> tuple:
     """P, Pf (M, T, K, K) and log |I + P J| (M, T), step by step."""
     M, K = max(len(x) for x in (P, A, Q, J)), P.shape[-1]
-    all_P, all_Pf, det = np.empty((M, steps, K, K)), np.empty((M, steps, K, K)), None
+    all_P, all_Pf = np.empty((M, steps, K, K)), np.empty((M, steps, K, K))
     eye = np.eye(K)
     each = [_by_time(x, steps) for x in (A, Q, J)]
     grown = np.empty((M, steps, K, K))
+    Pf = P
     for t in range(steps):
         if t:
             P = each[0][t] @ Pf @ each[0][t].swapaxes(-1, -2) + each[1][t]
@@ -34,7 +35,7 @@ def riccati_backward(A: ndarray, Q: ndarray, J: ndarray, steps: int) -> tuple[nd
     all_L, all_W = np.empty((M, steps, K, K)), np.empty((M, steps, K, K))
     eye = np.eye(K)
     each = [_by_time(x, steps) for x in (A, Q, J)]
-    L = each[2][-1]
+    L = W = each[2][-1]
     for t in reversed(range(steps)):
         if t < steps - 1:
             L = each[2][t] + each[0][t + 1].swapaxes(-1, -2) @ W @ each[0][t + 1]
@@ -54,7 +55,7 @@ def scan(L: ndarray, w: ndarray, head: int | None) -> ndarray:
     ``L`` (M, rows, K, K): the first ``head`` rows lead out of the first steps, the next one out of
     all later ones; with None (or as many rows as steps) each step has its own.
     """
-    M, C, T, K = w.shape
+    M, _, T, _ = w.shape
     own = T - 1 if head is None or head >= T - 1 else head
     x = np.ascontiguousarray(w.transpose(2, 0, 3, 1))  # (T, M, K, C)
     if L.shape[1] > 1:
@@ -77,7 +78,7 @@ def _constant_scan(L: ndarray, w: ndarray) -> ndarray:
     """x_0 = w_0, x_{t+1} = L x_t + w_{t+1}, (T, M, K, C), by chunks of Toeplitz products."""
     T, M, K, C = w.shape
     size = max(2, min(CHUNK, 64 // K, T))
-    if T <= size:
+    if size >= T:
         return _toeplitz(L, w[None], T)[0]
     chunks = -(-T // size)
     padded = np.zeros((chunks * size, M, K, C))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -24,10 +23,11 @@ from latentdyn.kernels.two_filter import (
     Smoothed,
     means_backward,
     means_forward,
+    score,
     smooth,
 )
 
-__all__ = ["Run", "constant", "stepwise"]
+__all__ = ["Run", "constant", "fastest", "stepwise"]
 
 
 @dataclass
@@ -53,6 +53,16 @@ class Run:
         """Smoothed moments."""
         return smooth(self.sites, *self.both)
 
+    def score(self, weight: ndarray) -> Sites:
+        """Gradient of the weighted sum of log evidences, ``weight`` (M, C)."""
+        return score(self.sites, *self.both, self.smoothed, weight)
+
+
+def fastest(x: Sites) -> Run:
+    """The route for a chain: doubling if nothing varies in time, else step by step."""
+    alike = all(M.shape[1] == 1 for M in (x.A, x.Q, x.J))
+    return constant(x) if alike else stepwise(x)
+
 
 def stepwise(x: Sites) -> Run:
     """Any chain: one step after another, all problems at once."""
@@ -71,7 +81,7 @@ def constant(x: Sites) -> Run:
     """A, Q and J the same at every step: covariances by doubling until they are steady."""
     steps = x.g.shape[2]
     A, Q, J = x.A[:, 0], x.Q[:, 0], x.J[:, 0]
-    P, steady = steady_riccati(x.P, A, Q, J, steps)
+    P, _ = steady_riccati(x.P, A, Q, J, steps)
     layout = Layout(P.shape[1], steps - P.shape[1])
     P = P if not layout.middle else np.concatenate([P, P[:, -1:]], 1)
     grown = np.eye(A.shape[-1]) + P @ J[:, None]

@@ -95,37 +95,55 @@ def smooth(x: Sites, ahead: Forward, back: Backward) -> Smoothed:
     return Smoothed(layout, mean, S, x.A - QW @ x.A, x.Q - QW @ x.Q)
 
 
-def score(x: Sites, ahead: Forward, back: Backward, of: Smoothed, weight: ndarray) -> Sites:
-    """Gradient of the weighted sum of log evidences, ``weight`` (M, C), in the shapes of ``x``."""
+def score(
+    x: Sites,
+    ahead: Forward,
+    back: Backward,
+    of: Smoothed,
+    weight: ndarray,
+    spread: list[ndarray] | None = None,
+) -> Sites:
+    """Gradient of the weighted sum of log evidences, in the shapes of ``x``.
+
+    Args:
+        x: the chain.
+        ahead: filtered moments.
+        back: information of later observations.
+        of: smoothed moments.
+        weight: (M, C).
+        spread: (M, q, T, K) further columns of z and r whose outer products count for each trial.
+    """
     layout, z = of.layout, of.mean
     r = back.h - layout.times(back.L, z)
-    N = back.L - back.L @ of.S @ back.L
     wr, wz = r * weight[..., None, None], z * weight[..., None, None]
-    total = weight.sum(1)[:, None, None]
+    total = weight.sum(1)[:, None, None, None]
+    pairs = [(wz, z), (wr, r), (wr[:, :, 1:], z[:, :, :-1])]
+    if spread is not None:
+        zs, rs = spread
+        more = [(zs, zs), (rs, rs), (rs[:, :, 1:], zs[:, :, :-1])]
+        pairs = [
+            (np.concatenate([a, total * c], 1), np.concatenate([b, d], 1))
+            for (a, b), (c, d) in zip(pairs, more, strict=True)
+        ]
+    N = back.L - back.L @ of.S @ back.L
 
-    def outer(a: ndarray, c: ndarray, single: bool, start: int) -> ndarray:
-        if single:
-            return np.einsum("mcti,mctj->mij", a, c, optimize=True)[:, None]
-        each = np.einsum("mcti,mctj->mtij", a, c)
-        return np.concatenate([np.zeros_like(each[:, :1]), each], 1) if start else each
+    def moment(like: ndarray, pair: tuple[ndarray, ndarray], rows: ndarray, start: int) -> ndarray:
+        """Sum, or each step, of outer products and of rows of matrices."""
+        a, b = (v[:, :, -(layout.steps - start) :] for v in pair)
+        if like.shape[1] == 1:
+            found = np.einsum("mcti,mctj->mij", a, b, optimize=True)[:, None]
+            return found + total * layout.sum(rows, start)[:, None]
+        each = np.einsum("mcti,mctj->mtij", a, b) + total * layout.full(rows)[:, start:]
+        return np.concatenate([np.zeros_like(each[:, :start]), each], 1)
 
-    def rows(M: ndarray, single: bool, start: int) -> ndarray:
-        if single:
-            return total[:, None] * layout.sum(M, start)[:, None]
-        each = total[:, None] * layout.full(M)
-        each[:, :start] = 0
-        return each
-
-    one = [M.shape[1] == 1 for M in (x.A, x.Q, x.J)]
-    cross = N @ x.A @ preceding(ahead.Pf)
-    dA = outer(wr[:, :, 1:], z[:, :, :-1], one[0], 1) - rows(cross, one[0], 1)
-    dQ = outer(wr[:, :, 1:], r[:, :, 1:], one[1], 1) - rows(N, one[1], 1)
-    dJ = outer(wz, z, one[2], 0) + rows(of.S, one[2], 0)
+    dA = moment(x.A, pairs[2], -(N @ x.A @ preceding(ahead.Pf)), 1)
+    dQ, dJ = moment(x.Q, pairs[1], -N, 1) / 2, moment(x.J, pairs[0], of.S, 0) / -2
     db = wr.copy()
     db[:, :, 0] = 0
     db = db.sum(2, keepdims=True) if x.b.shape[2] == 1 else db
-    first = np.einsum("mci,mcj->mij", wr[:, :, 0], r[:, :, 0]) - total * N[:, 0]
-    return Sites(wr[:, :, 0], first / 2, dA, db, dQ / 2, -dJ / 2, wz)
+    first = [v[:, :, 0] for v in pairs[1]]
+    dP = np.einsum("mci,mcj->mij", *first) - total[:, 0] * N[:, 0]
+    return Sites(wr[:, :, 0], dP / 2, dA, db, dQ, dJ, wz)
 
 
 def _one_plus(a: ndarray, b: ndarray) -> ndarray:

@@ -1,3 +1,5 @@
 """States given parameters: exact, approximate and particle smoothers of the same program."""
 
-__all__: list[str] = []
+from latentdyn.smooth.kalman import kalman
+
+__all__ = ["kalman"]

@@ -1,0 +1,41 @@
+"""Discrete states of a hidden Markov model, exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latentdyn.distributions import DiscretePath
+from latentdyn.errors import InputError
+from latentdyn.programs.hmm import HMM
+from latentdyn.smooth.given import given
+
+__all__ = ["hmm"]
+
+
+def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
+    r"""p(z_{1:T} | y) of discrete states: marginals, pairs, best path, random paths.
+
+    Args:
+        model: `programs.HMM`.
+        y: a `Batch`, or whatever `as_dataset` takes; NaN is missing.
+        u: inputs (N, T, U), if the emission has any.
+
+    Returns: a `DiscretePath` over (..., N) trials with ``probabilities``, ``filtered``,
+        ``predicted`` (..., N, T, S), ``pairs`` (..., N, T-1, S, S), ``mode`` (..., N, T),
+        ``log_evidence`` (..., N), ``sample``, ``log_prob``, ``entropy`` and ``to_dataset``. Past
+        the end of a trial the state stays as it was.
+    Source: Rabiner (1989).
+
+    Example:
+        >>> import latentdyn as ld
+        >>> from latentdyn.programs import HMM
+        >>> emission = ld.emissions.StateGaussian.of(means=[[-1.0], [1.0]], covariances=[[1], [1]])
+        >>> model = HMM.of([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], emission)
+        >>> hmm(model, [-1.2, -0.3, 0.2, 1.5, 2.0]).mode
+        tensor([[0, 0, 1, 1, 1]])
+    """
+    if not isinstance(model, HMM):
+        fix = "build it with programs.HMM"
+        raise InputError("model", "a hidden Markov model", type(model).__name__, fix)
+    batch, data = given(model, y, u)
+    return model.path_of(batch, data)

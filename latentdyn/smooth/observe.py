@@ -1,0 +1,153 @@
+r"""Gaussian observations as sites: what y_t says about z_t, whatever the number of units.
+
+N(y; C z + d, R) = c exp(-z'J z / 2 + g'z) with J = C'R^{-1}C, g = C'R^{-1}(y - d). A unit that is
+missing has no column. Where R is singular there is no such site on z_t, and the observation is
+moved one step back: y_t = C (A z_{t-1} + b) + d + N(0, S), S = C Q C' + R, is a site on z_{t-1};
+z_t given z_{t-1} and y_t has gain (I - K C) A and covariance (I - K C) Q, K = Q C'S^{-1}.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentdyn.conditional import Affine
+from latentdyn.errors import InputError
+from latentdyn.nn import matvec
+
+__all__ = ["Observed", "observe", "observe_exactly"]
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Observed(NamedTuple):
+    """J (..., T or 1, K, K), g (..., T, K) and constants (..., T) of the sites."""
+
+    J: Tensor
+    g: Tensor
+    constants: Tensor
+
+
+def observe(emission: Affine, y: Tensor, mask: Tensor | None) -> Observed:
+    """Sites of y (..., T, D), of which entries outside ``mask`` are missing."""
+    C, r, R = emission.weight, y - emission.offset, emission.noise
+    if emission.diagonal:
+        return _independent(C, r, R, mask)
+    if mask is not None:
+        C, r, R = masked(C, r, R, mask)
+    L = _factor("R", R, "give every unit some noise of its own")
+    white = torch.linalg.solve_triangular(L, C.expand(*L.shape[:-1], -1), upper=False)
+    rw = _solve_vectors(L, r)
+    log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    twice = rw.square().sum(-1) + log_det + _count(y, mask) * LOG_2PI
+    return Observed(white.mT @ white, matvec(white.mT, rw), -0.5 * twice)
+
+
+def _independent(C: Tensor, r: Tensor, R: Tensor, mask: Tensor | None) -> Observed:
+    precision = 1 / R
+    if mask is None:
+        J = C.mT @ (precision[..., None] * C)
+        logs = (R.log() + LOG_2PI).sum(-1)
+    else:
+        seen = mask.to(r.dtype)
+        logs = ((R.log() + LOG_2PI) * seen).sum(-1)
+        precision = precision * seen
+        squares = (C[..., :, None] * C[..., None, :]).flatten(-2)  # (..., D, K K)
+        J = matvec(squares.mT, precision).unflatten(-1, C.shape[-1:] * 2)
+    weighted = r * precision
+    return Observed(J, matvec(C.mT, weighted), -0.5 * ((weighted * r).sum(-1) + logs))
+
+
+def masked(C: Tensor, r: Tensor, R: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Missing units become unit variances that see nothing, with residual zero."""
+    seen = mask.to(r.dtype)
+    R = R * seen[..., :, None] * seen[..., None, :] + torch.diag_embed(1 - seen)
+    return C * seen[..., None], r * seen, R
+
+
+class Exact(NamedTuple):
+    """A chain whose observations have been moved one step back."""
+
+    mean: Tensor
+    covariance: Tensor
+    transition: Affine
+    observed: Observed
+    first_constant: Tensor
+
+
+def observe_exactly(
+    first: Affine, transition: Affine, emission: Affine, y: Tensor, mask: Tensor | None
+) -> Exact:
+    """Observations with singular noise, absorbed by the steps that lead into them."""
+    T = y.shape[-2]
+    C, d, R = emission.weight, emission.offset, emission.covariance
+    r = y - d
+    if mask is not None:
+        C, r, R = masked(C, r, R, mask)
+    now = _at(C, slice(0, 1)), _at(R, slice(0, 1))
+    mean, P, constant, _, _ = _absorb(*now, r[..., :1, :], first.offset, first.covariance)
+    C, R = _at(C, slice(1, T)), _at(R, slice(1, T))
+    A, b, Q = transition.weight, transition.offset, transition.covariance
+    A, b, Q = (_at(x, slice(1, T), n) for x, n in ((A, 2), (b, 1), (Q, 2)))
+    offset, noise, constants, white, gain = _absorb(C, R, r[..., 1:, :], b, Q)
+    weight = A - gain @ (C @ A)
+    seen = white[0] @ A  # S^{-1/2} C A
+    J, g = seen.mT @ seen, matvec(seen.mT, white[1])
+    zero = torch.zeros_like(g[..., :1, :])
+    g = torch.cat([g, zero], -2)
+    J = torch.cat([J.expand(*J.shape[:-3], T - 1, -1, -1), torch.zeros_like(J[..., :1, :, :])], -3)
+    count = _count(y, mask)
+    constants = torch.cat([constants, torch.zeros_like(constants[..., :1])], -1)
+    total = -0.5 * LOG_2PI * count
+    constants = constants + torch.cat([total[..., 1:], torch.zeros_like(total[..., :1])], -1)
+    step = Affine(*(_padded(x, n) for x, n in ((weight, 2), (offset, 1), (noise, 2))))
+    start = constant[..., 0] + total[..., 0]
+    return Exact(mean[..., 0, :], P[..., 0, :, :], step, Observed(J, g, constants), start)
+
+
+def _absorb(C: Tensor, R: Tensor, r: Tensor, b: Tensor, Q: Tensor) -> tuple:
+    """Mean, covariance and log-density (without 2 pi) of N(b, Q) after y, with S^{-1/2} C and r."""
+    S = C @ Q @ C.mT + R
+    L = _factor("R", S, "give the unit, or the states that it shows, some noise")
+    r = r - matvec(C, b)
+    half = torch.linalg.solve_triangular(L, C.expand(*L.shape[:-1], -1), upper=False)
+    rw = _solve_vectors(L, r)
+    gain = Q @ torch.linalg.solve_triangular(L.mT, half, upper=True).mT
+    V = Q - Q @ half.mT @ half @ Q
+    log_p = -0.5 * rw.square().sum(-1) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return b + matvec(gain, r), (V + V.mT) / 2, log_p, (half, rw), gain
+
+
+def _at(x: Tensor, times: slice, event: int = 2) -> Tensor:
+    return x if x.shape[-1 - event] == 1 else x[(..., times, *(slice(None),) * event)]
+
+
+def _padded(x: Tensor, event: int) -> Tensor:
+    """An unused entry for the first step."""
+    if x.shape[-1 - event] == 1:
+        return x
+    return torch.cat([x[(..., slice(0, 1), *(slice(None),) * event)], x], -1 - event)
+
+
+def _count(y: Tensor, mask: Tensor | None) -> Tensor:
+    return y.new_full(y.shape[-2:-1], y.shape[-1]) if mask is None else mask.sum(-1).to(y.dtype)
+
+
+def _factor(name: str, V: Tensor, fix: str) -> Tensor:
+    L, failed = torch.linalg.cholesky_ex(V)
+    if bool(failed.any()):
+        step = int(failed.flatten(0, -2).any(0).nonzero()[0]) + 1 if failed.dim() > 1 else 1
+        got = f"units without noise that determine each other (step {step})"
+        raise InputError(name, "noise in every observation or in what it shows", got, fix)
+    return L
+
+
+def _solve_vectors(L: Tensor, r: Tensor) -> Tensor:
+    """L^{-1} r; where L is shared over time the vectors become columns of one solve."""
+    if L.dim() == 3 and len(L) == 1:
+        columns = r.reshape(-1, r.shape[-1]).mT
+        return torch.linalg.solve_triangular(L[0], columns, upper=False).mT.reshape(r.shape)
+    return torch.linalg.solve_triangular(L, r[..., None], upper=False)[..., 0]

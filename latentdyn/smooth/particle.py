@@ -1,0 +1,189 @@
+"""Particle filters and smoothers, for any state-space model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdyn.distributions.particles import ParticlePath
+from latentdyn.errors import InputError
+from latentdyn.kernels.resampling import systematic
+from latentdyn.rng import seeded
+from latentdyn.smooth.backward import default
+from latentdyn.smooth.cloud import Cloud
+from latentdyn.smooth.given import given
+from latentdyn.smooth.moves import Moves
+from latentdyn.smooth.proposals import as_proposal
+from latentdyn.smooth.steps import Step, Steps
+from latentdyn.values import whole
+
+__all__ = ["particle"]
+
+
+def particle(
+    model: Any,
+    y: Any,
+    u: Any = None,
+    *,
+    particles: int = 1000,
+    paths: int = 100,
+    proposal: Any = None,
+    resampler: Callable[[Tensor], Tensor] | None = None,
+    threshold: float = 0.5,
+    smoother: Callable[[Cloud, int], Tensor] | None = None,
+    seed: int | None = None,
+) -> ParticlePath:
+    r"""Sequential Monte Carlo: p(z_{1:T} | y) by weighted particles, and paths drawn from them.
+
+    Args:
+        model: a `StateSpace` program with any conditionals, also one bound to draws.
+        y: what `as_dataset` takes, or a `Batch`; entries may be missing.
+        u: inputs (N, T, U), if the model has any.
+        particles: P, of each trial.
+        paths: M, smoothed paths of each trial, drawn when first asked for; with 0 nothing is kept
+            but the moments of each step.
+        proposal: where particles go, from `latentdyn.smooth.proposals` or a function; by default
+            where the transition takes them.
+        resampler: weights (..., P) to indices (..., P), from `latentdyn.kernels.resampling`.
+        threshold: a trial is resampled where its effective sample size is below this part of P.
+        smoother: how paths are drawn, from `latentdyn.smooth.backward`; by default exactly, or
+            along the genealogy if the transition has no density.
+        seed: to have the same particles again.
+
+    ``exp(log_evidence)`` is unbiased. If gradients are enabled and parameters want them, then
+    ``log_evidence`` carries the score (Scibior & Wood 2021: survivors are chosen by constant
+    weights, and keep their gradient); call it under `torch.no_grad` for speed.
+
+    Raises: InputError if every particle has weight zero at some step.
+    Source: Gordon, Salmond & Smith (1993); Chopin & Papaspiliopoulos (2020), algorithm 10.4.
+    """
+    batch, data = given(model, y, u)
+    particles, paths = whole("particles", particles), whole("paths", paths, 0)
+    if not 0 <= threshold <= 1:
+        raise InputError("threshold", "a number between 0 and 1", threshold, "use threshold=0.5")
+    wanted = any(t.value.requires_grad for t in model.templates.values())
+    score = torch.is_grad_enabled() and wanted
+    smoother = default if smoother is None else smoother
+    with seeded(seed), torch.set_grad_enabled(score):
+        steps = Steps(model, batch)
+        cloud = Cloud(steps, particles, keep=paths > 0)
+        moves = Moves(steps, cloud.shape, as_proposal(proposal).begin(batch), score)
+        run = _Filter(cloud, moves, resampler or systematic, threshold)
+        increments, ess = run()
+        later = int(torch.randint(2**62, ()))
+
+    def draw() -> Tensor:
+        with seeded(later), torch.no_grad():
+            return smoother(cloud, paths)
+
+    moments = cloud.moments if paths else _constant(cloud.moments())
+    return ParticlePath(
+        draw if paths else None, moments, increments, ess, model.state_dim, batch.length, data
+    )
+
+
+def _constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+class _Filter:
+    """One pass over the steps; all log weights are (P, ..., N, 1).
+
+    ``lw`` are log weights after the present step, ``w`` their exponentials, ``s`` and ``q`` the
+    sums of ``w`` and of its squares.
+    """
+
+    def __init__(self, cloud: Cloud, moves: Moves, resampler: Any, threshold: float):
+        self.cloud, self.moves, self.resampler = cloud, moves, resampler
+        P, like = cloud.shape[0], cloud.steps.y[0]
+        self.least = threshold * P
+        self.uniform = like.new_full(cloud.shape, -math.log(P))
+        self.one = like.new_ones(cloud.shape[1:])
+        self.places = torch.arange(P, device=like.device).view(-1, *(1,) * (len(cloud.shape) - 1))
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Increments and effective sample sizes, (..., N, T)."""
+        z, logs = None, []
+        lw, base, ancestors = self.uniform, self.one, None
+        for t in range(len(self.cloud.steps)):
+            step = self.cloud.steps[t]
+            if t:
+                z, lw, base, ancestors = self._survivors(z, step)
+            z, ratio = self.moves(z, step)
+            prior = lw if ratio is None else lw + ratio
+            seen = step.likelihood(z)
+            top = self._weigh(prior if seen is None else prior + seen)
+            logs.append((top, base, self.s, self.q))
+            self.cloud.add(z, prior, self.w, ancestors)
+        self._check(self.s, t)
+        top, base, s, q = (torch.cat(x, -1) for x in zip(*logs, strict=True))
+        increments, idle = top + s.log() - base.log(), self.cloud.steps.batch.idle
+        if idle is not None:
+            increments = increments.where(~idle, 0)
+        return increments, (s.square() / q).detach()
+
+    def _weigh(self, total: Tensor) -> Tensor:
+        if total.shape != self.uniform.shape:
+            total = total.expand_as(self.uniform)
+        top = total.detach().amax(0)
+        self.lw = total - top
+        self.w = self.lw.exp()
+        self.s, self.q = self.w.sum(0), self.w.detach().square().sum(0)
+        return top
+
+    def _survivors(self, z: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Particles, log weights, the sum of the weights, and ancestors if any were resampled."""
+        look = self.moves.proposal.look(z, step)
+        if look is not None or self.moves.score:
+            return self._weighted_survivors(z, look, step)
+        keep = self.s.square() >= self.least * self.q
+        if bool(keep.all()):
+            return z, self.lw, self.s, None
+        self._check(self.s, step.t - 1)
+        ancestors = self._ancestors(self.w, keep)
+        z = _take(z, ancestors)
+        if keep.numel() == 1:
+            return z, self.uniform, self.one, ancestors
+        lw, base = torch.where(keep, self.lw, self.uniform), torch.where(keep, self.s, self.one)
+        return z, lw, base, ancestors
+
+    def _weighted_survivors(
+        self, z: Tensor, look: Tensor | None, step: Step
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The same where survivors keep weights: w / v, v those by which they were chosen."""
+        self._check(self.s, step.t - 1)
+        lw = self.lw - self.s.log()
+        by = lw.detach() if look is None else (lw + look).detach()
+        by = by - by.amax(0)
+        v = by.exp()
+        s = v.sum(0)
+        self._check(s, step.t)
+        keep = s.square() >= self.least * v.square().sum(0)
+        if bool(keep.all()):
+            return z, lw, self.one, None
+        ancestors = self._ancestors(v, keep)
+        chosen = (lw - by + s.log()).gather(0, ancestors) - math.log(len(z))
+        return _take(z, ancestors), torch.where(keep, lw, chosen), self.one, ancestors
+
+    def _ancestors(self, weights: Tensor, keep: Tensor) -> Tensor:
+        # of trials that keep their particles the weights may be anything
+        ancestors = self.resampler(weights.detach().movedim(0, -1)).movedim(-1, 0)
+        return ancestors if keep.numel() == 1 else torch.where(keep, self.places, ancestors)
+
+    def _check(self, total: Tensor, t: int) -> None:
+        if not bool(torch.isfinite(total).all()):
+            trial = int((~torch.isfinite(total)).nonzero()[0, -2])
+            got = f"weight zero or NaN of all {len(self.uniform)} at step {t} of trial {trial}"
+            fix = "use more particles, a proposal that knows y, or heavier tails in the emission"
+            raise InputError("y", "values that some particle can explain", got, fix)
+
+
+def _take(z: Tensor, ancestors: Tensor) -> Tensor:
+    """Particles (P, ..., 1, K) at indices (P, ..., 1)."""
+    if ancestors.shape.numel() == len(z):
+        return z.index_select(0, ancestors.reshape(-1))
+    return z.gather(0, ancestors[..., None].expand_as(z))
