@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from latentdyn.errors import InputError
 from latentdyn.kernels.layout import Layout
-from latentdyn.kernels.routes import Run
+from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Forward, Sites, Smoothed, score
 
 __all__ = ["diffuse"]
@@ -122,6 +122,6 @@ class DiffuseRun(Run):
     def score(self, weight: ndarray) -> Sites:
         """Gradient of the weighted sum of log evidences."""
         of = self.run.smoothed._replace(mean=self.z)
-        ahead, back = self.run.both
+        back = self.run.both[1]
         back = back._replace(h=self.r + of.layout.times(back.L, self.z))
-        return score(self.sites, ahead, back, of, weight, self.spread)
+        return score(self.sites, back, of, weight, self.spread)

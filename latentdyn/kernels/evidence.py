@@ -15,7 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.kernels.diffuse import diffuse
-from latentdyn.kernels.routes import Run, fastest
+from latentdyn.kernels.routes import fastest
+from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Sites
 
 __all__ = ["Evidence", "Lead", "evidence"]

@@ -6,62 +6,46 @@ when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 from numpy import ndarray
 
+from latentdyn.kernels.banded import BandedRun
 from latentdyn.kernels.doubling import steady_riccati
 from latentdyn.kernels.layout import Layout
 from latentdyn.kernels.recursion import riccati_backward, riccati_forward
-from latentdyn.kernels.two_filter import (
-    Backward,
-    Forward,
-    Sites,
-    Smoothed,
-    means_backward,
-    means_forward,
-    score,
-    smooth,
-)
+from latentdyn.kernels.run import Run
+from latentdyn.kernels.two_filter import Backward, Forward, Sites, means_backward, means_forward
 
-__all__ = ["Run", "constant", "fastest", "stepwise"]
+__all__ = ["banded", "constant", "fastest", "stepwise"]
 
-
-@dataclass
-class Run:
-    """Filters of a chain: ``ahead`` now, ``back`` and ``smoothed`` on demand."""
-
-    sites: Sites
-    ahead: Forward
-    turn: Callable[[Sites, Forward], tuple[Forward, Backward]]
-
-    @property
-    def log_z(self) -> ndarray:
-        """Log evidence of the sites, (M, C)."""
-        return self.ahead.increments.sum(-1)
-
-    @cached_property
-    def both(self) -> tuple[Forward, Backward]:
-        """Both filters, in one layout."""
-        return self.turn(self.sites, self.ahead)
-
-    @cached_property
-    def smoothed(self) -> Smoothed:
-        """Smoothed moments."""
-        return smooth(self.sites, *self.both)
-
-    def score(self, weight: ndarray) -> Sites:
-        """Gradient of the weighted sum of log evidences, ``weight`` (M, C)."""
-        return score(self.sites, *self.both, self.smoothed, weight)
+DIGITS = 1e6  # what may be lost of 1e16 by the subtractions of the banded route
 
 
 def fastest(x: Sites) -> Run:
-    """The route for a chain: doubling if nothing varies in time, else step by step."""
-    alike = all(M.shape[1] == 1 for M in (x.A, x.Q, x.J))
-    return constant(x) if alike else stepwise(x)
+    """Doubling if no matrix varies in time; else banded factors if the noise is well-conditioned.
+
+    The rest (singular or nearly singular noise) goes step by step.
+    """
+    if all(M.shape[1] == 1 for M in (x.A, x.Q, x.J)):
+        return constant(x)
+    return banded(x) if _regular(x) else stepwise(x)
+
+
+def _regular(x: Sites) -> bool:
+    """Whether Q^{-1} and P^{-1} cost few digits."""
+    Q = x.Q if x.Q.shape[1] == 1 else x.Q[:, 1:]
+    if not Q.size:
+        return False
+    least = np.linalg.eigvalsh(Q)[..., 0].min(-1)
+    start = np.linalg.eigvalsh(x.P)
+    largest = np.maximum(Q.max((-1, -2, -3)), start[..., -1])
+    firm = start[..., 0] * DIGITS > start[..., -1]
+    return bool((firm & (least * DIGITS > largest)).all())
+
+
+def banded(x: Sites) -> Run:
+    """Any chain whose noise covariances are invertible, by banded Cholesky factors."""
+    return BandedRun(x)
 
 
 def stepwise(x: Sites) -> Run:

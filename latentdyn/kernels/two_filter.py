@@ -13,7 +13,7 @@ a precision) is ever inverted, so P and Q may be singular, sites empty. The post
 z_t given z_{t-1} has gain G = A - Q W A and covariance V = Q - Q W Q.
 
 Score, with r = h - L z and N = L - L S L: d/dm_t = d/db_t = r, d/dQ = (r r' - N)/2,
-d/dA = r z_{t-1}' - N A Pf_{t-1}, d/dg = z, d/dJ = -(S + z z')/2.
+d/dA = r z_{t-1}' - W A S_{t-1}, d/dg = z, d/dJ = -(S + z z')/2.
 Source: Fraser & Potter (1969); Koopman & Shephard (1992); Durbin & Koopman (2012), sections 4.4
 and 4.5; Särkkä & García-Fernández (2021).
 """
@@ -97,7 +97,6 @@ def smooth(x: Sites, ahead: Forward, back: Backward) -> Smoothed:
 
 def score(
     x: Sites,
-    ahead: Forward,
     back: Backward,
     of: Smoothed,
     weight: ndarray,
@@ -107,7 +106,6 @@ def score(
 
     Args:
         x: the chain.
-        ahead: filtered moments.
         back: information of later observations.
         of: smoothed moments.
         weight: (M, C).
@@ -136,7 +134,7 @@ def score(
         each = np.einsum("mcti,mctj->mtij", a, b) + total * layout.full(rows)[:, start:]
         return np.concatenate([np.zeros_like(each[:, :start]), each], 1)
 
-    dA = moment(x.A, pairs[2], -(N @ x.A @ preceding(ahead.Pf)), 1)
+    dA = moment(x.A, pairs[2], -(back.W @ x.A @ preceding(of.S)), 1)
     dQ, dJ = moment(x.Q, pairs[1], -N, 1) / 2, moment(x.J, pairs[0], of.S, 0) / -2
     db = wr.copy()
     db[:, :, 0] = 0
