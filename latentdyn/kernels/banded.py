@@ -110,28 +110,40 @@ class BandedRun(Run):
         self.off = np.broadcast_to(-_late(self.QiA), (M, T - 1, K, K))
         self.factor = band_factor(diag, self.off)
         columns = np.asfortranarray(h.transpose(0, 2, 3, 1).reshape(M * T * K, C))
-        self.half = self.factor.solve(columns, transposed=False)
         self.shape = (M, T, K, C)
-        prior = (first * x.m).sum(-1) + (b * self.Qib).sum((-1, -2)) * _spare(b, T)
-        logs = np.linalg.slogdet(x.P)[1] + np.linalg.slogdet(_late(x.Q))[1].sum(-1) * (
-            T - 1 if x.Q.shape[1] == 1 else 1
-        )
-        square = np.square(self.half).reshape(M, T * K, C).sum(1)
-        self._log_z = (square - prior - (logs + self.factor.log_det)[:, None]) / 2
+        self.half = self.factor.solve(columns, transposed=False)
+        self.mean = self._unpack(self.factor.solve(self.half.copy(order="F"), transposed=True))
+        self.r = self._residuals()
+
+    def _residuals(self) -> ndarray:
+        """Q_t^{-1} (z_t - A z_{t-1} - b) at the smoothed means, the adjoint of b."""
+        x, z = self.sites, self.mean
+        b = x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
+        self.first = z[:, :, 0] - x.m
+        self.later = z[:, :, 1:] - self._by_step(x.A, z[:, :, :-1]) - b
+        first = (self.first[:, :, None] @ self.Pi[:, None])[:, :, :1]
+        return np.concatenate([first, self._by_step(self.Qi, self.later)], 2)
+
+    @cached_property
+    def log_z(self) -> ndarray:  # type: ignore[override]
+        """Log evidence of the sites (M, C), from the density at the smoothed mean.
+
+        There the errors of the mean are of second order and no large terms cancel.
+        """
+        x, z, T = self.sites, self.mean, self.layout.steps
+        noise = np.concatenate([self.first[:, :, None], self.later], 2)
+        fit = (2 * x.g - self.layout.times(x.J, z)) * z - self.r * noise
+        logs = np.linalg.slogdet(_late(x.Q))[1].sum(-1) * (T - 1 if x.Q.shape[1] == 1 else 1)
+        logs = logs + np.linalg.slogdet(x.P)[1] + self.factor.log_det
+        return (fit.sum((-1, -2)) - logs[:, None]) / 2
 
     def _by_step(self, matrices: ndarray, b: ndarray) -> ndarray:
         """Matrix times vector for the steps from the second on; (M, C, T - 1 or 1, K)."""
         late = _late(matrices)
         if late.shape[1] == 1:
             return b @ late.swapaxes(-1, -2)
-        return np.einsum(
-            "mtij,mctj->mcti", late, np.broadcast_to(b, (*b.shape[:2], late.shape[1], b.shape[3]))
-        )
-
-    @property
-    def log_z(self) -> ndarray:
-        """Log evidence of the sites, (M, C)."""
-        return self._log_z
+        b = np.broadcast_to(b, (*b.shape[:2], late.shape[1], b.shape[3]))
+        return np.einsum("mtij,mctj->mcti", late, b)
 
     def _unpack(self, columns: ndarray) -> ndarray:
         return columns.reshape(self.shape).transpose(0, 3, 1, 2)
@@ -139,12 +151,11 @@ class BandedRun(Run):
     @cached_property
     def smoothed(self) -> Smoothed:
         """Smoothed moments."""
-        mean = self._unpack(self.factor.solve(self.half.copy(order="F"), transposed=True))
         F, B = self._forward, self._backward
         S = np.linalg.inv(F + B - self.diag)
         V = np.linalg.inv(B)
         G = V @ self.QiA
-        return Smoothed(self.layout, mean, (S + S.swapaxes(-1, -2)) / 2, G, V)
+        return Smoothed(self.layout, self.mean, (S + S.swapaxes(-1, -2)) / 2, G, V)
 
     @cached_property
     def _forward(self) -> ndarray:
@@ -161,7 +172,7 @@ class BandedRun(Run):
     @cached_property
     def ahead(self) -> Forward:  # type: ignore[override]
         """Filtered and predicted moments."""
-        x, T = self.sites, self.layout.steps
+        x = self.sites
         precision = self._forward.copy()
         precision[:, :-1] -= _late(self.ahead_term)
         Pf = np.linalg.inv(precision)
@@ -190,12 +201,8 @@ class BandedRun(Run):
         L = self._backward.copy()
         L[:, :1] -= self.Pi[:, None]
         L[:, 1:] -= _late(self.Qi)
-        z, b = of.mean, x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
-        first = ((x.m - z[:, :, 0])[:, :, None] @ -self.Pi[:, None])[:, :, :1]
-        later = self._by_step(self.Qi, z[:, :, 1:] - b - self._by_step(x.A, z[:, :, :-1]))
-        r = np.concatenate([first, later], 2)
         W = self.Qi - self.Qi @ of.V @ self.Qi
-        return Backward(r + self.layout.times(L, z), L, W)
+        return Backward(self.r + self.layout.times(L, of.mean), L, W)
 
     def score(self, weight: ndarray) -> Sites:
         """Gradient of the weighted sum of log evidences."""
@@ -205,7 +212,3 @@ class BandedRun(Run):
 def _late(x: ndarray) -> ndarray:
     """Entries that lead into steps 2..T."""
     return x if x.shape[1] == 1 else x[:, 1:]
-
-
-def _spare(b: ndarray, T: int) -> int:
-    return T - 1 if b.shape[2] == 1 else 1

@@ -18,7 +18,7 @@ from latentdyn.conditional import Affine
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 
-__all__ = ["Observed", "observe", "observe_exactly"]
+__all__ = ["Observed", "observe", "observe_exactly", "observe_jointly"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -89,6 +89,11 @@ def observe_exactly(
         C, r, R = masked(C, r, R, mask)
     now = _at(C, slice(0, 1)), _at(R, slice(0, 1))
     mean, P, constant, _, _ = _absorb(*now, r[..., :1, :], first.offset, first.covariance)
+    start = constant[..., 0] - 0.5 * LOG_2PI * _count(y, mask)[..., 0]
+    if T == 1:
+        nothing = Observed(torch.zeros_like(P), torch.zeros_like(mean), torch.zeros_like(constant))
+        step = Affine(transition.weight, transition.offset, transition.covariance)
+        return Exact(mean[..., 0, :], P[..., 0, :, :], step, nothing, start)
     C, R = _at(C, slice(1, T)), _at(R, slice(1, T))
     A, b, Q = transition.weight, transition.offset, transition.covariance
     A, b, Q = (_at(x, slice(1, T), n) for x, n in ((A, 2), (b, 1), (Q, 2)))
@@ -104,8 +109,16 @@ def observe_exactly(
     total = -0.5 * LOG_2PI * count
     constants = constants + torch.cat([total[..., 1:], torch.zeros_like(total[..., :1])], -1)
     step = Affine(*(_padded(x, n) for x, n in ((weight, 2), (offset, 1), (noise, 2))))
-    start = constant[..., 0] + total[..., 0]
     return Exact(mean[..., 0, :], P[..., 0, :, :], step, Observed(J, g, constants), start)
+
+
+def observe_jointly(
+    emission: Affine, m: Tensor, P: Tensor, y: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Moments of N(m, P) given y, and the log-density of y, whatever the rank of R."""
+    C, r, R = masked(emission.weight, y - emission.offset, emission.covariance, mask)
+    mean, V, log_p, _, _ = _absorb(C, R, r, m, P)
+    return mean, V, log_p - 0.5 * LOG_2PI * mask.sum(-1).to(y.dtype)
 
 
 def _absorb(C: Tensor, R: Tensor, r: Tensor, b: Tensor, Q: Tensor) -> tuple:

@@ -102,7 +102,7 @@ class ExactSolution(SiteSolution):
         if any(flat):
             self.skipped = 1
             first, transition, emission, y, mask = _earlier(
-                first, transition, emission, y, batch.mask, flat
+                first, transition, emission, y, batch.mask if mask is None else mask, flat
             )
         exact = observe_exactly(first, transition, emission, y, mask)
         J, g, self.constants = exact.observed

@@ -1,0 +1,177 @@
+"""Extended and unscented Kalman filters and smoothers, parallel over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdyn.conditional import Affine
+from latentdyn.data import Batch
+from latentdyn.distributions.smoothed import Moments, SmoothedPath
+from latentdyn.kernels.evidence import Route
+from latentdyn.smooth.given import given
+from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
+from latentdyn.smooth.recursive import filter_path
+from latentdyn.smooth.solution import SiteSolution
+
+__all__ = ["ekf", "ukf"]
+
+SWEEPS = 40
+
+
+def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> SmoothedPath:
+    r"""Extended Kalman filter and smoother of any program whose conditionals have moments.
+
+    Dynamics are linearised at the filtered mean of the step before, observations at the predicted
+    mean: z_t ~ N(f(mf) + F (z_{t-1} - mf), Q(mf)), y_t ~ N(h(m) + H (z_t - m), R(m)) with R the
+    conditional covariance (of counts: their mean). Jacobians are automatic.
+
+    All steps are linearised at once around a guess of these points and filtered; the filtered
+    points are the next guess. Each sweep makes at least one more step exact and errors shrink
+    quadratically, so a few sweeps give the sequential filter to rounding; where they do not, the
+    steps are taken one after another.
+
+    Args:
+        model: a program; its emission may be Poisson, Bernoulli, ...
+        y: data, whatever `as_dataset` takes, or a `Batch`.
+        u: inputs (N, T, U), if the model has any.
+        route: how the recursions run (`latentdyn.kernels.routes`).
+
+    The evidence is that of the linearised chain. Its gradient is exact: where the conditionals are
+    affine or piecewise linear in the state by Fisher's identity, else through the steps.
+    Source: Särkkä & Svensson (2023), chapter 7; Durbin & Koopman (2012), section 10.2.
+    """
+    return _filtered(model, y, u, taylor, route)
+
+
+def ukf(
+    model: Any, y: Any, u: Any = None, *, spread: float | None = None, route: Route | None = None
+) -> SmoothedPath:
+    r"""Unscented Kalman filter and smoother: as `ekf`, with sigma points instead of Jacobians.
+
+    Args:
+        model: a program whose conditionals have moments.
+        y: data, whatever `as_dataset` takes, or a `Batch`.
+        u: inputs (N, T, U), if the model has any.
+        spread: kappa of the sigma points, by default max(3 - K, 0).
+        route: how the recursions run.
+
+    Source: Julier & Uhlmann (1997); Särkkä & Svensson (2023), chapter 8.
+    """
+    return _filtered(model, y, u, sigma_points(spread), route)
+
+
+def _filtered(
+    model: Any, y: Any, u: Any, linearise: Linearise, route: Route | None
+) -> SmoothedPath:
+    batch, data = given(model, y, u)
+    chain = Chain(model, batch, linearise)
+    with torch.no_grad():
+        before, now = chain.points(route)
+    parts = chain.linear(before, now)
+    solution = SiteSolution(*parts, batch, model.first().flat, route)
+    log_evidence = solution.log_evidence
+    if log_evidence.requires_grad and chain.curved(before, now):
+        log_evidence = filter_path(model, batch, linearise, chain.first).log_evidence
+    shape = (*log_evidence.shape, batch.steps, model.state_dim)
+    return SmoothedPath(shape, solution, log_evidence, batch.length, data, batch.valid)
+
+
+class Chain:
+    """A program that is linearised around moments of its states."""
+
+    def __init__(self, model: Any, batch: Batch, linearise: Linearise):
+        self.model, self.batch, self.linearise = model, batch, linearise
+        self.transition_u = batch.u if model.transition.input_dim else None
+        self.emission_u = batch.u if model.emission.input_dim else None
+        self.first = first_moments(model)
+
+    def linear(self, before: Moments, now: Moments) -> tuple[Affine, Affine, Affine]:
+        """First state, and transition and emission near these moments.
+
+        ``before`` is that of z_{t-1} at t (its first entry is not used), ``now`` that of z_t.
+        """
+        model = self.model
+        return (
+            self.first,
+            self.linearise(model.transition, self.transition_u, *before),
+            self.linearise(model.emission, self.emission_u, *now),
+        )
+
+    def points(self, route: Route | None) -> tuple[Moments, Moments]:
+        """Filtered moments of the step before and predicted ones, by sweeps."""
+        batch = self.batch
+        m, P = self.first.offset, self.first.covariance
+        lead = torch.broadcast_shapes(self.model.lead, (batch.trials,))
+        K = m.shape[-1]
+        mean = m.expand(*lead, batch.steps, K)
+        now = before = Moments(mean, P.expand(*lead, batch.steps, K, K))
+        for _ in range(SWEEPS):
+            solution = SiteSolution(
+                *self.linear(before, now), batch, self.model.first().flat, route
+            )
+            predicted, filtered = solution.predicted(), solution.filtered()
+            new = _shifted(filtered, before), predicted
+            done = _same(new[0].mean[..., 1:, :], before.mean[..., 1:, :]) and _same(
+                predicted.mean, now.mean
+            )
+            before, now = new
+            if done:
+                return before, now
+            if not bool(torch.isfinite(predicted.mean).all()):
+                break
+        path = filter_path(self.model, batch, self.linearise, self.first)
+        return _shifted(path.filtered, before), path.predicted
+
+    def curved(self, before: Moments, now: Moments) -> bool:
+        """Whether the linearisation changes with the point, to first order."""
+        if self.linearise is not taylor:
+            return True
+        model = self.model
+        return _bends(model.transition, self.transition_u, before.mean) or _bends(
+            model.emission, self.emission_u, now.mean
+        )
+
+
+def first_moments(model: Any) -> Affine:
+    """Mean and covariance of the first state."""
+    first = model.first()
+    affine = first.affine()
+    if affine is None:
+        mean, covariance = first.moments()
+        fixed = mean.dim() == 1
+        affine = Affine(
+            None, mean[None] if fixed else mean, covariance[None] if fixed else covariance
+        )
+    return affine
+
+
+def _shifted(filtered: Moments, before: Moments) -> Moments:
+    mean, V = filtered
+    return Moments(
+        torch.cat([before.mean[..., :1, :], mean[..., :-1, :]], -2),
+        torch.cat([before.covariance[..., :1, :, :], V[..., :-1, :, :]], -3),
+    )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if not a.numel():
+        return True
+    scale = 1 + b.abs().amax()
+    return bool((a - b).abs().amax() <= 64 * torch.finfo(a.dtype).eps * scale)
+
+
+def _bends(conditional: Any, u: Tensor | None, z: Tensor) -> bool:
+    """Whether Jacobian or noise of some step change with the state, by a random projection."""
+    if conditional.affine(u) is not None:
+        return False
+    x = z.detach().requires_grad_()
+    with torch.enable_grad():
+        near = taylor(conditional, u, x, x)
+        projected = sum((part * torch.randn_like(part)).sum() for part in (near.weight, near.noise))
+        if not projected.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(projected, x, materialize_grads=True)
+    return bool((slope != 0).any())

@@ -1,0 +1,115 @@
+r"""Conditionals as affine functions with Gaussian noise, near a Gaussian state.
+
+A linearisation is called with a conditional, inputs, and mean and covariance of the parent, with a
+time axis; it returns an `Affine`. Conditionals that are affine stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdyn.conditional import Affine, Conditional
+from latentdyn.errors import InputError
+from latentdyn.nn import matvec
+
+__all__ = ["Linearise", "jacobian", "sigma_points", "taylor"]
+
+Linearise = Callable[[Conditional, Tensor | None, Tensor, Tensor], Affine]
+
+
+def taylor(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> Affine:
+    r"""First order at the mean: E[y | z] = h(m) + H (z - m), Var[y | z] = R(m).
+
+    H comes from automatic differentiation. The noise is the conditional covariance of the child,
+    whatever its family: counts have that of a Poisson with mean h(m).
+    """
+    affine = conditional.affine(u)
+    if affine is not None:
+        return affine
+    mean, noise, diagonal = moments(conditional, z, u)
+    H = jacobian(lambda x: moments(conditional, x, u)[0], z)
+    return Affine(H, mean - matvec(H, z), noise, diagonal)
+
+
+def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor, bool]:
+    """Mean of the child, and its covariance, or variances and True if units are independent."""
+    child = conditional(z, u)
+    mean, full = child.mean, getattr(child, "covariance_matrix", None)
+    if bool(torch.isnan(mean.detach()).all()):
+        raise InputError(
+            "model",
+            "conditionals with mean and variance",
+            f"{type(conditional).__name__}, which has labels",
+            "use smooth.laplace or smooth.particle",
+        )
+    return (mean, child.variance, True) if full is None else (mean, full, False)
+
+
+def jacobian(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """df/dz row by row, (..., J, K), of a function that acts on each row of (..., K) alone.
+
+    Differentiable in turn wherever gradients are enabled.
+    """
+    wanted = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = z if wanted and z.requires_grad else z.detach().requires_grad_()
+        out = f(x)
+        eye = torch.eye(out.shape[-1], dtype=out.dtype, device=out.device)
+        seeds = eye.reshape(out.shape[-1], *(1,) * (out.dim() - 1), -1).expand(-1, *out.shape)
+        if not out.requires_grad:
+            return z.new_zeros(*out.shape, z.shape[-1])
+        (rows,) = torch.autograd.grad(out, x, seeds, is_grads_batched=True, create_graph=wanted)
+    return rows.movedim(0, -2)
+
+
+def sigma_points(spread: float | None = None) -> Linearise:
+    r"""Statistical linear regression on 2K + 1 sigma points m, m +- sqrt(K + kappa) columns of L.
+
+    H = Cov(y, z) V^{-1}, offset E[y] - H m, noise E[Var(y | z)] + Var(E[y | z]) - H V H': the best
+    affine fit for z ~ N(m, V) instead of the tangent. kappa = ``spread``, by default 3 - K but at
+    least 0 (all weights positive). Source: Julier & Uhlmann (1997); Tronarp et al. (2018), eq. 9.
+    """
+
+    def linearise(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> Affine:
+        affine = conditional.affine(u)
+        if affine is not None:
+            return affine
+        K = z.shape[-1]
+        kappa = max(3.0 - K, 0.0) if spread is None else spread
+        root, inverse = _roots(V)
+        scale = (K + kappa) ** 0.5
+        units = torch.cat([torch.zeros(1, K).to(z), torch.eye(K).to(z), -torch.eye(K).to(z)])
+        units = (scale * units).reshape(2 * K + 1, *(1,) * (z.dim() - 1), K)
+        weights = torch.full((2 * K + 1,), 0.5 / (K + kappa)).to(z)
+        weights[0] = kappa / (K + kappa)
+        mean, noise, diagonal = moments(conditional, z + matvec(root, units), u)
+        weights = weights.reshape(-1, *(1,) * (mean.dim() - 1))
+        centre = (weights * mean).sum(0)
+        r = mean - centre
+        cross = ((weights * r)[..., :, None] * units[..., None, :]).sum(0)  # Cov(y, L^{-1} z)
+        H = cross @ inverse
+        full = torch.diag_embed(noise) if diagonal else noise
+        within = (weights[..., None] * full).sum(0)
+        between = ((weights * r)[..., :, None] * r[..., None, :]).sum(0)
+        R = within + between - cross @ cross.mT
+        return Affine(H, centre - matvec(H, z), (R + R.mT) / 2)
+
+    return linearise
+
+
+def _roots(V: Tensor) -> tuple[Tensor, Tensor]:
+    """L with L L' = V and its (pseudo-)inverse."""
+    L, failed = torch.linalg.cholesky_ex(V)
+    if not bool(failed.any()):
+        eye: Any = torch.eye(V.shape[-1], dtype=V.dtype, device=V.device).expand_as(L)
+        return L, torch.linalg.solve_triangular(L, eye, upper=False)
+    values, vectors = torch.linalg.eigh(V)
+    rounding = values.amax(-1, True) * values.shape[-1] * torch.finfo(V.dtype).eps
+    some = values > rounding
+    root = torch.where(some, values, 0).sqrt()
+    inverse = torch.where(some, values, 1).rsqrt() * some
+    return vectors * root[..., None, :], inverse[..., :, None] * vectors.mT
