@@ -20,6 +20,7 @@ TRANSITIONS = {
     "gru-full": lambda U=0: transitions.GRU(3, U, noise="full"),
     "gated": lambda U=0: transitions.Gated(3, U, hidden=8),
     "mlp": lambda U=0: transitions.MLP(3, U, hidden=8),
+    "mean-reverting": lambda U=0: transitions.MeanReverting(3, U),
 }
 
 EMISSIONS = {
@@ -30,6 +31,7 @@ EMISSIONS = {
     "negative-binomial": lambda U=0: emissions.NegativeBinomial(3, 4, U),
     "bernoulli": lambda U=0: emissions.Bernoulli(3, 4, U),
     "categorical": lambda U=0: emissions.Categorical(3, 4, 5, U),
+    "volatility": lambda U=0: emissions.Volatility(3, 4, U),
 }
 
 INITIALS = {

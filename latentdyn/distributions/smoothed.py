@@ -110,12 +110,16 @@ class SmoothedPath(Path):
     @cached_property
     def filtered(self) -> Moments:
         """Of z_t given y_1..y_t."""
-        return self.solution.filtered()
+        return self._of_every_path(self.solution.filtered())
 
     @cached_property
     def predicted(self) -> Moments:
         """Of z_t given y_1..y_{t-1}."""
-        return self.solution.predicted()
+        return self._of_every_path(self.solution.predicted())
+
+    def _of_every_path(self, of: Moments) -> Moments:
+        shape = self.batch_shape + self.event_shape
+        return Moments(of.mean.expand(shape), of.covariance.expand(shape + shape[-1:]))
 
     @cached_property
     def increments(self) -> Tensor:
@@ -189,7 +193,7 @@ class SmoothedPath(Path):
     def expand(self, batch_shape: Any, _instance: Any = None) -> SmoothedPath:
         """The same path over a larger batch."""
         new: Any = super().expand(batch_shape)
-        for name in ("mean", "blocks", "_noises", "_factor"):
+        for name in ("mean", "blocks", "filtered", "predicted", "_noises", "_factor"):
             new.__dict__.pop(name, None)
         return new
 

@@ -63,9 +63,7 @@ class DiffuseRun(Run):
         return np.einsum("mcq,mqtk->mctk", weights, columns[:, self.C :])
 
     def _check(self) -> None:
-        scale = np.abs(self.H).max()
-        least = np.linalg.eigvalsh(self.H).min()
-        if not least > self.q * np.finfo(float).eps * scale:
+        if not bool(_spectrum(self.H, self.H)[0].all()):
             raise InputError(
                 "initial",
                 "data that determine every flat state",
@@ -89,15 +87,12 @@ class DiffuseRun(Run):
         unit = ahead.m[:, C:]  # what each flat direction becomes, (M, q, T, K)
         H = -np.einsum("mqtk,mptk->mtqp", unit, v[:, C:]).cumsum(1)
         s = np.einsum("mqtk,mctk->mctq", unit, v[:, :C]).cumsum(2)
-        scale = np.abs(H[:, -1:]).max((-1, -2), keepdims=True)
-        known = np.linalg.eigvalsh(H).min(-1) > self.q * np.finfo(float).eps * scale[..., 0, 0]
-        H = np.where(known[..., None, None], H, np.nan)
-        inverse = np.full_like(H, np.nan)
-        inverse[known] = np.linalg.inv(H[known])
+        seen, inverse, log_det = _spectrum(H, H[:, -1:])
         d = np.einsum("mtqp,mctp->mctq", inverse, s)
-        gain = (s * d).sum(-1) / 2 - np.linalg.slogdet(H)[1][:, None] / 2
-        total = ahead.increments[:, :C].cumsum(-1) + gain
-        increments = np.diff(np.nan_to_num(total), axis=-1, prepend=0)
+        gain = (s * d).sum(-1) / 2 - log_det[:, None] / 2
+        increments = ahead.increments[:, :C] + np.diff(gain, axis=-1, prepend=0)
+        unknown = ~seen.all(-1)
+        inverse[unknown], d.swapaxes(1, 2)[unknown] = np.nan, np.nan
         late = np.concatenate([np.full_like(d[:, :, :1], np.nan), d[:, :, :-1]], 2)
         lag = np.concatenate([np.full_like(inverse[:, :1], np.nan), inverse[:, :-1]], 1)
         predicted = self._known(ahead.m, late, lag, layout.full(ahead.P))
@@ -125,3 +120,24 @@ class DiffuseRun(Run):
         back = self.run.both[1]
         back = back._replace(h=self.r + of.layout.times(back.L, self.z))
         return score(self.sites, back, of, weight, self.spread)
+
+
+def _spectrum(H: ndarray, final: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+    """Which directions H (..., q, q) determines, its pseudo-inverse and its pseudo-determinant.
+
+    In units in which ``final`` has a unit diagonal; of an eigenvalue below 100 rounding errors not
+    two digits would be right. Directions not seen yet leave the evidence alone, as kappa^{-1/2}
+    does for each of them (Durbin & Koopman, section 7.2.5).
+    """
+    diagonal = final.diagonal(axis1=-2, axis2=-1)
+    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    values, vectors = np.linalg.eigh(H / (unit[..., :, None] * unit[..., None, :]))
+    seen = values > 100 * H.shape[-1] * np.finfo(float).eps
+    safe = np.where(seen, values, 1)
+    inverse = (vectors * (seen / safe)[..., None, :]) @ vectors.swapaxes(-1, -2)
+    inverse = inverse / (unit[..., :, None] * unit[..., None, :])
+    hidden = ~seen[..., :, None] & ~seen[..., None, :]
+    back = vectors / unit[..., :, None]  # the null space in the units of H
+    null = np.where(hidden, back.swapaxes(-1, -2) @ back, np.eye(H.shape[-1]))
+    log_det = (2 * np.log(unit) + np.log(safe)).sum(-1) + np.linalg.slogdet(null)[1]
+    return seen, inverse, log_det

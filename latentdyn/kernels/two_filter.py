@@ -127,7 +127,7 @@ def score(
 
     def moment(like: ndarray, pair: tuple[ndarray, ndarray], rows: ndarray, start: int) -> ndarray:
         """Sum, or each step, of outer products and of rows of matrices."""
-        a, b = (v[:, :, -(layout.steps - start) :] for v in pair)
+        a, b = (v[:, :, v.shape[2] - layout.steps + start :] for v in pair)
         if like.shape[1] == 1:
             found = np.einsum("mcti,mctj->mij", a, b, optimize=True)[:, None]
             return found + total * layout.sum(rows, start)[:, None]

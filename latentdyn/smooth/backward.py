@@ -100,8 +100,12 @@ def default(cloud: Cloud, paths: int) -> Tensor:
     """`backward` where the transition has a density, else `genealogy`."""
     try:
         return backward(cloud, paths)
-    except InputError:
+    except _NoDensity:
         return genealogy(cloud, paths)
+
+
+class _NoDensity(InputError):
+    pass
 
 
 def _walk(cloud: Cloud, paths: int, kernel: Kernel) -> Tensor:
@@ -132,7 +136,7 @@ def _density(cloud: Cloud, t: int, before: Tensor, after: Tensor) -> Tensor:
         return cloud.steps[t].prior(before).log_prob(after)
     except NotImplementedError as error:
         fix = "use smooth.genealogy or smooth.fixed_lag(20), which need none"
-        raise InputError(
+        raise _NoDensity(
             "smoother", "a transition with a density", "singular noise", fix
         ) from error
 

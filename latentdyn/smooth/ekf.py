@@ -71,7 +71,7 @@ def _filtered(
     with torch.no_grad():
         before, now = chain.points(route)
     parts = chain.linear(before, now)
-    solution = SiteSolution(*parts, batch, model.first().flat, route)
+    solution = SiteSolution(*parts, batch, chain.flat, route)
     log_evidence = solution.log_evidence
     if log_evidence.requires_grad and chain.curved(before, now):
         log_evidence = filter_path(model, batch, linearise, chain.first).log_evidence
@@ -86,7 +86,7 @@ class Chain:
         self.model, self.batch, self.linearise = model, batch, linearise
         self.transition_u = batch.u if model.transition.input_dim else None
         self.emission_u = batch.u if model.emission.input_dim else None
-        self.first = first_moments(model)
+        self.first, self.flat = first_moments(model), model.first().flat
 
     def linear(self, before: Moments, now: Moments) -> tuple[Affine, Affine, Affine]:
         """First state, and transition and emission near these moments.
@@ -109,9 +109,7 @@ class Chain:
         mean = m.expand(*lead, batch.steps, K)
         now = before = Moments(mean, P.expand(*lead, batch.steps, K, K))
         for _ in range(SWEEPS):
-            solution = SiteSolution(
-                *self.linear(before, now), batch, self.model.first().flat, route
-            )
+            solution = SiteSolution(*self.linear(before, now), batch, self.flat, route)
             predicted, filtered = solution.predicted(), solution.filtered()
             new = _shifted(filtered, before), predicted
             done = _same(new[0].mean[..., 1:, :], before.mean[..., 1:, :]) and _same(

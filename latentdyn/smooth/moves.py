@@ -13,9 +13,9 @@ from latentdyn.errors import InputError
 from latentdyn.smooth.proposals import Proposal
 from latentdyn.smooth.steps import Step, Steps
 
-__all__ = ["Moves"]
+__all__ = ["Moves", "root"]
 
-BLOCK = 2**16  # normal numbers at a time
+BLOCK = 2**15  # normal numbers at a time
 
 
 class Moves:
@@ -31,6 +31,7 @@ class Moves:
         self.affine = _Affine.of(steps, self.normals) if proposal.blind and not score else None
 
     def __call__(self, z: Tensor | None, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Particles and the change of their log weights."""
         if self.affine is not None and z is not None:
             return self.affine(z, step.t), None
         if self.proposal.blind:
@@ -101,7 +102,7 @@ class _Affine:
 
     def __init__(self, A: Tensor, offset: Tensor, root: Tensor, normals: _Normals):
         self.A, self.offset, self.root, self.normals = A, offset, root, normals
-        self.start, self.block = 0, A.new_empty(0)
+        self.ready: list[Tensor] = []
 
     @classmethod
     def of(cls, steps: Steps, normals: _Normals) -> _Affine | None:
@@ -112,32 +113,34 @@ class _Affine:
         A, offset, noise, diagonal = found
         if noise.shape[-2 if diagonal else -3] > 1:
             return None
-        root = torch.diag_embed(noise.sqrt()) if diagonal else _root(noise)
+        G = torch.diag_embed(noise.sqrt()) if diagonal else root(noise)
         offset = offset.expand(*steps.lead, *offset.shape[-2:]).movedim(-2, 0)
-        return cls(A, offset[:, None, ..., None, :], root, normals)
+        return cls(A, offset[:, None, ..., None, :], G, normals)
 
     def __call__(self, z: Tensor, t: int) -> Tensor:
-        if t >= self.start + len(self.block):
+        """Particles at t from those at t-1."""
+        if not self.ready:
             eps = _product(self.root, self.normals.block())
-            times = slice(t, t + len(eps)) if len(self.offset) > 1 else slice(0, 1)
-            offset = self.offset[times]
-            self.start, self.block = (
-                t,
-                eps[: len(offset)] + offset if len(offset) > 1 else eps + offset,
-            )
-        return _product(self.A, z, self.block[t - self.start])
+            if len(self.offset) > 1:  # the last block is longer than what is left
+                now = self.offset[t : t + len(eps)]
+                eps, offset = eps[: len(now)], now
+            else:
+                offset = self.offset
+            self.ready = list((eps + offset).unbind(0))[::-1]
+        return _product(self.A, z, self.ready.pop())
 
 
 def _product(A: Tensor, z: Tensor, plus: Tensor | None = None) -> Tensor:
     """A z + plus: ``A`` (..., K, K), ``z`` (..., K)."""
     if z.shape[-1] == 1:
-        return z * A[..., 0] if plus is None else torch.addcmul(plus, z, A[..., 0])
+        a = A.squeeze(-1)
+        return z * a if plus is None else torch.addcmul(plus, z, a)
     one = A.numel() == z.shape[-1] ** 2
     each = z @ A.reshape(A.shape[-2:]).mT if one else torch.einsum("...jk,...k->...j", A, z)
     return each if plus is None else each.add_(plus)
 
 
-def _root(Q: Tensor) -> Tensor:
+def root(Q: Tensor) -> Tensor:
     """A root of Q, of any rank."""
     values, vectors = torch.linalg.eigh(Q)
     rounding = values.amax(-1, True) * values.shape[-1] * torch.finfo(values.dtype).eps

@@ -11,17 +11,21 @@ from torch import Tensor
 
 from latentdyn.distributions.particles import ParticlePath
 from latentdyn.errors import InputError
+from latentdyn.kernels.particles_fast import available
 from latentdyn.kernels.resampling import systematic
 from latentdyn.rng import seeded
 from latentdyn.smooth.backward import default
 from latentdyn.smooth.cloud import Cloud
+from latentdyn.smooth.compiled import fits, run
 from latentdyn.smooth.given import given
 from latentdyn.smooth.moves import Moves
-from latentdyn.smooth.proposals import as_proposal
+from latentdyn.smooth.proposals import Bootstrap, as_proposal
 from latentdyn.smooth.steps import Step, Steps
 from latentdyn.values import whole
 
 __all__ = ["particle"]
+
+WORTHWHILE = 2**17  # particles times steps: below, importing numba takes longer
 
 
 def particle(
@@ -35,6 +39,7 @@ def particle(
     resampler: Callable[[Tensor], Tensor] | None = None,
     threshold: float = 0.5,
     smoother: Callable[[Cloud, int], Tensor] | None = None,
+    compiled: bool | None = None,
     seed: int | None = None,
 ) -> ParticlePath:
     r"""Sequential Monte Carlo: p(z_{1:T} | y) by weighted particles, and paths drawn from them.
@@ -52,6 +57,9 @@ def particle(
         threshold: a trial is resampled where its effective sample size is below this part of P.
         smoother: how paths are drawn, from `latentdyn.smooth.backward`; by default exactly, or
             along the genealogy if the transition has no density.
+        compiled: whether numba runs the filter; by default where it is installed and the program is
+            one that it can run (see `latentdyn.smooth.compiled`) and long enough. Its random
+            numbers are others.
         seed: to have the same particles again.
 
     ``exp(log_evidence)`` is unbiased. If gradients are enabled and parameters want them, then
@@ -69,11 +77,21 @@ def particle(
     score = torch.is_grad_enabled() and wanted
     smoother = default if smoother is None else smoother
     with seeded(seed), torch.set_grad_enabled(score):
-        steps = Steps(model, batch)
-        cloud = Cloud(steps, particles, keep=paths > 0)
+        # paths are drawn later, and parameters may have moved on by then
+        values = {name: t.value.detach().clone() for name, t in model.templates.items()}
+        fixed = Steps(model.at_values(values), batch)
+        cloud = Cloud(fixed, particles, keep=paths > 0)
+        steps = Steps(model, batch) if score else fixed
         moves = Moves(steps, cloud.shape, as_proposal(proposal).begin(batch), score)
-        run = _Filter(cloud, moves, resampler or systematic, threshold)
-        increments, ess = run()
+        plain = type(moves.proposal) is Bootstrap and resampler in (None, systematic) and not score
+        if _use_numba(compiled, plain, steps, cloud):
+            increments, ess, failed = run(cloud, threshold)
+            if failed[1] >= 0:
+                raise _unexplained(particles, *failed)
+        else:
+            increments, ess = _Filter(steps, cloud, moves, resampler or systematic, threshold)()
+        if batch.idle is not None:
+            increments = increments.where(~batch.idle, 0)
         later = int(torch.randint(2**62, ()))
 
     def draw() -> Tensor:
@@ -97,20 +115,22 @@ class _Filter:
     sums of ``w`` and of its squares.
     """
 
-    def __init__(self, cloud: Cloud, moves: Moves, resampler: Any, threshold: float):
-        self.cloud, self.moves, self.resampler = cloud, moves, resampler
-        P, like = cloud.shape[0], cloud.steps.y[0]
+    def __init__(self, steps: Steps, cloud: Cloud, moves: Moves, resampler: Any, threshold: float):
+        self.steps, self.cloud, self.moves, self.resampler = steps, cloud, moves, resampler
+        P, like = cloud.shape[0], steps.y[0]
         self.least = threshold * P
         self.uniform = like.new_full(cloud.shape, -math.log(P))
         self.one = like.new_ones(cloud.shape[1:])
+        self.single = self.one.numel() == 1
         self.places = torch.arange(P, device=like.device).view(-1, *(1,) * (len(cloud.shape) - 1))
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Increments and effective sample sizes, (..., N, T)."""
-        z, logs = None, []
+        z: Any = None
+        logs: list[Any] = []
         lw, base, ancestors = self.uniform, self.one, None
-        for t in range(len(self.cloud.steps)):
-            step = self.cloud.steps[t]
+        for t in range(len(self.steps)):
+            step = self.steps[t]
             if t:
                 z, lw, base, ancestors = self._survivors(z, step)
             z, ratio = self.moves(z, step)
@@ -118,21 +138,25 @@ class _Filter:
             seen = step.likelihood(z)
             top = self._weigh(prior if seen is None else prior + seen)
             logs.append((top, base, self.s, self.q))
-            self.cloud.add(z, prior, self.w, ancestors)
+            self._keep(z, prior, ancestors)
         self._check(self.s, t)
         top, base, s, q = (torch.cat(x, -1) for x in zip(*logs, strict=True))
-        increments, idle = top + s.log() - base.log(), self.cloud.steps.batch.idle
-        if idle is not None:
-            increments = increments.where(~idle, 0)
-        return increments, (s.square() / q).detach()
+        return top + s.log() - base.log(), (s.square() / q).detach()
+
+    def _keep(self, z: Tensor, prior: Tensor, ancestors: Tensor | None) -> None:
+        w = self.w
+        if self.moves.score:
+            prior, w = prior.detach(), w.detach()
+        self.cloud.add(z, prior, w, ancestors)
 
     def _weigh(self, total: Tensor) -> Tensor:
         if total.shape != self.uniform.shape:
             total = total.expand_as(self.uniform)
-        top = total.detach().amax(0)
+        top = total.amax(0)
+        top = top.detach() if self.moves.score else top
         self.lw = total - top
         self.w = self.lw.exp()
-        self.s, self.q = self.w.sum(0), self.w.detach().square().sum(0)
+        self.s, self.q = self.w.sum(0), self.w.square().sum(0)
         return top
 
     def _survivors(self, z: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -140,13 +164,15 @@ class _Filter:
         look = self.moves.proposal.look(z, step)
         if look is not None or self.moves.score:
             return self._weighted_survivors(z, look, step)
+        if self.single and self.s.item() ** 2 >= self.least * self.q.item():
+            return z, self.lw, self.s, None
         keep = self.s.square() >= self.least * self.q
         if bool(keep.all()):
             return z, self.lw, self.s, None
         self._check(self.s, step.t - 1)
         ancestors = self._ancestors(self.w, keep)
         z = _take(z, ancestors)
-        if keep.numel() == 1:
+        if self.single:
             return z, self.uniform, self.one, ancestors
         lw, base = torch.where(keep, self.lw, self.uniform), torch.where(keep, self.s, self.one)
         return z, lw, base, ancestors
@@ -172,14 +198,28 @@ class _Filter:
     def _ancestors(self, weights: Tensor, keep: Tensor) -> Tensor:
         # of trials that keep their particles the weights may be anything
         ancestors = self.resampler(weights.detach().movedim(0, -1)).movedim(-1, 0)
-        return ancestors if keep.numel() == 1 else torch.where(keep, self.places, ancestors)
+        return ancestors if self.single else torch.where(keep, self.places, ancestors)
 
     def _check(self, total: Tensor, t: int) -> None:
         if not bool(torch.isfinite(total).all()):
             trial = int((~torch.isfinite(total)).nonzero()[0, -2])
-            got = f"weight zero or NaN of all {len(self.uniform)} at step {t} of trial {trial}"
-            fix = "use more particles, a proposal that knows y, or heavier tails in the emission"
-            raise InputError("y", "values that some particle can explain", got, fix)
+            raise _unexplained(len(self.uniform), trial, t)
+
+
+def _unexplained(particles: int, trial: int, step: int) -> InputError:
+    got = f"weight zero or NaN of all {particles} at step {step} of trial {trial}"
+    fix = "use more particles, a proposal that knows y, or heavier tails in the emission"
+    return InputError("y", "values that some particle can explain", got, fix)
+
+
+def _use_numba(compiled: bool | None, plain: bool, steps: Steps, cloud: Cloud) -> bool:
+    if compiled is False:
+        return False
+    able = plain and available() and fits(steps)
+    if compiled and not able:
+        fix = "leave compiled=None, or see latentdyn.smooth.compiled for what it can run"
+        raise InputError("compiled", "numba, and a program that it can run", True, fix)
+    return able and (bool(compiled) or cloud.shape.numel() * len(steps) >= WORTHWHILE)
 
 
 def _take(z: Tensor, ancestors: Tensor) -> Tensor:

@@ -90,7 +90,8 @@ class FromEncoder(Proposal):
     def _conditional(
         self, z: Tensor | None, y: Tensor, u: Any, mask: Any, step: Step
     ) -> Distribution:
-        path, now = self.path, slice(step.t, step.t + 1)
+        path: Any = self.path
+        now = slice(step.t, step.t + 1)
         if isinstance(path, MarkovPath):
             return path.initial() if z is None else path._at(now)(z, path._inputs(now))
         if isinstance(path, GaussianChain):

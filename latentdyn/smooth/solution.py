@@ -12,17 +12,48 @@ from torch import Tensor
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
-from latentdyn.kernels.evidence import Route, evidence
+from latentdyn.errors import InputError
+from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
 from latentdyn.smooth.observe import observe, observe_exactly
 
-__all__ = ["ExactSolution", "SiteSolution"]
+__all__ = ["ChainSolution", "ExactSolution", "SiteSolution"]
 
 
-class SiteSolution:
-    """Each observation is a Gaussian site on its own state."""
+class ChainSolution:
+    """Moments of a chain with sites that know all data at once, so without a filter."""
 
     skipped = 0  # steps of the chain before the first of the trial
+
+    def __init__(self, found: Evidence):
+        self.found = found
+
+    def _vectors(self, x: ndarray) -> Tensor:
+        return self.found.vectors(x)[..., self.skipped :, :]
+
+    def _matrices(self, layout: Any, x: ndarray) -> Tensor:
+        return self.found.matrices(layout.full(x))[..., self.skipped :, :, :]
+
+    def mean(self) -> Tensor:
+        """Smoothed means."""
+        return self._vectors(self.found.run.smoothed.mean)
+
+    def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Covariances, gains and noises."""
+        of = self.found.run.smoothed
+        S, G, V = (self._matrices(of.layout, x) for x in (of.S, of.G, of.V))
+        return S, G, V
+
+    def filtered(self) -> Any:
+        """There are none."""
+        got = "an approximation around the whole path"
+        raise InputError("filtered", "a method that filters", got, "use smooth.ekf or particle")
+
+    predicted = increments = residuals = filtered
+
+
+class SiteSolution(ChainSolution):
+    """Each observation is a Gaussian site on its own state."""
 
     def __init__(
         self,
@@ -42,31 +73,19 @@ class SiteSolution:
         self.found = evidence(chain, flat, route)
         self.log_evidence = self.found.log_z + self.constants.sum(-1)
 
-    def _vectors(self, x: ndarray) -> Tensor:
-        return self.found.vectors(x)[..., self.skipped :, :]
-
-    def _matrices(self, layout: Any, x: ndarray) -> Tensor:
-        return self.found.matrices(layout.full(x))[..., self.skipped :, :, :]
-
-    def mean(self) -> Tensor:
-        """Smoothed means."""
-        return self._vectors(self.found.run.smoothed.mean)
-
-    def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariances, gains and noises."""
-        of = self.found.run.smoothed
-        S, G, V = (self._matrices(of.layout, x) for x in (of.S, of.G, of.V))
-        return S, G, V
-
     def filtered(self) -> Moments:
         """Of z_t given y_1..y_t."""
         ahead = self.found.run.ahead
-        return Moments(self._vectors(ahead.mf), self._matrices(ahead.layout, ahead.Pf))
+        return self._moments(ahead.layout, ahead.mf, ahead.Pf)
 
     def predicted(self) -> Moments:
         """Of z_t given y_1..y_{t-1}."""
         ahead = self.found.run.ahead
-        return Moments(self._vectors(ahead.m), self._matrices(ahead.layout, ahead.P))
+        return self._moments(ahead.layout, ahead.m, ahead.P)
+
+    def _moments(self, layout: Any, m: ndarray, P: ndarray) -> Moments:
+        mean, V = self._vectors(m), self._matrices(layout, P)
+        return Moments(mean, V.expand(*mean.shape, mean.shape[-1]))
 
     def increments(self) -> Tensor:
         """log p(y_t | y_1..y_{t-1})."""

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Normal
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath
+from latentdyn.nn import matvec
 
 __all__ = ["Step", "Steps"]
 
@@ -110,7 +111,7 @@ class Step:
         affine = transition.affine(u)
         if affine is None:
             return transition.moments(z, u)
-        return _times(affine.weight, z) + affine.offset, affine.covariance
+        return matvec(affine.weight, z) + affine.offset, affine.covariance
 
     def linearised(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (..., D) of y_t, its Jacobian (..., D, K) and covariance (..., D, D) at z_t."""
@@ -118,7 +119,7 @@ class Step:
         u = self.inputs(emission)
         affine = emission.affine(u)
         if affine is not None:
-            return _times(affine.weight, z) + affine.offset, affine.weight, affine.covariance
+            return matvec(affine.weight, z) + affine.offset, affine.weight, affine.covariance
 
         def mean(z: Tensor) -> Tensor:
             return emission(z, u).mean.expand(*z.shape[:-1], -1)
@@ -126,20 +127,16 @@ class Step:
         # each particle has its own row: one pass back per unit, for all of them at once
         shape = (*z.shape[:-1], self.y.shape[-1])
         units = torch.eye(shape[-1], dtype=z.dtype, device=z.device)
-        _, back = torch.func.vjp(mean, z)
+        back: Any = torch.func.vjp(mean, z)[1]
         each = units.view(-1, *(1,) * (z.dim() - 1), shape[-1]).expand(-1, *shape)
         rows = torch.func.vmap(lambda one: back(one)[0])(each)
         expected, covariance = emission.moments(z, u)
         return expected, rows.movedim(0, -2), covariance
 
 
-def _times(A: Tensor, z: Tensor) -> Tensor:
-    return torch.einsum("...jk,...k->...j", A, z)
-
-
 def _log_prob(child: Any, y: Tensor) -> Tensor:
     """As ``child.log_prob(y)``, in fewer passes where it is made of plain normals."""
-    base = getattr(child, "base_dist", None)
+    base: Any = getattr(child, "base_dist", None)
     log_prob = getattr(type(base), "log_prob", None)
     if log_prob is not Normal.log_prob or child.reinterpreted_batch_ndims != 1:
         return child.log_prob(y)

@@ -1,0 +1,71 @@
+"""Observations whose variance is what moves."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Conditional
+from latentdyn.data import Batch
+from latentdyn.distributions.gaussian import gaussian
+from latentdyn.emissions._readout import principal_readout, smooth_rates
+from latentdyn.nn import matvec
+from latentdyn.values import as_float
+
+__all__ = ["Volatility"]
+
+
+class Volatility(Conditional):
+    r"""y ~ N(0, exp(C z + d + D u)): returns with a log-variance that is linear in the state.
+
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Volatility.of(C=, d=)``
+    builds it from known values. Source: Taylor (1986), eq. 3.5.1; Harvey, Ruiz & Shephard (1994).
+
+    Example:
+        >>> Volatility.of(C=[[1.0]], d=[0.0])(torch.tensor([4.0]).double().log()).variance
+        tensor([4.], dtype=torch.float64)
+    """
+
+    def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):
+        super().__init__()
+        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
+        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
+        self.d = nn.Parameter(torch.zeros(obs_dim))
+        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weak random loadings."""
+        self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
+
+    @classmethod
+    def of(cls, C: Any, d: Any, D: Any = None) -> Self:
+        """Known read-out."""
+        obs_dim, state_dim = as_float("C", C).shape[-2:]
+        input_dim = 0 if D is None else as_float("D", D).shape[-1]
+        return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, D=D)
+
+    def initialise(self, batch: Batch) -> None:
+        """Bias at the log mean square, loadings by principal components of smoothed log squares."""
+        C, _, _ = principal_readout(log_squares(batch), batch.mask, self.state_dim)
+        self.start(C=C, d=log_mean_square(batch))
+
+    def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
+        """Distribution of the observation."""
+        log_variance = matvec(self.C, z) + self.d
+        log_variance = log_variance if u is None else log_variance + matvec(self.D, u)
+        return gaussian(torch.zeros_like(log_variance), log_variance.exp(), "diagonal")
+
+
+def log_mean_square(batch: Batch) -> Tensor:
+    """Of each unit over its observed entries, (D,); a unit that is always zero counts as one."""
+    square = (batch.y * batch.mask).square().sum((0, 1)) / batch.mask.sum((0, 1)).clamp(min=1)
+    return torch.where(square > 0, square, torch.ones_like(square)).log()
+
+
+def log_squares(batch: Batch) -> Tensor:
+    """Log of a moving average of squares in units of their mean, (N, T, D)."""
+    return smooth_rates(batch.y.square() / log_mean_square(batch).exp(), batch.mask, 11).log()

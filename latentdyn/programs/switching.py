@@ -1,0 +1,262 @@
+"""Switching linear dynamical systems, also recurrent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from latentdyn import emissions
+from latentdyn.conditional import Conditional
+from latentdyn.data import Batch
+from latentdyn.data.outputs import simulated
+from latentdyn.distributions import ObservedPath, SwitchingPath
+from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.switching import Regimes
+from latentdyn.errors import InputError
+from latentdyn.nn import matvec
+from latentdyn.programs._clusters import switching_start
+from latentdyn.programs._common import fit_batch, simulation_inputs, widest
+from latentdyn.programs.collapsed import Collapsed
+from latentdyn.programs.hmm import log_probability, probabilities
+from latentdyn.programs.prior_predictive import prior_predictive
+from latentdyn.programs.program import Program
+from latentdyn.rng import seeded
+from latentdyn.values import as_float, whole
+
+__all__ = ["SwitchingLinear"]
+
+_RANKS = {"initial": 1, "transition": 2, "G": 2, "A": 3, "b": 2, "B": 3, "mean": 1}
+
+
+class SwitchingLinear(Program):
+    r"""s_t ~ transition[s_{t-1}],  z_t ~ N(A[s_t] z_{t-1} + b[s_t] + B[s_t] u_t, Q[s_t]).
+
+    y_t ~ emission(z_t, u_t), z_1 ~ N(mean, covariance), s_1 ~ initial. If recurrent, where the
+    state is moves the switches: p(s_t = j | s_{t-1} = i, z_{t-1}) is proportional to
+    transition[i, j] exp((G z_{t-1})_j).
+
+    Args:
+        states: S, discrete states.
+        state_dim: K, continuous ones.
+        obs_dim: D.
+        input_dim: U, inputs to the dynamics.
+        recurrent: whether z moves the switches.
+        noise: "diagonal" or "full", of Q and of the first state.
+        emission: p(y_t | z_t, u_t); by default a Gaussian one, shared by the discrete states.
+        prior: draws named parameters; None: all are learned by gradient.
+
+    Parameters: ``initial`` (S,), ``transition`` (S, S), ``G`` (S, K), ``A`` (S, K, K), ``b``
+    (S, K), ``B`` (S, K, U), ``Q`` (S, K) or (S, K, K), ``mean`` (K,), ``covariance`` (K,) or
+    (K, K).
+
+    Called with a `Batch` it is a Pyro program with the sites of its prior, then ``"z"``, from whose
+    density the discrete states are summed out exactly, and ``"y"``: any encoder of paths fits it.
+    ``model.collapse(smooth.switching)`` integrates z out too.
+    Source: Linderman et al. (2017), eq. 1-5; Ghahramani & Hinton (2000).
+
+    Example:
+        >>> model = SwitchingLinear(states=2, state_dim=3, obs_dim=5, recurrent=True)
+        >>> data = model.simulate(trials=4, steps=20, seed=0)
+        >>> data["z"].dims, data["s"].dims
+        (('trial', 'time', 'state'), ('trial', 'time'))
+    """
+
+    time_varying: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        states: int,
+        state_dim: int,
+        obs_dim: int,
+        input_dim: int = 0,
+        *,
+        recurrent: bool = False,
+        noise: str = "diagonal",
+        emission: Conditional | None = None,
+        prior: Any = None,
+        noise_floor: float = 1e-4,
+    ):
+        super().__init__()
+        S, K = whole("states", states), whole("state_dim", state_dim)
+        U = whole("input_dim", input_dim, 0)
+        emission = emissions.Gaussian(K, obs_dim) if emission is None else emission
+        for name, size in (("state_dim", K), ("obs_dim", obs_dim)):
+            if getattr(emission, name, None) != size:
+                got = f"{name}={getattr(emission, name, None)}"
+                raise InputError("emission", f"{name}={size}", got, "build both alike")
+        self.states, self.state_dim, self.dynamics_inputs = S, K, U
+        self.recurrent, self.noise, self.prior = recurrent, noise, prior
+        self.emission = emission
+        self.initial = nn.Parameter(torch.full((S,), 1 / S))
+        stay = 0.9 if S > 1 else 0.0
+        self.transition = nn.Parameter(stay * torch.eye(S) + (1 - stay) / S)
+        self.G = nn.Parameter(torch.zeros(S, K if recurrent else 0))
+        self.A = nn.Parameter(torch.empty(S, K, K))
+        self.b = nn.Parameter(torch.zeros(S, K))
+        self.B = nn.Parameter(torch.zeros(S, K, U))
+        Q = white(K, noise, 0.1)
+        self.Q = nn.Parameter(Q.expand(S, *Q.shape).clone())
+        self.mean = nn.Parameter(torch.zeros(K))
+        self.covariance = nn.Parameter(white(K, noise, 1.0))
+        self.constraints: Mapping[str, Any] = {
+            "initial": constraints.simplex,
+            "transition": constraints.simplex,
+            "Q": noise_support(noise, noise_floor),
+            "covariance": noise_support(noise, noise_floor),
+        }
+        self.reset_parameters()
+        self.to(widest(emission))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Near the identity, each state a little different."""
+        K = self.state_dim
+        if self.A.requires_grad:
+            self.A.copy_(0.95 * torch.eye(K) + 0.1 * torch.randn(self.A.shape) / K**0.5)
+
+    @classmethod
+    def of(
+        cls,
+        initial: Any,
+        transition: Any,
+        A: Any,
+        Q: Any,
+        mean: Any,
+        covariance: Any,
+        emission: Conditional,
+        b: Any = None,
+        B: Any = None,
+        G: Any = None,
+        prior: Any = None,
+    ) -> Self:
+        """Known dynamics; Q (S, K) or (S, K, K), covariance (K,) or (K, K); recurrent with G."""
+        S, K = as_float("A", A).shape[0], as_float("A", A).shape[-1]
+        U = 0 if B is None else as_float("B", B).shape[-1]
+        V, P, noise = _noises(as_float("Q", Q), as_float("covariance", covariance), K)
+        known = {"A": A, "b": b, "B": B, "G": G, "mean": mean, "Q": V, "covariance": P}
+        known["initial"] = probabilities("initial", initial)
+        known["transition"] = probabilities("transition", transition)
+        D: Any = emission.obs_dim
+        recurrent = G is not None
+        model = cls(S, K, D, U, recurrent=recurrent, noise=noise, emission=emission, prior=prior)
+        for name, parameter in list(model.named_parameters(recurse=False)):
+            value = parameter if known.get(name) is None else as_float(name, known[name])
+            if value.shape != parameter.shape:
+                got, fix = f"shape {tuple(value.shape)}", "give one value for each discrete state"
+                raise InputError(name, f"shape {tuple(parameter.shape)}", got, fix)
+            model._parameters[name] = nn.Parameter(value.detach().clone(), requires_grad=False)
+        return model.to(widest(model))
+
+    @property
+    def obs_dim(self) -> int:
+        """D."""
+        return self.emission.obs_dim  # type: ignore[return-value]
+
+    @property
+    def input_dim(self) -> int:
+        """U, zero without inputs."""
+        return max(self.dynamics_inputs, self.emission.input_dim)
+
+    def rank(self, name: str) -> int:
+        """Dimensions of one of its own parameters, without draws."""
+        full = self.noise == "full"
+        return {**_RANKS, "Q": 2 + full, "covariance": 1 + full}[name]
+
+    def regimes(self, u: Tensor | None = None) -> Regimes:
+        """The dynamics at the current values, with inputs (N, T, U) in the offset."""
+        own = {name: self._own(name) for name in ("initial", "transition", "A", "mean")}
+        b = self._own("b")[..., None, :, :]
+        if self.dynamics_inputs and u is not None:
+            b = b + matvec(self._own("B")[..., None, :, :, :], u[..., None, :])
+        Q, P = self._own("Q"), self._own("covariance")
+        if self.noise == "diagonal":
+            Q, P = torch.diag_embed(Q), torch.diag_embed(P)
+        G = self._own("G") if self.recurrent else None
+        first, A = log_probability(own["initial"]), log_probability(own["transition"])
+        return Regimes(first, A, own["A"], b, Q, own["mean"], P, G)
+
+    def _own(self, name: str) -> Tensor:
+        """A parameter without the axis of time that binding draws adds: (..., own dims)."""
+        value, rank = getattr(self, name), self.rank(name)
+        return value if value.dim() == rank else value.squeeze(-rank - 1)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The program: returns the path z (..., N, T, K) and the observations y (..., N, T, D)."""
+        batch = self.fit_batch(batch)
+        program = self._bind_aligned(self.parameters_of(batch))
+        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
+            z = pyro.sample("z", program.path_of(batch))
+            y = pyro.sample("y", program.observations(z, batch), obs=batch.y)
+        return z, y
+
+    def path_of(self, batch: Batch) -> SwitchingPath:
+        """Prior over the continuous paths of a batch, of which only valid steps count."""
+        shape = torch.broadcast_shapes(self.lead, (batch.trials,))
+        return SwitchingPath(self.regimes(batch.u), batch.steps, batch.valid, batch.idle, shape)
+
+    def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
+        """Distribution of y given paths z (..., N, T, K)."""
+        u = batch.u if self.emission.input_dim else None
+        return ObservedPath(self.emission(z, u), batch.observed)
+
+    def collapse(self, smoother: Any) -> Collapsed:
+        """The program with all states integrated out by ``smoother(model, batch)``."""
+        return Collapsed(self, smoother)
+
+    def fit_batch(self, batch: Batch) -> Batch:
+        """The batch in the model's precision, after checking that it fits."""
+        return fit_batch(self, batch)
+
+    def initialise(self, batch: Batch) -> None:
+        """Start the emission from data, the dynamics from regressions on what it shows of z."""
+        batch = self.fit_batch(batch)
+        self.emission.initialise(batch)
+        switching_start(self, batch)
+
+    @torch.no_grad()
+    def simulate(
+        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
+    ) -> Any:
+        """Draw states and observations at the current parameter values.
+
+        Returns: Dataset with ``y`` (trial, time, unit), ``z`` (trial, time, state) and ``s``
+        (trial, time), and a dim ``draw`` before them if the program is bound to draws.
+        """
+        trials, steps = whole("trials", trials), whole("steps", steps)
+        u = simulation_inputs(self, inputs, trials, steps)
+        shape = torch.broadcast_shapes(self.lead, (trials,))
+        with seeded(seed):
+            s, z = SwitchingPath(self.regimes(u), steps, batch_shape=shape).draw()
+            y = self.emission(z, u if self.emission.input_dim else None).sample()
+        data = simulated(y, z, u)
+        return data.assign(s=(data["z"].dims[:-1], s.cpu().numpy()))
+
+    def prior_predictive(
+        self,
+        draws: int = 100,
+        trials: int = 1,
+        steps: int = 100,
+        inputs: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """Simulate with parameters drawn from the prior: see `prior_predictive`."""
+        return prior_predictive(self, draws, trials, steps, inputs, seed)
+
+
+def _noises(Q: Tensor, P: Tensor, dim: int) -> tuple[Tensor, Tensor, str]:
+    """Both as variances, or both as matrices; refused if singular."""
+    found = {}
+    full = Q.dim() == 3 or P.dim() == 2
+    for name, V, rank in (("Q", Q, 3), ("covariance", P, 2)):
+        V = torch.diag_embed(V) if full and V.dim() < rank else V
+        kind = given(name, V, dim)[1] if full else ("diagonal" if bool((V > 0).all()) else "")
+        if kind not in ("full", "diagonal"):
+            raise InputError(name, "noise in every direction", "singular noise", "add a little")
+        found[name] = V
+    return found["Q"], found["covariance"], "full" if full else "diagonal"

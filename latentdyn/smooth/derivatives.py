@@ -1,0 +1,64 @@
+"""First and second derivatives of log-densities along a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentdyn.data import Batch
+from latentdyn.smooth.linearise import jacobian
+
+__all__ = ["Expansion", "emission_terms", "expand", "positive_part"]
+
+
+class Expansion(NamedTuple):
+    """Terms (..., T), their gradients (..., T, K) and negative Hessians (..., T, K, K)."""
+
+    value: Tensor
+    gradient: Tensor
+    curvature: Tensor
+
+
+def expand(term: Callable[[Tensor], Tensor], x: Tensor) -> Expansion:
+    """Second-order expansion of a function (..., K) -> (...) that acts on each row alone.
+
+    Differentiable in turn wherever gradients are enabled.
+    """
+
+    def slope(x: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(term(x).sum(), x, create_graph=True, materialize_grads=True)
+        return found
+
+    wanted = torch.is_grad_enabled()
+    curvature = -jacobian(slope, x)
+    with torch.enable_grad():
+        at = x if wanted and x.requires_grad else x.detach().requires_grad_()
+        value = term(at)
+        (gradient,) = torch.autograd.grad(
+            value.sum(), at, create_graph=wanted, materialize_grads=True
+        )
+    if not wanted:
+        value = value.detach()
+    return Expansion(value, gradient, (curvature + curvature.mT) / 2)
+
+
+def emission_terms(model: Any, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """log p(y_t | z_t) of each step: (..., T, K) -> (..., T)."""
+
+    def terms(z: Tensor) -> Tensor:
+        seen = model.observations(z, batch)
+        each = seen.pointwise(batch.y)
+        return each.sum(-1) if each.dim() > len(seen.batch_shape) + 1 else each
+
+    return terms
+
+
+def positive_part(J: Tensor) -> Tensor:
+    """The nearest matrix without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(J)
+    if bool((values >= 0).all()):
+        return J
+    return (vectors * values.clamp(min=0)[..., None, :]) @ vectors.mT

@@ -1,0 +1,86 @@
+"""Iterated extended Kalman smoother: Gauss-Newton on the whole path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdyn.distributions.smoothed import Moments, SmoothedPath
+from latentdyn.errors import InputError
+from latentdyn.kernels.evidence import Route
+from latentdyn.smooth.ekf import Chain
+from latentdyn.smooth.given import given
+from latentdyn.smooth.linearise import taylor
+from latentdyn.smooth.search import best_step
+from latentdyn.smooth.solution import SiteSolution
+from latentdyn.values import whole
+
+__all__ = ["iekf"]
+
+
+def iekf(
+    model: Any,
+    y: Any,
+    u: Any = None,
+    *,
+    sweeps: int | None = None,
+    start: Tensor | None = None,
+    route: Route | None = None,
+) -> SmoothedPath:
+    r"""Iterated extended Kalman smoother: all conditionals linearised along the smoothed path.
+
+    Each sweep is one Kalman smoother of the chain that is linearised at the present path: a
+    Gauss-Newton step on log p(z, y) (Fisher scoring if counts are observed), shortened wherever it
+    would not raise log p(z, y). It converges to the mode; on a linear model every number of sweeps
+    gives the Kalman smoother. Time-parallel.
+
+    Args:
+        model: a program whose conditionals have moments.
+        y: data, whatever `as_dataset` takes, or a `Batch`.
+        u: inputs (N, T, U), if the model has any.
+        sweeps: exactly so many at most; None: until the path stands still, and an error if it has
+            not after 100.
+        start: (N, T, K) path to start from, by default the extended Kalman smoother's.
+        route: how the recursions run (`latentdyn.kernels.routes`).
+
+    The evidence is that of the chain linearised at the last path. Its gradient holds that path
+    fixed: exact where the conditionals are affine or piecewise linear, else of Gauss-Newton type
+    (`laplace` has the exact one). Programs with singular noise take full steps.
+    Raises: InputError if the path does not stand still.
+    Source: Bell (1994); Yaghoobi et al. (2021).
+    """
+    batch, data = given(model, y, u)
+    chain = Chain(model, batch, taylor)
+    limit = 100 if sweeps is None else whole("sweeps", sweeps)
+    with torch.no_grad():
+        z = _start(chain, route) if start is None else start.to(batch.y)
+        for _ in range(limit):
+            target = _solution(chain, z, route).mean()
+            new = best_step(model, batch, z, target)
+            still = bool((new - z).abs().amax() <= 1e-9 * (1 + z.abs().amax()))
+            z = new
+            if still:
+                break
+        else:
+            if sweeps is None:
+                got = f"a change of {float((target - z).abs().amax()):.2g} after 100"
+                fix = "start elsewhere, or use smooth.laplace or smooth.particle"
+                raise InputError("sweeps", "a path that stands still", got, fix)
+    solution = _solution(chain, z, route)
+    shape = (*solution.log_evidence.shape, batch.steps, model.state_dim)
+    return SmoothedPath(shape, solution, solution.log_evidence, batch.length, data, batch.valid)
+
+
+def _start(chain: Chain, route: Route | None) -> Tensor:
+    before, now = chain.points(route)
+    solution = SiteSolution(*chain.linear(before, now), chain.batch, chain.flat, route)
+    return solution.mean()
+
+
+def _solution(chain: Chain, z: Tensor, route: Route | None) -> SiteSolution:
+    none = z.new_zeros(()).expand(*z.shape, z.shape[-1])
+    before = Moments(torch.cat([z[..., :1, :], z[..., :-1, :]], -2), none)
+    parts = chain.linear(before, Moments(z, none))
+    return SiteSolution(*parts, chain.batch, chain.flat, route)

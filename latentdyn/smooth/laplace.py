@@ -1,0 +1,186 @@
+"""Laplace's approximation: the mode of the path and the curvature there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.linalg import LinAlgError
+from torch import Tensor
+
+from latentdyn.conditional import Affine
+from latentdyn.data import Batch
+from latentdyn.distributions.smoothed import SmoothedPath
+from latentdyn.errors import InputError
+from latentdyn.kernels.evidence import Evidence, Route, evidence
+from latentdyn.nn import matvec
+from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
+from latentdyn.smooth.ekf import first_moments
+from latentdyn.smooth.given import given
+from latentdyn.smooth.search import backtrack
+from latentdyn.smooth.solution import ChainSolution
+from latentdyn.values import whole
+
+__all__ = ["laplace", "not_a_mode", "not_reached"]
+
+TOLERANCE = 1e-10
+
+
+def laplace(
+    model: Any,
+    y: Any,
+    u: Any = None,
+    *,
+    start: Tensor | None = None,
+    steps: int = 100,
+    route: Route | None = None,
+) -> SmoothedPath:
+    r"""N(mode, -Hessian^{-1}) of log p(z, y) for any emission, and Laplace's log evidence.
+
+    Newton's method with a line search: at each step the emission becomes the Gaussian site of its
+    own second-order expansion, J_t = -d^2 log p(y_t | z_t) / dz^2, and the next path is a Kalman
+    smoother's mean; with a transition that is not affine, a solve with the block-tridiagonal
+    Hessian. Then
+
+        log p(y) ~ log p(z*, y) + (T K / 2) log 2 pi - log |-Hessian| / 2.
+
+    Args:
+        model: a program; a linear-Gaussian transition may be singular, its start diffuse.
+        y: data, whatever `as_dataset` takes, or a `Batch`.
+        u: inputs (N, T, U), if the model has any.
+        start: (N, T, K) path to start from, by default the prior mean.
+        steps: how many Newton steps at most.
+        route: how the recursions run (`latentdyn.kernels.routes`).
+
+    The gradient of the evidence is exact: the dependence of the mode on the parameters is included
+    by the implicit function theorem. With a piecewise-linear transition the mode may lie on a kink;
+    the curvature is then that of one side.
+    Raises: InputError if the mode is not reached, or the Hessian there is not negative definite.
+    Source: Tierney & Kadane (1986); Durbin & Koopman (2012), section 10.6; Rue et al. (2009).
+    """
+    batch, data = given(model, y, u)
+    steps = whole("steps", steps)
+    affine = model.transition.affine(batch.u if model.transition.input_dim else None)
+    first = first_moments(model)
+    if affine is None:
+        from latentdyn.smooth.curved import laplace_curved
+
+        return laplace_curved(model, batch, data, first, start, steps)
+    problem = _Sites(model, batch, first, affine, route)
+    with torch.no_grad():
+        z = problem.mode(start, steps)
+    return problem.path(z, data)
+
+
+class _Sites:
+    """Newton's method by Kalman smoothers: an affine prior, sites from the emission.
+
+    The gradient of -log p(z) at a smoothed mean is g - J z, no inverse of a covariance is needed;
+    between two such paths it is linear.
+    """
+
+    def __init__(
+        self, model: Any, batch: Batch, first: Affine, transition: Affine, route: Route | None
+    ):
+        self.model, self.batch, self.route = model, batch, route
+        self.flat = model.first().flat
+        self.terms = emission_terms(model, batch)
+        start = first.offset[..., 0, :], first.covariance[..., 0, :, :]
+        self.chain = (*start, transition.weight, transition.offset, transition.covariance)
+        lead = torch.broadcast_shapes(model.lead, (batch.trials,))
+        self.shape = torch.Size((*lead, batch.steps, model.state_dim))
+
+    def solve(self, J: Tensor, g: Tensor) -> Evidence:
+        """Evidence and moments with these sites."""
+        return evidence((*self.chain, J, g.expand(self.shape)), self.flat, self.route)
+
+    def mean(self, J: Tensor, g: Tensor) -> Tensor:
+        """Smoothed mean with these sites."""
+        found = self.solve(J, g)
+        return found.vectors(found.run.smoothed.mean).expand(self.shape)
+
+    def mode(self, start: Tensor | None, steps: int) -> Tensor:
+        """The path with the highest density."""
+        zero = self.batch.y.new_zeros(self.shape)
+        if start is None and not any(self.flat):
+            z, pull = self.mean(zero[..., None] * zero[..., None, :], zero), zero
+        else:
+            z = zero if start is None else start.to(zero).expand(self.shape)
+            z, pull = self._newton(z)
+        for _ in range(steps):
+            target, new_pull = self._newton(z)
+            step, bend = target - z, new_pull - pull
+
+            def value(x: Tensor, z: Tensor = z, d: Tensor = step, pull=pull, bend=bend) -> Tensor:
+                a = ((x - z) * d).sum((-2, -1)) / (d * d).sum((-2, -1)).clamp(min=1e-300)
+                slope, curve = (pull * d).sum((-2, -1)), (bend * d).sum((-2, -1))
+                return self.terms(x).sum(-1) - a * slope - a * a * curve / 2
+
+            new = backtrack(value, z, target)
+            part = ((new - z) * step).sum((-2, -1)) / (step * step).sum((-2, -1)).clamp(min=1e-300)
+            pull = pull + part[..., None, None] * bend
+            still = (new - z).abs().amax() <= TOLERANCE * (1 + z.abs().amax())
+            z = new
+            if bool(still) and bool(step.abs().amax() <= 1e-6 * (1 + z.abs().amax())):
+                return z
+        raise not_reached(float(step.abs().amax()), steps)
+
+    def _newton(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Where Newton's method would go, and the gradient of -log p(z) there."""
+        _, gradient, J = expand(self.terms, z)
+        J = positive_part(J)
+        g = gradient + matvec(J, z)
+        target = self.mean(J, g)
+        return target, g - matvec(J, target)
+
+    def path(self, z: Tensor, data: Any) -> SmoothedPath:
+        """The approximation at the mode."""
+        value, gradient, J = expand(self.terms, z)
+        g = gradient + matvec(J, z)
+        try:
+            found = self.solve(J, g)
+            S = found.run.smoothed.S
+        except LinAlgError as error:
+            raise not_a_mode() from error
+        if bool((S.diagonal(axis1=-2, axis2=-1) < 0).any()):
+            raise not_a_mode()
+        rest = value.sum(-1) - (g * z).sum((-2, -1)) + (z * matvec(J, z)).sum((-2, -1)) / 2
+        log_evidence = found.log_z + rest
+        if log_evidence.requires_grad:
+            log_evidence = log_evidence + self._by_the_mode(z, J, g, found)
+        shape, batch = (*log_evidence.shape, *z.shape[-2:]), self.batch
+        solution = ChainSolution(found)
+        return SmoothedPath(shape, solution, log_evidence, batch.length, data, batch.valid)
+
+    def _by_the_mode(self, z: Tensor, J: Tensor, g: Tensor, found: Evidence) -> Tensor:
+        """Zero, with the gradient that the evidence has because the mode depends on parameters.
+
+        Only log |Hessian| feels a change of the mode, v = d/dz of -tr(S J(z)) / 2; and v'z* is
+        half of log Z(g + v) - log Z(g - v), which is linear in v because log Z is quadratic in g.
+        """
+        of = found.run.smoothed
+        S = found.matrices(of.layout.full(of.S))
+        with torch.enable_grad():
+            at = z.detach().requires_grad_()
+            bent = -(S * expand(self.terms, at).curvature).sum() / 2
+            if not bent.requires_grad:
+                return torch.zeros_like(found.log_z)
+            (v,) = torch.autograd.grad(bent, at, materialize_grads=True)
+        along = (self.solve(J, g + v).log_z - self.solve(J, g - v).log_z) / 2
+        return along - along.detach()
+
+
+def not_reached(change: float, steps: int) -> InputError:
+    """The error of a search that has not ended."""
+    got = f"a step of {change:.2g} after {steps}"
+    return InputError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
+
+
+def not_a_mode() -> InputError:
+    """The error of a Hessian that is not negative definite."""
+    return InputError(
+        "y",
+        "a mode at which the curvature is negative definite",
+        "a flat or saddle direction",
+        "use smooth.particle, or start elsewhere with start=",
+    )

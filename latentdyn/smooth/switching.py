@@ -1,0 +1,63 @@
+"""States of switching linear systems, given parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from latentdyn.data import Batch
+from latentdyn.distributions.switching import Regimes
+from latentdyn.errors import InputError
+from latentdyn.programs.switching import SwitchingLinear
+from latentdyn.smooth.assumed_density import expectation_correction
+from latentdyn.smooth.given import given
+from latentdyn.smooth.observe import Observed, observe
+from latentdyn.smooth.switching_states import SwitchingStates
+
+__all__ = ["switching"]
+
+Method = Callable[[Regimes, Observed, Batch], SwitchingStates]
+
+
+def switching(
+    model: SwitchingLinear, y: Any, u: Any = None, *, method: Method = expectation_correction
+) -> SwitchingStates:
+    r"""p(s_{1:T}, z_{1:T} | y) of a switching linear system, approximately.
+
+    Args:
+        model: `programs.SwitchingLinear` with a linear-Gaussian emission.
+        y: a `Batch`, or whatever `as_dataset` takes; NaN is missing.
+        u: inputs (N, T, U), if the model has any.
+        method: `expectation_correction` or `kim`, which assume a Gaussian for each discrete state:
+            deterministic, and the evidence is differentiable; or `RaoBlackwell(particles=1000)`,
+            whose evidence is unbiased and whose states are right as particles grow in number.
+
+    Returns: `SwitchingStates` with ``probabilities`` (..., N, T, S), ``mean`` (..., N, T, K),
+        ``variance``, ``covariance``, ``filtered``, ``log_evidence`` (..., N), ``to_dataset``; of
+        particles also ``ess`` (..., N, T) and draws of both paths.
+    Raises: InputError if the emission is not linear and Gaussian.
+
+    Example:
+        >>> from latentdyn import emissions
+        >>> model = SwitchingLinear.of(
+        ...     initial=[0.5, 0.5], transition=[[0.95, 0.05], [0.05, 0.95]],
+        ...     A=[[[0.99]], [[0.0]]], Q=[[0.01], [4.0]], mean=[0.0], covariance=[1.0],
+        ...     emission=emissions.Gaussian.of(C=[[1.0]], R=[0.01]))
+        >>> q = switching(model, [1.0, 1.1, 1.2, 1.2, -3.0, 2.0, -1.5])
+        >>> q.probabilities[0, :, 1].round(decimals=2)
+        tensor([0.0700, 0.0200, 0.0200, 0.0900, 1.0000, 1.0000, 1.0000],
+               dtype=torch.float64)
+    """
+    if not isinstance(model, SwitchingLinear):
+        fix = "build it with programs.SwitchingLinear"
+        raise InputError("model", "a switching linear system", type(model).__name__, fix)
+    batch, data = given(model, y, u)
+    affine = model.emission.affine(batch.u if model.emission.input_dim else None)
+    if affine is None:
+        kind = type(model.emission).__name__
+        fix = "fit it with fit.svi(model, y, states=encoder), which takes any emission"
+        raise InputError("model", "a linear-Gaussian emission", kind, fix)
+    seen = observe(affine, batch.y, batch.observed)
+    found = method(model.regimes(batch.u), seen, batch)
+    found.source = data
+    return found

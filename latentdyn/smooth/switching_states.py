@@ -1,0 +1,114 @@
+"""What a smoother of a switching system finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentdyn.smooth.observe import Observed
+
+__all__ = ["Mixture", "SwitchingStates", "site", "stack"]
+
+
+class Mixture(NamedTuple):
+    """Discrete and continuous marginals of each step.
+
+    Shapes: ``probabilities`` (..., N, T, S), ``mean`` (..., N, T, K), ``covariance``
+    (..., N, T, K, K).
+    """
+
+    probabilities: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """(..., N, T, K)."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1)
+
+
+@dataclass
+class SwitchingStates:
+    """Marginals of the states of a switching linear system, given all observations.
+
+    Args:
+        log_evidence: (..., N), log p(y).
+        filtered: given y_{1:t}.
+        smooth: computes the marginals given all of y, when they are first asked for.
+        length: (N,) steps of each trial.
+        ess: (..., N, T) effective number of particles, None without particles.
+        draw: computes paths s (M, ..., N, T) and z (M, ..., N, T, K), None without particles.
+        source: the data, of whose coordinates `to_dataset` makes use.
+    """
+
+    log_evidence: Tensor
+    filtered: Mixture
+    smooth: Callable[[], Mixture]
+    length: Tensor
+    ess: Tensor | None = None
+    draw: Callable[[], tuple[Tensor, Tensor]] | None = None
+    source: Any = None
+
+    @cached_property
+    def smoothed(self) -> Mixture:
+        """Marginals given all of y."""
+        return self.smooth()
+
+    @property
+    def probabilities(self) -> Tensor:
+        """p(s_t | y): (..., N, T, S)."""
+        return self.smoothed.probabilities
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z_t | y]: (..., N, T, K)."""
+        return self.smoothed.mean
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of z_t given y: (..., N, T, K, K)."""
+        return self.smoothed.covariance
+
+    @property
+    def variance(self) -> Tensor:
+        """(..., N, T, K)."""
+        return self.smoothed.variance
+
+    @cached_property
+    def paths(self) -> tuple[Tensor, Tensor]:
+        """Draws of s (M, ..., N, T) and of z (M, ..., N, T, K) given y, of particle methods."""
+        if self.draw is None:
+            raise NotImplementedError("assumed densities have no paths; use RaoBlackwell(...)")
+        return self.draw()
+
+    def to_dataset(self) -> Any:
+        """Dataset with ``mean``, ``variance`` (trial, time, state) and ``log_evidence``.
+
+        The discrete states are the dim ``regime`` of ``probabilities`` (trial, time, regime).
+        """
+        from latentdyn.data.outputs import smoothed
+
+        found = {"mean": self.mean, "variance": self.variance, "log_evidence": self.log_evidence}
+        if self.ess is not None:
+            found["ess"] = self.ess
+        ds = smoothed(found, self.length, self.source)
+        of = smoothed({"probabilities": self.probabilities}, self.length, self.source)
+        return ds.assign(probabilities=of["probabilities"].rename(state="regime"))
+
+
+def site(seen: Observed, t: int, dims: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The observation of step t, with so many axes of size one after those of trials."""
+    J = seen.J[..., 0 if seen.J.shape[-3] == 1 else t, :, :]
+    new = (None,) * dims
+    J = J[(..., *new, slice(None), slice(None))]
+    return J, seen.g[(..., t, *new, slice(None))], seen.constants[(..., t, *new)]
+
+
+def stack(each: list[Tensor], event: int) -> Tensor:
+    """Steps along a time axis before the last ``event`` dimensions."""
+    return torch.stack(torch.broadcast_tensors(*each), -event - 1)
