@@ -50,8 +50,8 @@ class Stationary(Conditional):
             keep = (~torch.tensor(self.flat)).to(A.dtype)
             A, b, Q = A * keep[:, None] * keep, b * keep, Q * keep[:, None] * keep
         eye = torch.eye(self.state_dim, dtype=A.dtype, device=A.device)
-        mean = matvec(torch.linalg.inv(eye - A), b)
-        return Affine(None, mean, stationary_covariance(A, Q))
+        P = stationary_covariance(A, Q)  # first: it says if there is none
+        return Affine(None, matvec(torch.linalg.inv(eye - A), b), P)
 
     def forward(self) -> Distribution:
         """Distribution of the first state."""
@@ -70,7 +70,9 @@ def stationary_covariance(A: Tensor, Q: Tensor) -> Tensor:
     for _ in range(60):
         step = A @ Q @ A.mT
         Q, A = Q + step, A @ A
-        if not bool((step.abs().amax() > 1e-3 * torch.finfo(Q.dtype).eps * Q.abs().amax()).any()):
+        moved, own = (x.diagonal(dim1=-2, dim2=-1) for x in (step, Q))
+        small = moved <= 1e-3 * torch.finfo(Q.dtype).eps * own
+        if bool(small.all()) and bool((A.abs() <= 1e-3).all()):
             break
     if not bool(torch.isfinite(Q).all()) or bool((A.abs() > 1e-3).any()):
         raise InputError(

@@ -2,8 +2,8 @@ r"""Chains of discrete states: evidence, marginals, best and random paths, for a
 
 All passes are one recursion v_t(j) = sum_i v_{t-1}(i) A_t(i, j) l_t(j) in logarithms, forward or
 backward, with a maximum instead of the sum for the best path (Rabiner 1989, eq. 18-35). Few states
-go by products of neighbouring steps, in log2(T) rounds (Särkkä & García-Fernández 2021; Hassan,
-Särkkä & García-Fernández 2021); many states go step by step.
+go by products of neighbouring steps, in log2(T) rounds (Hassan, Särkkä & García-Fernández 2021);
+many states go step by step.
 
 Shapes, everywhere: ``log_initial`` (..., S); ``log_transition`` (S, S) or (..., T or 1, S, S), with
 [i, j] = log p(z_t = j | z_{t-1} = i), where the entry at t leads into step t and the first is not

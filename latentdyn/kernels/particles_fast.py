@@ -96,13 +96,9 @@ def bootstrap(
     (M, K), T, P = model.m.shape, steps, particles
     rng = np.random.Generator(np.random.SFC64(seed))
     out = _output(M, T, K, P, keep)
-    state = State(
-        *(np.zeros((M, K, P)) for _ in range(3)),
-        np.zeros((M, P)),
-        np.ones((M, P)),
-        np.zeros((M, P), np.int64),
-        np.full((M, 2), float(P)),
-    )
+    z, new, spare = (np.zeros((M, K, P)) for _ in range(3))
+    lw, w, ancestors = np.zeros((M, P)), np.ones((M, P)), np.zeros((M, P), np.int64)
+    state = State(z, new, spare, lw, w, ancestors, np.full((M, 2), float(P)))
     fixed = rng, model, state, out, threshold * P
     run, around = _compiled()
     if not callable(y):
@@ -116,14 +112,15 @@ def bootstrap(
 
 
 def _output(M: int, T: int, K: int, P: int, keep: bool) -> Result:
+    increments, ess = np.empty((M, T)), np.empty((M, T))
+    predicted, filtered = np.empty((M, T, K)), np.empty((M, T, K))
+    before, after = np.empty((M, T, K, K)), np.empty((M, T, K, K))
     kept = T if keep else 0
+    z, weights = np.empty((M, kept, K, P)), np.empty((M, kept, P))
+    ancestors = np.empty((M, kept, P), np.int64)
+    failed = -1, -1
     return Result(
-        *(np.empty((M, T)) for _ in range(2)),
-        *(np.empty((M, T, *(K,) * n)) for n in (1, 2, 1, 2)),
-        np.empty((M, kept, K, P)),
-        np.empty((M, kept, P)),
-        np.empty((M, kept, P), np.int64),
-        (-1, -1),
+        increments, ess, predicted, before, filtered, after, z, weights, ancestors, failed
     )
 
 
@@ -136,7 +133,7 @@ class State(NamedTuple):
     spare: ndarray
     lw: ndarray
     w: ndarray
-    index: ndarray
+    ancestors: ndarray
     sums: ndarray
 
 
@@ -186,7 +183,7 @@ def _around(rng, model, state, out, least, t):
 def _ahead(rng, model, state, out, least, i, t):
     """Resample if need be, then move: particles before the observation."""
     z, new, spare, w = state.z[i], state.new[i], state.spare[i], state.w[i]
-    index, sums = state.index[i], state.sums[i]
+    index, sums = state.ancestors[i], state.sums[i]
     K, P = z.shape
     for p in range(P):
         index[p] = p
@@ -224,7 +221,7 @@ def _after(state, out, i, t):
     if out.z.shape[1] > 0:
         out.z[i, t] = z
         out.weights[i, t] = w
-        out.ancestors[i, t] = state.index[i]
+        out.ancestors[i, t] = state.ancestors[i]
     return True
 
 

@@ -37,7 +37,7 @@ def kim(regimes: Regimes, seen: Observed, batch: Batch) -> SwitchingStates:
     takes p(s_t | s_{t+1}, y_{1:t}) for p(s_t | s_{t+1}, y), so it does not see what z_{t+1} says
     about s_t. Exact for S = 1. Of recurrent models p(s_t | s_{t-1}, z_{t-1}) is taken at the mean
     of z_{t-1}. The evidence is differentiable.
-    Source: Kim (1994), section 2; Bar-Shalom & Li (1993), section 11.6.
+    Source: Kim (1994), section 2; Bar-Shalom & Li (1993).
     """
     return _run(regimes, seen, batch, corrected=False)
 
@@ -48,7 +48,7 @@ def expectation_correction(regimes: Regimes, seen: Observed, batch: Batch) -> Sw
     p(s_t | s_{t+1}, y) is proportional to p(s_t | s_{t+1}, y_{1:t}) p(z_{t+1} | s_t, s_{t+1},
     y_{1:t}) at the smoothed mean of z_{t+1}. Against enumeration of 60 random models with S = 2 and
     T = 6 its largest error of a probability was 0.016 on average, that of `kim` 0.090.
-    Source: Barber (2006), section 2.2.
+    Source: Barber (2006).
     """
     return _run(regimes, seen, batch, corrected=True)
 

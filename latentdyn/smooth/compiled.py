@@ -52,7 +52,7 @@ def run(cloud: Cloud, threshold: float) -> tuple[Tensor, Tensor, tuple[int, int]
     steps = cloud.steps
     lead, dtype = steps.lead, steps.y[0].dtype
     seed = int(torch.randint(2**62, ()))
-    y, seen = _data(steps) if _knows(steps.model.emission) else (_caller(steps), None)
+    y, seen = _data(steps) if _knows(steps.model.emission) else (_Emission(steps), None)
     T, P = len(steps), cloud.shape[0]
     found = fast.bootstrap(_model(steps), y, seen, T, P, threshold, seed, cloud.keep)
 
@@ -81,17 +81,22 @@ def _data(steps: Steps) -> Any:
     return (x.expand(*steps.lead, *shape).reshape(-1, *shape).numpy() for x in (y, mask))
 
 
-def _caller(steps: Steps) -> Any:
-    """Adds log p(y_t | z_t) to log weights (M, P), given particles (M, K, P)."""
-    lead, dtype = steps.lead, steps.y[0].dtype
+class _Emission:
+    """Adds log p(y_t | z_t) to log weights (M, P), given particles (M, K, P): always the same
+    arrays."""
 
-    def call(t: int, z: Any, lw: Any) -> None:
-        particles = torch.from_numpy(z).unflatten(0, lead).movedim(-1, 0).unsqueeze(-2)
-        seen = steps[t].likelihood(particles.to(dtype))
+    def __init__(self, steps: Steps):
+        self.steps, self.dtype = steps, steps.y[0].dtype
+
+    def __call__(self, t: int, z: Any, lw: Any) -> None:
+        if t == 0:
+            self.z, self.lw = self._view(z).unsqueeze(-2), self._view(lw).unsqueeze(-1)
+        seen = self.steps[t].likelihood(self.z.to(self.dtype))
         if seen is not None:
-            torch.from_numpy(lw).unflatten(0, lead).movedim(-1, 0).unsqueeze(-1).add_(seen)
+            self.lw.add_(seen)
 
-    return call
+    def _view(self, x: Any) -> Tensor:
+        return torch.from_numpy(x).unflatten(0, self.steps.lead).movedim(-1, 0)
 
 
 def _model(steps: Steps) -> fast.Model:

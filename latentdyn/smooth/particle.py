@@ -13,6 +13,7 @@ from latentdyn.distributions.particles import ParticlePath
 from latentdyn.errors import InputError
 from latentdyn.kernels.particles_fast import available
 from latentdyn.kernels.resampling import systematic
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.backward import default
 from latentdyn.smooth.cloud import Cloud
@@ -57,9 +58,9 @@ def particle(
         threshold: a trial is resampled where its effective sample size is below this part of P.
         smoother: how paths are drawn, from `latentdyn.smooth.backward`; by default exactly, or
             along the genealogy if the transition has no density.
-        compiled: whether numba runs the filter; by default where it is installed and the program is
-            one that it can run (see `latentdyn.smooth.compiled`) and long enough. Its random
-            numbers are others.
+        compiled: whether numba runs the loop; by default where it is installed, nothing above is
+            changed, the work is long enough, and states start Gaussian and follow a PLRNN or an
+            affine transition. The emission may be any. Random numbers are others then.
         seed: to have the same particles again.
 
     ``exp(log_evidence)`` is unbiased. If gradients are enabled and parameters want them, then
@@ -68,35 +69,36 @@ def particle(
 
     Raises: InputError if every particle has weight zero at some step.
     Source: Gordon, Salmond & Smith (1993); Chopin & Papaspiliopoulos (2020), algorithm 10.4.
+
+    Example:
+        >>> from latentdyn.programs import StochasticVolatility
+        >>> known = StochasticVolatility.of(mu=-1.2, phi=0.96, sigma=0.2)
+        >>> q = particle(known, known.simulate(steps=50, seed=0), particles=200, paths=20, seed=0)
+        >>> q.mean.shape, q.paths.shape, q.log_evidence.shape
+        (torch.Size([1, 50, 1]), torch.Size([20, 1, 50, 1]), torch.Size([1]))
     """
     batch, data = given(model, y, u)
+    if not isinstance(model, StateSpace):
+        fix = "build one with ld.StateSpace"
+        raise InputError("model", "a StateSpace program", type(model).__name__, fix)
     particles, paths = whole("particles", particles), whole("paths", paths, 0)
     if not 0 <= threshold <= 1:
         raise InputError("threshold", "a number between 0 and 1", threshold, "use threshold=0.5")
     wanted = any(t.value.requires_grad for t in model.templates.values())
     score = torch.is_grad_enabled() and wanted
-    smoother = default if smoother is None else smoother
+    # paths are drawn later, and parameters may have moved on by then
+    values = {name: t.value.detach().clone() for name, t in model.templates.items()}
+    fixed = Steps(model.at_values(values), batch)
+    cloud = Cloud(fixed, particles, keep=paths > 0)
     with seeded(seed), torch.set_grad_enabled(score):
-        # paths are drawn later, and parameters may have moved on by then
-        values = {name: t.value.detach().clone() for name, t in model.templates.items()}
-        fixed = Steps(model.at_values(values), batch)
-        cloud = Cloud(fixed, particles, keep=paths > 0)
         steps = Steps(model, batch) if score else fixed
         moves = Moves(steps, cloud.shape, as_proposal(proposal).begin(batch), score)
-        plain = type(moves.proposal) is Bootstrap and resampler in (None, systematic) and not score
-        if _use_numba(compiled, plain, steps, cloud):
-            increments, ess, failed = run(cloud, threshold)
-            if failed[1] >= 0:
-                raise _unexplained(particles, *failed)
-        else:
-            increments, ess = _Filter(steps, cloud, moves, resampler or systematic, threshold)()
-        if batch.idle is not None:
-            increments = increments.where(~batch.idle, 0)
+        increments, ess = _forward(steps, cloud, moves, resampler, threshold, compiled)
         later = int(torch.randint(2**62, ()))
 
     def draw() -> Tensor:
         with seeded(later), torch.no_grad():
-            return smoother(cloud, paths)
+            return (smoother or default)(cloud, paths)
 
     moments = cloud.moments if paths else _constant(cloud.moments())
     return ParticlePath(
@@ -106,6 +108,26 @@ def particle(
 
 def _constant(value: Any) -> Callable[[], Any]:
     return lambda: value
+
+
+def _forward(
+    steps: Steps,
+    cloud: Cloud,
+    moves: Moves,
+    resampler: Any,
+    threshold: float,
+    compiled: bool | None,
+) -> tuple[Tensor, Tensor]:
+    """Fill the cloud; increments of the log evidence and effective sample sizes (..., N, T)."""
+    plain = type(moves.proposal) is Bootstrap and resampler in (None, systematic)
+    if _use_numba(compiled, plain and not moves.score, steps, cloud):
+        increments, ess, failed = run(cloud, threshold)
+        if failed[1] >= 0:
+            raise _unexplained(cloud.shape[0], *failed)
+    else:
+        increments, ess = _Filter(steps, cloud, moves, resampler or systematic, threshold)()
+    idle = steps.batch.idle
+    return increments if idle is None else increments.where(~idle, 0), ess
 
 
 class _Filter:
@@ -217,7 +239,7 @@ def _use_numba(compiled: bool | None, plain: bool, steps: Steps, cloud: Cloud) -
         return False
     able = plain and available() and fits(steps)
     if compiled and not able:
-        fix = "leave compiled=None, or see latentdyn.smooth.compiled for what it can run"
+        fix = "leave compiled=None; numba runs affine transitions and PLRNNs, without proposals"
         raise InputError("compiled", "numba, and a program that it can run", True, fix)
     return able and (bool(compiled) or cloud.shape.numel() * len(steps) >= WORTHWHILE)
 

@@ -174,16 +174,11 @@ class _Backward:
     def _back(self, t: int, s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """States (..., M) and (..., M, K) of t - 1, given those of t."""
         run, cloud = self.run, self.run.clouds[t - 1]
-        moved, moved_V = run.moved(t)
-        precision = torch.linalg.inv(moved_V)
-        constant = run.log_next(t) - torch.linalg.slogdet(moved_V)[1] / 2
-        # of all particles, what concerns the state that the path is in: (..., M, P, *)
-        P = take(precision.transpose(-4, -3), s, 3)
-        d = z[..., None, :] - take(moved.transpose(-3, -2), s, 2)
-        quadratic = torch.einsum("...i,...ij,...j->...", d, P, d)
-        log_w = take(constant.mT, s, 1) - quadratic / 2
-        noise = torch.empty_like(log_w).exponential_().log_()
-        index = (log_w - noise).argmax(-1)
+        log_w = _log_densities(z, *run.moved(t), run.log_next(t))  # (..., S, M, P)
+        here = s[..., None, :, None].expand(*s.shape[:-1], 1, *log_w.shape[-2:])
+        index = _index(
+            log_w.expand(*s.shape[:-1], *log_w.shape[-3:]).gather(-3, here)[..., 0, :, :]
+        )
         before, m, V = take(cloud.s, index, 0), take(cloud.m, index, 1), take(cloud.V, index, 2)
         if run.of.G is not None:
             return before, m
@@ -216,6 +211,34 @@ class _Backward:
             found.append(step_back(m, V, back[0], *before, *found[-1]))
         found.reverse()
         return torch.stack([f[0] for f in found], -2), torch.stack([f[1] for f in found], -3)
+
+
+def _log_densities(z: Tensor, m: Tensor, V: Tensor, log_p: Tensor) -> Tensor:
+    """Log p + log N(z; m, V), up to a constant, of every path and particle in every state.
+
+    Expanded around the mean of the particles, so that it is a product of matrices: ``z``
+    (..., M, K), ``m`` (..., P, S, K), ``V`` (..., P, S, K, K) and ``log_p`` (..., P, S) -> (..., S,
+    M, P).
+    """
+    L = torch.linalg.cholesky(V)
+    precision = torch.cholesky_inverse(L).transpose(-4, -3)  # (..., S, P, K, K)
+    log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1).mT
+    m = m.transpose(-3, -2)
+    centre = m.mean(-2, keepdim=True)
+    d, m = z[..., None, :, :] - centre, m - centre
+    weighted = torch.einsum("...ij,...j->...i", precision, m)
+    constant = log_p.mT - (weighted * m).sum(-1) / 2 - log_det
+    squares = (d[..., :, None] * d[..., None, :]).flatten(-2)
+    of_z = torch.cat([-0.5 * squares, d, torch.ones_like(d[..., :1])], -1)
+    flat = precision.flatten(-2).expand(*weighted.shape[:-1], -1)
+    return of_z @ torch.cat([flat, weighted, constant[..., None]], -1).mT
+
+
+def _index(log_w: Tensor) -> Tensor:
+    """One index of each row of weights: (..., M, P) -> (..., M)."""
+    c = (log_w - log_w.amax(-1, keepdim=True)).exp().cumsum(-1)
+    point = torch.rand_like(c[..., :1]) * c[..., -1:]
+    return torch.searchsorted(c, point, right=True)[..., 0].clamp(max=c.shape[-1] - 1)
 
 
 def _gaussian(m: Tensor, V: Tensor) -> Tensor:

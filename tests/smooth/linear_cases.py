@@ -80,10 +80,8 @@ def build(
         )
     mean = rng.normal(size=K)
     P = covariance(rng, K) if P is None else np.array(P)
-    if flat is None:
-        first = initials.Gaussian.of(mean, P)
-    else:
-        first = initials.Diffuse.of(flat, mean, P)
+    known = flat is None
+    first = initials.Gaussian.of(mean, P) if known else initials.Diffuse.of(flat, mean, P)
     model = StateSpace(transitions.Linear.of(**values), emissions.Gaussian.of(**seen), first)
     y = 2 * rng.normal(size=(N, T, D))
     y[rng.random(y.shape) < missing] = np.nan

@@ -204,8 +204,9 @@ def test_bound_to_draws(name, varying):
             )
         for part in ("filtered", "predicted"):
             for a, b in zip(getattr(q, part), getattr(one, part), strict=True):
-                a, b = a.expand(4, *q.mean.shape[1:], *a.shape[4:])[s], b.expand(
-                    *q.mean.shape[1:], *b.shape[3:]
+                a, b = (
+                    a.expand(4, *q.mean.shape[1:], *a.shape[4:])[s],
+                    b.expand(*q.mean.shape[1:], *b.shape[3:]),
                 )
                 torch.testing.assert_close(a, b, equal_nan=True, **TOLERANCE)
     assert q.rsample((2,)).shape == (2, 4, 3, 6, 3)
@@ -237,7 +238,12 @@ def test_draws_of_the_first_state():
 
 def test_only_scored_steps_of_a_window_count():
     """Context around a window is not data, with and without noise, flat or not."""
-    for special in ({}, {"R": [0.0, 0.5]}, {"flat": [1, 0, 0]}, {"flat": [1, 0, 0], "R": [0.0, 0.5]}):
+    for special in (
+        {},
+        {"R": [0.0, 0.5]},
+        {"flat": [1, 0, 0]},
+        {"flat": [1, 0, 0], "R": [0.0, 0.5]},
+    ):
         case = build(T=6, seed=61, **special)
         scored = torch.ones(3, 6, dtype=torch.bool)
         scored[:, 4:] = False

@@ -108,7 +108,7 @@ def test_lgssm_complete(dtype, close):
 
 @BOTH
 def test_robot(dtype, close):
-    """Five states, two units, an offset that varies in time; smoothed means of Matlab are stored."""
+    """Five states, two units, an offset that varies in time; Matlab's means are stored."""
     xr = pytest.importorskip("xarray")
     reference = case("robot_lgssm")
     path = CASES.parent / "robot_lgssm.nc"

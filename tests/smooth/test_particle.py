@@ -59,7 +59,7 @@ def test_evidence_of_the_compiled_filter_is_unbiased():
 
 
 @needs_numba
-@pytest.mark.parametrize("emission", ["poisson", "volatility"])
+@pytest.mark.parametrize("emission", ["poisson", "volatility", "student-t"])
 @pytest.mark.parametrize("transition", ["linear", "plrnn", "reverting"])
 @pytest.mark.parametrize("noise", ["diagonal", "full"])
 def test_compiled_programs_agree_with_others(transition, emission, noise):
@@ -69,7 +69,11 @@ def test_compiled_programs_agree_with_others(transition, emission, noise):
         "plrnn": lambda: transitions.PLRNN(2, 1, noise=noise),
         "reverting": lambda: transitions.MeanReverting(2, 1),
     }
-    of_emission = {"poisson": emissions.Poisson, "volatility": emissions.Volatility}
+    of_emission = {
+        "poisson": emissions.Poisson,
+        "volatility": emissions.Volatility,
+        "student-t": emissions.StudentT,
+    }
     with seeded(1):
         initial = initials.Gaussian(2, noise=noise)
         model = StateSpace(of_transition[transition](), of_emission[emission](2, 3, 1), initial)
@@ -155,8 +159,8 @@ def test_draws_in_leading_dimensions(compiled):
         for m in draws
     ]
     truth = torch.tensor([[exact(m, y.numpy())[0] for y in batch.y] for m in alone])
-    # the sd of log evidence, over seeds, is 0.06 and 0.03
-    assert (q.log_evidence - truth).abs().max() < 0.3
+    # 4 times the largest sd of each over 100 seeds, 0.15 and 0.07
+    assert (q.log_evidence - truth).abs().max() < 0.6
     assert (guided.log_evidence - truth).abs().max() < 0.3
     assert guided.mean.shape == (3, 2, 6, 2)
     with pytest.raises(InputError, match="model"):
@@ -181,8 +185,9 @@ def test_stranger_conditionals():
 
 
 @pytest.mark.skipif(not CASES.exists(), reason=f"{CASES.name} is not in ../shared/data")
+@routes
 @pytest.mark.parametrize("stranger", [True, False])
-def test_stochastic_volatility_of_the_pound(stranger):
+def test_stochastic_volatility_of_the_pound(stranger, compiled):
     """The log of the mean evidence and the filtered means, against exact ones on a grid.
 
     The sd of the log evidence is the published 0.154 with 3000 particles.
@@ -195,7 +200,8 @@ def test_stochastic_volatility_of_the_pound(stranger):
         Volatility() if stranger else emissions.Volatility.of(C=[[1.0]], d=[0.0]),
         initials.Gaussian.of(mean=[mu], covariance=[sigma**2 / (1 - phi**2)]),
     )
-    q = particle(model, copies(np.array(given["y"])[:, None], 10), particles=3000, paths=0, seed=0)
+    batch = copies(np.array(given["y"])[:, None], 10)
+    q = particle(model, batch, particles=3000, paths=0, compiled=compiled, seed=0)
     error = float(q.log_evidence.std()) / 10**0.5
     assert error * 10**0.5 < 2 * expected["pf_loglik_sd_N3000"]
     assert abs(float(q.log_evidence.mean()) - expected["loglik"]) < 3 * error
@@ -234,12 +240,12 @@ def test_weights_that_are_all_zero(step, name):
 
 @routes
 def test_single_precision(compiled):
-    """Ten thousand particles in float32: within 5 standard deviations (0.02 each) of exact."""
-    model = linear().float()
-    y = Y.astype(np.float32)
-    q = particle(model, y, particles=10_000, paths=10, compiled=compiled, seed=0)
+    """Ten thousand particles in float32, 40 runs: unbiased as in float64."""
+    model, truth = linear().float(), exact(MODEL, Y)[0]
+    batch = copies(Y.astype(np.float32), 40)
+    q = particle(model, batch, particles=10_000, paths=10, compiled=compiled, seed=0)
     assert q.log_evidence.dtype == q.mean.dtype == q.filtered.covariance.dtype == torch.float32
-    assert abs(float(q.log_evidence[0]) - exact(MODEL, Y)[0]) < 0.1
+    assert_unbiased(q.log_evidence, truth)
 
 
 def test_memory_of_a_filter_does_not_grow_with_time():
@@ -289,3 +295,8 @@ def test_paths_belong_to_the_parameters_that_were_filtered():
     with torch.no_grad():
         model.transition.A.add_(1.0)
     assert_close(again.paths, before)
+
+
+def test_only_state_space_programs():
+    with pytest.raises(InputError, match=r"'model'.*StateSpace"):
+        particle(MODEL.transition, Y)

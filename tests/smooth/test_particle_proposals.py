@@ -79,9 +79,9 @@ def test_linearised_emission():
     guided = particle(
         model, copies(y, 200), particles=100, proposal=PROPOSALS["optimal"], paths=0, seed=1
     )
-    # the sd of the first, over seeds, is 0.01
+    # the sd of the first, over seeds, is 0.021
     ratio = (guided.log_evidence - blind.log_evidence).exp()
-    assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / 200**0.5 + 0.04
+    assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / 200**0.5 + 4 * 0.021
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "optimal", "auxiliary"])

@@ -83,7 +83,7 @@ def same(found, expected, **tolerance):
     np.testing.assert_allclose(found, expected, tolerance["rtol"], tolerance["atol"] * scale)
 
 
-def determinants(q, frame, smoothed_too=True):
+def determinants(q, frame):
     """Predicted and smoothed means, and the determinants of their covariances."""
     K = q.mean.shape[-1]
     same(q.predicted.mean[0, 1:], columns(frame, "a", K)[:-1])
@@ -143,12 +143,12 @@ def test_autoregression_without_noise():
     same(eta, frame["etahat"][:-1])
 
 
-def test_general_covariance_with_missing_entries():
-    """results_smoothing_generalobscov_R: fifty entries of one unit are missing."""
+def test_singular_observation_covariance():
+    """results_smoothing_generalobscov_R: three random walks, R = X X' of rank two."""
     frame = table("results_smoothing_generalobscov_R")
-    obs = macro("realgdp", "realcons", "realinv").diff().iloc[1:].to_numpy(copy=True)
-    obs[:50, 0] = np.nan
-    q = smoothed(VAR["A"], VAR["Q"], np.eye(3), np.diag(VAR_R), vague(3), obs)
+    obs = macro("realgdp", "realcons", "realinv").diff().iloc[1:]
+    X = (np.arange(9).reshape(3, 3) + 1) / 10
+    q = smoothed(np.eye(3), np.ones(3), np.eye(3), X @ X.T, vague(3), obs)
     determinants(q, frame)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
+from pyro.infer import Predictive
 
 import latentdyn as ld
-from latentdyn import emissions, encoders
+from latentdyn import emissions, encoders, priors
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.training import Training
@@ -19,7 +22,15 @@ from latentdyn.programs import SwitchingLinear
 from latentdyn.smooth.assumed_density import expectation_correction, kim
 from latentdyn.smooth.rao_blackwell import RaoBlackwell
 from latentdyn.smooth.switching import switching
-from tests.helpers import FLOAT64, assert_close, assert_mean, fresh, make_batch, random_draws
+from tests.helpers import (
+    FLOAT64,
+    assert_close,
+    assert_mean,
+    fresh,
+    make_batch,
+    ragged_batch,
+    random_draws,
+)
 
 T, S, K, D = 6, 2, 2, 2
 INITIAL = np.array([0.7, 0.3])
@@ -378,6 +389,40 @@ def test_fits_with_states_summed_out_and_with_all_integrated_out():
     post = ld.fit.svi(model, y, states=encoders.Chain(2, 2), steps=60, training=quiet)
     assert post.history["elbo"][-1] > post.history["elbo"][0] + 100
     assert post.smooth().mean.shape == (8, 80, 2)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_pyro_program(recurrent):
+    """Sites z and y with their densities, of ragged trials too; new data from the prior."""
+    prior = priors.Independent({"transition": dist.Dirichlet(torch.ones(2))})
+    model = SwitchingLinear(2, 3, 4, 1, recurrent=recurrent, prior=prior).double()
+    batch = ragged_batch(inputs=1)
+    trace = pyro.poutine.trace(model).get_trace(batch)
+    trace.compute_log_prob()
+    z = trace.nodes["z"]["value"]
+    theta = {n: trace.nodes[n]["value"] for n in ("initial", "transition")}
+    bound = model.bind(theta)
+    assert_close(trace.nodes["z"]["log_prob"], bound.path_of(batch).log_prob(z))
+    length = int(batch.length[1])
+    alone = batch[1:2].replace(
+        y=batch.y[1:2, :length], mask=batch.mask[1:2, :length], u=batch.u[1:2, :length]
+    )
+    short = bound.path_of(alone).score(z[1:2, :length])
+    assert_close(bound.path_of(batch).score(z)[1:2], short)
+    drawn = Predictive(pyro.poutine.uncondition(model), num_samples=3)(batch)
+    assert drawn["z"].shape == (3, 3, 7, 3)
+    assert model.prior_predictive(4, 2, 6, np.zeros((2, 6, 1)), seed=0)["y"].shape == (4, 2, 6, 4)
+    pyro.clear_param_store()
+
+
+def test_counts_are_fitted_with_the_discrete_states_summed_out():
+    torch.manual_seed(0)
+    make = lambda: SwitchingLinear(2, 2, 6, recurrent=True, emission=emissions.Poisson(2, 6))  # noqa: E731
+    y = make().simulate(6, 40, seed=0)["y"]
+    quiet = Training(progress=False)
+    post = ld.fit.svi(make(), y, states=encoders.Chain(6, 2), steps=40, training=quiet)
+    assert post.history["elbo"][-1] > post.history["elbo"][0]
+    assert post.expected(draws=3)["y"].shape == (6, 40, 6)
 
 
 def test_stratified_draws_are_in_proportion():
