@@ -15,10 +15,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy import ndarray
-from numpy.lib.stride_tricks import as_strided
 from scipy.linalg.lapack import dpbtrf, dtbtrs
 
 from latentdyn.kernels.layout import Layout
+from latentdyn.kernels.recursion import skewed
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Backward, Forward, Sites, Smoothed, score
 
@@ -38,7 +38,7 @@ class BandFactor:
         """L_tt (M, T, K, K), lower, and L_{t+1,t} (M, T, K, K), zero for the last."""
         M, T, K, _ = self.columns.shape
         wide = np.zeros((M, T, K, 3 * K))
-        _skewed(wide)[...] = self.columns
+        skewed(wide)[...] = self.columns
         return wide[..., :K].swapaxes(-1, -2), wide[..., K : 2 * K].swapaxes(-1, -2)
 
     def solve(self, columns: ndarray, transposed: bool) -> ndarray:
@@ -62,7 +62,7 @@ def band_factor(diag: ndarray, off: ndarray) -> BandFactor:
     wide = np.zeros((M, T, K, 3 * K))
     wide[..., :K] = diag
     wide[:, :-1, :, K : 2 * K] = off.swapaxes(-1, -2)
-    columns = np.ascontiguousarray(_skewed(wide))
+    columns = np.ascontiguousarray(skewed(wide))
     factor, failed = dpbtrf(columns.reshape(M * T * K, 2 * K).T, lower=1, overwrite_ab=1)
     if failed:
         trial, step = divmod((failed - 1) // K, T)
@@ -73,13 +73,6 @@ def band_factor(diag: ndarray, off: ndarray) -> BandFactor:
 def reversed_chain(diag: ndarray, off: ndarray) -> tuple[ndarray, ndarray]:
     """The same chain with time reversed."""
     return diag[:, ::-1], off[:, ::-1].swapaxes(-1, -2)
-
-
-def _skewed(wide: ndarray) -> ndarray:
-    """View of (..., K, 3K) in which row j begins at its own diagonal, (..., K, 2K)."""
-    K = wide.shape[-2]
-    row, item = wide.strides[-2:]
-    return as_strided(wide, (*wide.shape[:-1], 2 * K), (*wide.strides[:-2], row + item, item))
 
 
 class BandedRun(Run):

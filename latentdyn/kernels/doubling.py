@@ -16,6 +16,8 @@ from numpy import ndarray
 
 __all__ = ["steady_riccati"]
 
+EPS = np.finfo(float).eps
+
 
 def steady_riccati(
     start: ndarray, A: ndarray, C: ndarray, J: ndarray, steps: int
@@ -30,35 +32,33 @@ def steady_riccati(
     eye = np.eye(A.shape[-1])
     found = start[:, None]
     while found.shape[1] < steps:
-        if _forgotten(A, found, C):
+        if found.shape[1] > 2 and _forgotten(A, start, C):
             return _trimmed(np.concatenate([found, C[:, None]], 1)), True
         At = A.swapaxes(-1, -2)
         inner = np.linalg.solve(eye + found @ J[:, None], found)
         found = np.concatenate([found, _even(A[:, None] @ inner @ At[:, None] + C[:, None])], 1)
         into = np.linalg.solve(eye + C @ J, np.concatenate([A, C @ At], -1))
         K = A.shape[-1]
-        J = _even(J + At @ np.linalg.solve(eye + J @ C, J @ A))
+        J = _even(J + At @ J @ into[..., :K])
         C = _even(C + A @ into[..., K:])
         A = A @ into[..., :K]
     return found[:, :steps], False
 
 
-def _forgotten(A: ndarray, found: ndarray, C: ndarray) -> bool:
+def _forgotten(A: ndarray, start: ndarray, C: ndarray) -> bool:
     """Whether A P A' is below rounding of the diagonal of C, for the first P and for C itself.
 
     For C: then it is for the limit too, which is C + A (..) A'.
     """
-    P = np.stack([found[:, 0], C], 1)
-    left = ((A[:, None] @ P) * A[:, None]).sum(-1)
-    scale = C.diagonal(axis1=-2, axis2=-1)[:, None]
-    return bool((left <= np.finfo(float).eps / 4 * scale).all())
+    left = ((A @ (start + C)) * A).sum(-1)
+    return bool((left <= EPS / 4 * C.diagonal(axis1=-2, axis2=-1)).all())
 
 
 def _trimmed(found: ndarray) -> ndarray:
     """Without the last matrices that agree with the very last up to rounding."""
     last = found[:, -1:]
     sd = np.sqrt(np.abs(last.diagonal(axis1=-2, axis2=-1)))
-    close = np.abs(found - last) <= np.finfo(float).eps * sd[..., :, None] * sd[..., None, :]
+    close = np.abs(found - last) <= EPS * sd[..., :, None] * sd[..., None, :]
     moving = np.flatnonzero(~close.all((0, 2, 3)))
     return found[:, : (moving[-1] if len(moving) else -1) + 2]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-__all__ = ["Layout", "following", "preceding"]
+__all__ = ["Layout", "each_times", "following", "preceding"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Layout:
         if matrices.shape[1] == 1:
             return x @ matrices.swapaxes(-1, -2)
         if not self.middle:
-            return np.einsum("mtij,mctj->mcti", matrices, x)
+            return each_times(matrices, x)
         out = np.empty(x.shape[:-1] + matrices.shape[-2:-1])
         a, b = self.head, self.head + self.middle
-        np.einsum("mtij,mctj->mcti", matrices[:, :a], x[:, :, :a], out=out[:, :, :a])
+        out[:, :, :a] = each_times(matrices[:, :a], x[:, :, :a])
         np.matmul(x[:, :, a:b], matrices[:, a : a + 1].swapaxes(-1, -2), out=out[:, :, a:b])
-        np.einsum("mtij,mctj->mcti", matrices[:, a + 1 :], x[:, :, b:], out=out[:, :, b:])
+        out[:, :, b:] = each_times(matrices[:, a + 1 :], x[:, :, b:])
         return out
 
     def sum(self, rows: ndarray, start: int = 0) -> ndarray:
@@ -67,6 +67,13 @@ class Layout:
             return rows
         counts = self.counts if rows.shape[1] == self.rows else self.steps
         return np.repeat(rows, counts, 1)
+
+
+def each_times(matrices: ndarray, x: ndarray) -> ndarray:
+    """M_t x_t with a matrix for each step: (M, T, J, K) and (M, C, T, K) -> (M, C, T, J)."""
+    if x.shape[1] < 8:
+        return np.einsum("mtij,mctj->mcti", matrices, x)
+    return (x.swapaxes(1, 2) @ matrices.swapaxes(-1, -2)).swapaxes(1, 2)
 
 
 def following(matrices: ndarray) -> ndarray:

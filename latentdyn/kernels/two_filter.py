@@ -162,7 +162,8 @@ def means_forward(x: Sites, layout: Layout, P: ndarray, Pf: ndarray, det: ndarra
     m = scan(A - APf @ x.J, w, layout.head)
     e = x.g - layout.times(x.J, m)
     step = layout.times(Pf, e)
-    increments = ((x.g + e) * m + step * e).sum(-1) / 2 - layout.full(det)[:, None] / 2
+    square = np.einsum("mctk,mctk->mct", x.g + e, m) + np.einsum("mctk,mctk->mct", step, e)
+    increments = square / 2 - layout.full(det)[:, None] / 2
     return Forward(layout, m, P, m + step, Pf, increments)
 
 

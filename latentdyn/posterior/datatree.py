@@ -14,9 +14,13 @@ from arviz_base import make_attrs
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.errors import InputError
+from latentdyn.guide import Guide
 from latentdyn.posterior import predict
-from latentdyn.posterior.draws import draw, for_batch
+from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.draws import Draws, core, draw, draw_parameters, for_batch
 from latentdyn.posterior.names import parameter_dims
+from latentdyn.programs import Collapsed, PoissonAutoregression
 
 __all__ = ["to_datatree"]
 
@@ -24,61 +28,111 @@ INNER = 10  # paths for each importance-weighted marginal likelihood
 SAMPLE = ("chain", "draw")
 
 
-def to_datatree(posterior: Any, draws: int, chains: int) -> xr.DataTree:
+def to_datatree(posterior: Any, draws: int | None, chains: int | None) -> xr.DataTree:
     """Draw from every chain and name everything. See `Posterior.to_datatree`."""
-    which = [c for c in range(len(posterior.fits)) for _ in range(chains)]
-    columns = [_chain(posterior, c, draws) for c in which]
+    fits = _fits(posterior, draws, chains)
+    columns = [_chain(posterior, *fit) for fit in fits]
     arrays = {k: torch.stack([c[k] for c in columns]).cpu().numpy() for k in columns[0]}
     groups = _sampled_groups(posterior, arrays)
     groups["observed_data"] = posterior.data[["y"]]
     groups["constant_data"] = _constant_data(posterior)
     groups["fit_history"] = _fit_history(posterior)
-    future = _predictions(posterior, draws, len(which))
-    if future is not None:
-        groups["predictions"] = future
-    attrs = make_attrs() | _attrs(posterior, len(which))
+    groups |= _warmup_groups(posterior)
+    attrs = make_attrs() | _attrs(posterior, len(fits))
     for ds in groups.values():
         ds.attrs.update(attrs)
     return xr.DataTree.from_dict(groups)
 
 
-def _chain(posterior: Any, chain: int, draws: int) -> dict[str, Tensor]:
+def _fits(posterior: Any, draws: int | None, chains: int | None) -> list[tuple[Any, Guide, int]]:
+    """Program, guide and number of draws of each chain."""
+    found = []
+    for program, guide in posterior.fits:
+        inner = guide.parameters_guide
+        stored = inner.chains if isinstance(inner, DrawnGuide) else None
+        if stored is None:
+            found += [(program, guide, draws or 400)] * (chains or 1)
+            continue
+        if chains not in (None, stored):
+            raise InputError("chains", f"{stored}, as were sampled", chains, "leave it out")
+        most = inner.size // stored
+        if draws is not None and draws > most:
+            fix = "leave it out, or sample more"
+            raise InputError("draws", f"at most {most}, as were kept", draws, fix)
+        for chain in range(stored):
+            places = inner.chain(chain, draws)
+            found.append((program, Guide(inner.at(places), guide.states), len(places)))
+    return found
+
+
+def _chain(posterior: Any, program: Any, guide: Guide, draws: int) -> dict[str, Tensor]:
     """Everything that has a value for each draw of one chain: name -> (draws, ...)."""
-    batch = posterior.batch
-    parts = [_chunk(posterior, chain, n) for n in predict.chunks(draws, batch.y.numel())]
+    parts, start = [], 0
+    for number in predict.chunks(draws, posterior.batch.y.numel()):
+        inner, some = guide.parameters_guide, guide
+        if isinstance(inner, DrawnGuide) and inner.picked is not None:
+            some = Guide(inner.at(inner.picked[start : start + number]), guide.states)
+        parts.append(_chunk(posterior, program, some, number))
+        start += number
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
 
 @torch.no_grad()
-def _chunk(posterior: Any, chain: int, number: int) -> dict[str, Tensor]:
-    program, guide = posterior.fits[chain]
-    drawn = draw(program, guide, posterior.batch, number)
+def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str, Tensor]:
+    drawn = draw(program, guide, posterior.batch, number, states=True)
     out = {f"posterior/{name}": value for name, value in drawn.sites.items()}
-    out["sample_stats/lp"], out["sample_stats/log_q"] = drawn.log_prior, drawn.log_q
-    if drawn.z is None or drawn.log_joint is None or drawn.log_qz is None:
-        if drawn.log_joint is not None:
-            out["sample_stats/lp"] = drawn.log_prior + drawn.log_joint.sum(-1)
+    out["sample_stats/lp"] = drawn.log_prior
+    if drawn.log_joint is not None:
+        out["sample_stats/lp"] = drawn.log_prior + drawn.log_joint.sum(-1)
+    inner: Any = guide.parameters_guide
+    if getattr(inner, "chains", None) is None:
+        out["sample_stats/log_q"] = drawn.log_q
+    else:
+        out |= {f"sample_stats/{k}": v[drawn.places] for k, v in inner.stats.items()}
+    if drawn.log_joint is not None and drawn.log_qz is None:
+        if drawn.z is None or drawn.path is not None:
             out["marginal_log_likelihood/y"] = drawn.log_joint
-        return out
-    whole = program.fit_batch(Batch.of(posterior.data, program.dtype))
-    y = for_batch(program, drawn, whole).observations(drawn.z, whole)
+    if drawn.z is not None or isinstance(program, PoissonAutoregression):
+        out |= _observed(posterior, program, drawn)
+    if drawn.z is not None and drawn.log_qz is not None and drawn.log_joint is not None:
+        weights = drawn.log_joint - drawn.log_qz
+        out["sample_stats/log_weight"] = weights
+        out["sample_stats/log_q"] = drawn.log_q + drawn.log_qz.sum(-1)
+        out["marginal_log_likelihood/y"] = _marginal(posterior, program, guide, drawn, weights)
+    return out
+
+
+def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
+    """What was drawn of states, observations and the future, and the log-likelihood."""
+    whole = core(program).fit_batch(Batch.of(posterior.data, program.dtype))
+    y = predict.observations(program, drawn, whole)
+    out = {"posterior_predictive/y": _blank(y.sample(), whole.length)}
+    if drawn.z is not None:
+        out["posterior/z"] = _blank(drawn.z, whole.length)
+        if predict.can_continue(program):
+            steps = max(1, min(posterior.batch.steps // 10, 50))
+            future = predict.future(program, drawn, posterior.batch, steps, None)
+            out |= {f"predictions/{k}": v for k, v in zip("yz", future, strict=True)}
+    if drawn.path is not None:
+        return out | _one_step_ahead(drawn, posterior.batch)
     pointwise = y.pointwise(whole.y)
-    observed = whole.mask if pointwise.dim() == 4 else whole.mask.any(-1)
-    weights = drawn.log_joint - drawn.log_qz
-    return out | {
-        "posterior/z": _blank(drawn.z, whole.length),
-        "posterior_predictive/y": _blank(y.sample(), whole.length),
-        "log_likelihood/y": pointwise.where(observed, math.nan),
-        "sample_stats/lp": drawn.log_prior + drawn.log_joint.sum(-1),
-        "sample_stats/log_q": drawn.log_q + drawn.log_qz.sum(-1),
-        "sample_stats/log_weight": weights,
-        "marginal_log_likelihood/y": _marginal(posterior, chain, drawn, weights),
-    }
+    observed = y.observed if isinstance(program, PoissonAutoregression) else whole.mask
+    observed = observed if pointwise.dim() == 4 else observed.any(-1)
+    return out | {"log_likelihood/y": pointwise.where(observed, math.nan)}
 
 
-def _marginal(posterior: Any, chain: int, drawn: Any, first: Tensor) -> Tensor:
+def _one_step_ahead(drawn: Draws, batch: Batch) -> dict[str, Tensor]:
+    """log p(y_t | y_1..y_{t-1}, theta) of each step with data, from smoothers that filter."""
+    try:
+        steps = drawn.path.increments
+    except (InputError, AttributeError):
+        return {"log_likelihood/y": drawn.log_joint}  # type: ignore[dict-item]
+    steps = steps.expand(*drawn.path.batch_shape, -1)
+    return {"log_likelihood/y": steps.where(batch.mask.any(-1), math.nan)}
+
+
+def _marginal(posterior: Any, program: Any, guide: Any, drawn: Any, first: Tensor) -> Tensor:
     """Log p(y_n | theta) by importance weighting, (S, N): a lower bound in expectation."""
-    program, guide = posterior.fits[chain]
     batch = posterior.batch.to(program.dtype, program.device)
     path = guide.states.encode(batch)
     bound = for_batch(program, drawn, batch)
@@ -101,7 +155,15 @@ def _sampled_groups(posterior: Any, arrays: Mapping[str, np.ndarray]) -> dict[st
     for key, values in arrays.items():
         group, name = key.split("/", 1)
         groups.setdefault(group, {})[name] = (_dims(posterior, group, name, values), values)
-    return {g: predict.named(xr.Dataset(v), posterior.data, time=True) for g, v in groups.items()}
+    named = {g: predict.named(xr.Dataset(v), posterior.data, time=True) for g, v in groups.items()}
+    if "predictions" in groups:
+        future = xr.Dataset(groups["predictions"])
+        future["y"].attrs.update(posterior.data["y"].attrs)
+        clock = predict.steps_after(posterior.data["time"].values, future.sizes["time"])
+        named["predictions"] = predict.named(future.assign_coords(time=clock), posterior.data)
+    if "log_likelihood" in named and posterior.model.__class__ is Collapsed:
+        named["log_likelihood"]["y"].attrs["density"] = "p(y_t | y_1..y_{t-1}, parameters)"
+    return named
 
 
 def _dims(posterior: Any, group: str, name: str, values: np.ndarray) -> tuple[str, ...]:
@@ -120,7 +182,7 @@ def _constant_data(posterior: Any) -> xr.Dataset:
     ds = data[[name for name in ("u", "length") if name in data]]
     if posterior.held_out is not None:
         ds["held_out"] = (("trial", "time", "unit"), posterior.held_out.cpu().numpy())
-    random = set() if posterior.model.prior is None else set(posterior.draws(1).theta)
+    random = set(draw_parameters(*posterior.fits[0], 1).theta)
     for name, template in posterior.model.templates.items():
         if template.value.requires_grad and name not in random:
             each = [p.templates[name].value.detach().cpu().numpy() for p, _ in posterior.fits]
@@ -143,25 +205,26 @@ def _fit_history(posterior: Any) -> xr.Dataset:
     return ds
 
 
-def _predictions(posterior: Any, draws: int, chains: int) -> xr.Dataset | None:
-    """A forecast of a tenth of the series, where the model can be continued without inputs."""
-    model = posterior.model
-    parts = (model.transition, model.emission) if hasattr(model, "transition") else ()
-    if not parts or model.input_dim or any(p.time_varying for p in parts):
-        return None
-    steps = max(1, min(posterior.batch.steps // 10, 50))
-    futures = [
-        posterior.replace(fits=[fit], histories=[{}]).forecast(steps, draws)
-        for fit in posterior.fits
-        for _ in range(chains // len(posterior.fits))
-    ]
-    return xr.concat(futures, "chain").transpose(*SAMPLE, ...).assign_coords(chain=range(chains))
+def _warmup_groups(posterior: Any) -> dict[str, xr.Dataset]:
+    """Parameters, and what the sampler said, of the draws before those that count."""
+    program, guide = posterior.fits[0]
+    warmup = getattr(guide.parameters_guide, "warmup", None)
+    if warmup is None:
+        return {}
+    drawn = draw_parameters(program, Guide(warmup.at(torch.arange(warmup.size)), None), warmup.size)
+    arrays = {f"posterior/{k}": v for k, v in drawn.sites.items()}
+    arrays |= {f"sample_stats/{k}": v for k, v in warmup.stats.items()}
+    each = {k: v.unflatten(0, (warmup.chains, -1)).cpu().numpy() for k, v in arrays.items()}
+    return {f"warmup_{k}": ds for k, ds in _sampled_groups(posterior, each).items()}
 
 
-def _attrs(posterior: Any, chains: int) -> dict[str, str]:
-    attrs = {k: str(v) for k, v in posterior.attrs.items()}
+def _attrs(posterior: Any, chains: int) -> dict[str, Any]:
+    attrs: dict[str, Any] = {
+        k: v if isinstance(v, float | int) and not isinstance(v, bool) else str(v)
+        for k, v in posterior.attrs.items()
+    }
     attrs |= {"inference_library": "latentdyn", "inference_library_version": version("latentdyn")}
-    attrs["sample_dims"] = list(SAMPLE)  # type: ignore[assignment]
+    attrs["sample_dims"] = list(SAMPLE)
     if attrs.get("inference_method") == "svi":
         restarts = len(posterior.fits)
         attrs["chains"] = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
+from typing import Self
 
 import pyro
 import torch
@@ -18,21 +20,65 @@ class DrawnGuide(nn.Module):
 
     Args:
         draws: name -> (S, ...).
-        log_q: (S,) log-density that the guide they came from gave each of them.
+        log_q: (S,) log-density that the guide they came from gave each of them; None if they came
+            from none.
+        chains: C Markov chains, kept one after the other, S = C x draws in each; None of draws that
+            are independent.
+        z: (S, N, T, K), the path that was drawn with each; None if there were none.
+        stats: name -> (S,), what the sampler said about each.
+        warmup: the draws before these, of as many chains, if they were kept.
 
     Inside a plate of draws it picks one for each, and the picks agree between sites.
     """
 
-    def __init__(self, draws: Mapping[str, Tensor], log_q: Tensor):
+    picked: Tensor | None = None
+
+    def __init__(
+        self,
+        draws: Mapping[str, Tensor],
+        log_q: Tensor | None = None,
+        chains: int | None = None,
+        z: Tensor | None = None,
+        stats: Mapping[str, Tensor] | None = None,
+        warmup: DrawnGuide | None = None,
+    ):
         super().__init__()
-        self.draws, self.log_q = dict(draws), log_q
+        self.draws, self.chains, self.z = dict(draws), chains, z
+        self.stats, self.warmup = dict(stats or {}), warmup
+        size = len(next(iter(self.draws.values()))) if log_q is None else len(log_q)
+        self.log_q = torch.zeros(size) if log_q is None else log_q
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return len(self.log_q)
+
+    def chain(self, number: int, draws: int | None = None) -> Tensor:
+        """Places of a chain's draws, evenly thinned to so many."""
+        each = self.size // (self.chains or 1)
+        wanted = each if draws is None else draws
+        return number * each + (torch.arange(wanted) * each) // wanted
+
+    def at(self, places: Tensor) -> Self:
+        """The same draws, of which these (number,) are picked inside a plate of that size."""
+        new = copy.copy(self)
+        new.__dict__["picked"] = places
+        return new
+
+    def some(self, number: int) -> Self:
+        """Picked at random, none twice before all were picked."""
+        rounds = [torch.randperm(self.size) for _ in range(-(-number // self.size))]
+        return self.at(torch.cat(rounds)[:number])
 
     def forward(self) -> None:
         """Sample every site from the picked draws."""
-        number = len(self.log_q)
-        uniform = Categorical(logits=torch.zeros(number))
-        pick = pyro.sample("_pick", uniform, infer={"is_auxiliary": True})
-        density = self.log_q[pick] + math.log(number)
+        if self.picked is None:
+            uniform = Categorical(logits=torch.zeros(self.size))
+            pick = pyro.sample("_pick", uniform, infer={"is_auxiliary": True})
+            density = self.log_q[pick] + math.log(self.size)
+        else:
+            pick = self.picked[:, None]
+            density = self.log_q[pick]
         for name, values in self.draws.items():
             pyro.sample(name, Delta(values[pick], density, event_dim=values.dim() - 1))
             density = torch.zeros_like(density)

@@ -14,9 +14,11 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.guide import Guide, local_params
-from latentdyn.programs import Collapsed, Program
+from latentdyn.posterior import collapsed
+from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.programs import Collapsed, PoissonAutoregression, Program
 
-__all__ = ["Draws", "draw", "draw_parameters"]
+__all__ = ["Draws", "core", "draw", "draw_parameters", "for_batch"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Draws:
 
     ``log_prior`` and ``log_q`` (S,) are those of the random parameters; ``z`` (S, N, T, K), with
     ``log_joint`` = log p(y, z | theta) and ``log_qz`` = log q(z), both (S, N), if there are states.
-    Of a collapsed program ``log_joint`` is log p(y | theta).
+    Of a collapsed program ``log_joint`` is log p(y | theta), and ``path`` what its smoother found.
+    ``places`` are those of stored draws among all that are stored.
     """
 
     sites: dict[str, Tensor]
@@ -38,9 +41,12 @@ class Draws:
     log_joint: Tensor | None = None
     log_qz: Tensor | None = None
     latent: frozenset[str] = frozenset()
+    path: Any = None
+    places: Tensor | None = None
 
     def program(self, program: Program) -> Any:
         """The program bound to these draws, for trials of no particular session."""
+        program = core(program)
         shared = getattr(program.prior, "shared", None)
         return program.bind(self.theta if shared is None else shared(self.theta, self.sites))
 
@@ -49,10 +55,13 @@ class Draws:
 def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
     """Draws of the random parameters, their hyper-parameters and what is computed from them."""
     zeros = torch.zeros(number, dtype=program.dtype, device=program.device)
-    if guide.parameters_guide is None:
+    inner: Any = guide.parameters_guide
+    if inner is None:
         return Draws({}, {}, zeros, zeros)
+    if isinstance(inner, DrawnGuide) and inner.picked is None:
+        inner = inner.some(number)
     with local_params(), pyro.plate("draws", number, dim=-2):
-        q = poutine.trace(guide.parameters_guide).get_trace()
+        q = poutine.trace(inner).get_trace()
         replayed = poutine.replay(program.draw, q)
         p = poutine.trace(replayed).get_trace()
     theta = {
@@ -61,35 +70,54 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
     }
     sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
     latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
-    return Draws(
-        sites, theta, zeros + _density(p, number), zeros + _density(q, number), latent=latent
-    )
+    densities = zeros + _density(p, number), zeros + _density(q, number)
+    return Draws(sites, theta, *densities, latent=latent, places=getattr(inner, "picked", None))
 
 
 @torch.no_grad()
-def draw(program: Program, guide: Guide, batch: Batch, number: int) -> Draws:
-    """Draws of parameters and of the paths of a batch."""
+def draw(
+    program: Program, guide: Guide, batch: Batch, number: int, states: bool = False
+) -> Draws:
+    """Draws of parameters and of the paths of a batch.
+
+    Args:
+        program: that was fitted.
+        guide: of it.
+        batch: the data; those of the fit, if paths are stored.
+        number: S.
+        states: draw the states of a collapsed program too, with its smoother.
+    """
     drawn = draw_parameters(program, guide, number)
     batch = batch.to(program.dtype, program.device)
     if isinstance(program, Collapsed):
-        return replace(drawn, log_joint=_evidence(program, drawn, batch, number))
-    if guide.states is None:
-        return drawn
-    path = guide.states.encode(batch)
-    z = path.expand((number, batch.trials)).rsample()
+        path = collapsed.smoothed(program, drawn.theta, batch, number)
+        z = collapsed.paths(path) if states else None
+        return replace(drawn, z=z, log_joint=path.log_evidence, path=path)
     bound: Any = for_batch(program, drawn, batch)
+    stored = getattr(guide.parameters_guide, "z", None)
+    if guide.states is not None:
+        path = guide.states.encode(batch)
+        z = path.expand((number, batch.trials)).rsample()
+        drawn = replace(drawn, log_qz=path.score(z))
+    elif stored is not None and drawn.places is not None:
+        z = stored[drawn.places]
+    elif isinstance(program, PoissonAutoregression):
+        log_p = bound.observations(batch).log_prob(batch.y)
+        return replace(drawn, log_joint=log_p.expand(number, batch.trials))
+    else:
+        return drawn
     log_joint = bound.path_of(batch).score(z) + bound.observations(z, batch).log_prob(batch.y)
-    return replace(drawn, z=z, log_joint=log_joint, log_qz=path.score(z))
+    return replace(drawn, z=z, log_joint=log_joint)
 
 
-def _evidence(program: Collapsed, drawn: Draws, batch: Batch, number: int) -> Tensor:
-    """log p(y_n | theta) of each draw, (S, N): one smoother pass for each."""
-    each = [program.at_values({k: v[s] for k, v in drawn.theta.items()}) for s in range(number)]
-    return torch.stack([p.smoother(p.model, batch).log_evidence for p in each])
+def core(program: Any) -> Any:
+    """The program whose states were integrated out, or else the program itself."""
+    return program.model if isinstance(program, Collapsed) else program
 
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
     """The program bound to draws, each trial with the values of its session."""
+    program = core(program)
     assign = getattr(program.prior, "assign", None)
     if assign is None or not drawn.theta:
         return program.bind(drawn.theta)

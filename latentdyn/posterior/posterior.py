@@ -12,12 +12,12 @@ from torch import Tensor
 
 from latentdyn.data import Batch, as_dataset
 from latentdyn.distributions import Path
-from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
-from latentdyn.posterior.draws import Draws, draw, draw_parameters
-from latentdyn.programs import Program
+from latentdyn.posterior.draws import Draws, core, draw, draw_parameters
+from latentdyn.posterior.mixture import MixturePath
+from latentdyn.programs import Collapsed, Program
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -54,10 +54,11 @@ class Posterior:
         """Model, data and bound in one line."""
         n, t, d = self.batch.y.shape
         elbo = [f"{h['elbo'][-1]:.1f}" for h in self.histories if h.get("elbo")]
-        return (
-            f"Posterior({type(self.model).__name__}, {n} trials x {t} steps x {d} units, "
-            f"chains={len(self.fits)}, elbo=[{', '.join(elbo)}])"
-        )
+        inner = self.fits[0][1].parameters_guide
+        chains = getattr(inner, "chains", None) or len(self.fits)
+        name = type(core(self.model)).__name__
+        end = f", elbo=[{', '.join(elbo)}])" if elbo else ")"
+        return f"Posterior({name}, {n} trials x {t} steps x {d} units, chains={chains}{end}"
 
     @property
     def model(self) -> Any:
@@ -76,10 +77,14 @@ class Posterior:
         return max(range(len(ends)), key=ends.__getitem__)
 
     def draws(self, number: int, batch: Batch | None = None, chain: int | None = None) -> Draws:
-        """Raw draws of one chain (by default the best)."""
+        """Raw draws of one fit (by default the best), states included."""
         program, guide = self.fits[self.best if chain is None else chain]
         number = whole("draws", number)
-        return draw(program, guide, self.batch if batch is None else batch, number)
+        batch = self.batch if batch is None else batch
+        if batch is not self.batch and _sampled_paths(guide) is not None:
+            fix = "fit model.collapse(smoother), whose states can be found for any data"
+            raise InputError("new_y", "None: paths were sampled with the fit", "other data", fix)
+        return draw(program, guide, batch, number, states=True)
 
     def sample(self, draws: int = 400, seed: int | None = None) -> dict[str, Tensor]:
         """Joint draws: name -> (draws, ...), of all sites of the prior, point estimates, and z."""
@@ -91,16 +96,31 @@ class Posterior:
                 random[name] = template.value.detach().expand(draws, *template.shape)
         return random if drawn.z is None else random | {"z": drawn.z}
 
-    def smooth(self, new_y: Any = None) -> Path:
-        """Posterior over the paths, (N,) of event (T, K), of the data or of new ones."""
-        states = self._need_states()
-        batch = self.batch if new_y is None else self._batch_of(new_y)
-        with torch.no_grad():
-            return states.encode(batch.to(self.model.dtype, self.model.device))
+    def smooth(self, new_y: Any = None, draws: int = 100, seed: int | None = None) -> Path:
+        """Posterior over the paths, (N,) of event (T, K), of the data or of new ones.
+
+        It is the encoder's, if the fit has one. Of a collapsed program, and of paths that were
+        sampled, it is the mixture over so many draws of the parameters, a `MixturePath`; of a
+        collapsed program without random parameters, what its smoother gives.
+        """
+        program, guide = self.fits[self.best]
+        data, batch = self._data_and_batch(new_y)
+        batch = batch.to(program.dtype, program.device)
+        with torch.no_grad(), seeded(seed):
+            if guide.states is not None:
+                return guide.states.encode(batch)
+            if isinstance(program, Collapsed) and guide.parameters_guide is None:
+                return program.smoother(program.model, batch)
+            each: list[Any] = []
+            for number in predict.chunks(whole("draws", draws), batch.y.numel()):
+                drawn = self.draws(number, self.batch if new_y is None else batch)
+                if drawn.z is None:
+                    raise predict.without_states(program)
+                each.append(drawn.z if drawn.path is None else drawn.path)
+        return MixturePath(each, batch.length, data)
 
     def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y."""
-        self._need_states()
         data, batch = self._data_and_batch(new_y)
         with seeded(seed):
             return predict.expected(self, data, batch, draws)
@@ -120,7 +140,6 @@ class Posterior:
             seed: to have the same draws again.
         """
         steps, draws = whole("steps", steps), whole("draws", draws)
-        self._need_states()
         with seeded(seed):
             return predict.forecast(self, steps, draws, u)
 
@@ -133,7 +152,6 @@ class Posterior:
         seed: int | None = None,
     ) -> xr.Dataset:
         """New trials from the start, for some parameter draws: y (draw, trial, time, unit)."""
-        self._need_states()
         program, guide = self.fits[self.best]
         with seeded(seed):
             drawn = draw_parameters(program, guide, whole("draws", draws))
@@ -142,24 +160,32 @@ class Posterior:
 
     def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""
-        self._need_states()
         with seeded(seed):
             return predict.impute(self, whole("draws", draws))
 
-    def to_datatree(self, draws: int = 400, chains: int = 1, seed: int | None = None) -> Any:
+    def to_datatree(
+        self, draws: int | None = None, chains: int | None = None, seed: int | None = None
+    ) -> Any:
         """All of it as an `xarray.DataTree` with ArviZ's groups.
 
+        Of `fit.mcmc` and `fit.particle_mcmc` these are the chains that were sampled, in order. The
+        log-likelihood of a collapsed program is that of each step given those before.
+
         Args:
-            draws: in each chain.
-            chains: chains of independent draws from each restart.
+            draws: in each chain, by default 400; of sampled chains all, or so many, evenly thinned.
+            chains: chains of independent draws from each restart, by default one.
             seed: to have the same draws again.
         """
         from latentdyn.posterior.datatree import to_datatree
 
+        draws = None if draws is None else whole("draws", draws)
+        chains = None if chains is None else whole("chains", chains)
         with seeded(seed):
-            return to_datatree(self, whole("draws", draws), whole("chains", chains))
+            return to_datatree(self, draws, chains)
 
-    def to_arviz(self, draws: int = 400, chains: int = 1, seed: int | None = None) -> Any:
+    def to_arviz(
+        self, draws: int | None = None, chains: int | None = None, seed: int | None = None
+    ) -> Any:
         """What the installed ArviZ takes: InferenceData before 1.0, DataTree from then on."""
         import arviz
 
@@ -173,17 +199,6 @@ class Posterior:
 
         save(self, Folder(folder))
 
-    def _need_states(self) -> Encoder:
-        states = self.fits[self.best][1].states
-        if states is None:
-            raise InputError(
-                "model",
-                "a program with states",
-                "a collapsed one",
-                "bind draws of the parameters to the model and use its smoother",
-            )
-        return states
-
     def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:
         if new_y is None:
             return self.data, self.batch
@@ -191,9 +206,13 @@ class Posterior:
 
     def _batch_of(self, y: Any) -> Batch:
         sessions = self.data["session"].values if "session" in self.data.coords else None
-        return self.model.fit_batch(Batch.of(y, self.model.dtype, sessions=sessions))
+        return core(self.model).fit_batch(Batch.of(y, self.model.dtype, sessions=sessions))
 
     def replace(self, **changes: Any) -> Posterior:
         """A copy with some attributes changed."""
         names = ("fits", "data", "batch", "histories", "held_out", "attrs")
         return Posterior(**({n: getattr(self, n) for n in names} | changes))
+
+
+def _sampled_paths(guide: Guide) -> Tensor | None:
+    return getattr(guide.parameters_guide, "z", None)

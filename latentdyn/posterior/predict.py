@@ -10,12 +10,25 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions import MarkovPath
 from latentdyn.errors import InputError
-from latentdyn.posterior.draws import Draws, for_batch
+from latentdyn.posterior.draws import Draws, core, for_batch
+from latentdyn.programs import PoissonAutoregression
 
-__all__ = ["bind_draws", "chunks", "expected", "forecast", "impute", "named", "steps_after"]
+__all__ = [
+    "bind_draws",
+    "can_continue",
+    "chunks",
+    "expected",
+    "forecast",
+    "future",
+    "impute",
+    "named",
+    "observations",
+    "steps_after",
+]
 
 CHUNK = 20_000_000
 
@@ -34,13 +47,33 @@ def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
     return bound
 
 
+def observations(program: Any, drawn: Draws, batch: Batch) -> Any:
+    """Distribution of y for each draw, given its states or, without states, the past: (S, N)."""
+    bound = for_batch(program, drawn, batch)
+    if isinstance(bound, PoissonAutoregression):
+        return bound.observations(batch).expand((len(drawn.log_prior), batch.trials))
+    if drawn.z is None:
+        raise without_states(program)
+    return bound.observations(drawn.z, batch)
+
+
+def without_states(program: Any) -> InputError:
+    """The error of what needs paths that a program, or its smoother, does not have."""
+    smoother = getattr(program, "smoother", None)
+    got = f"{type(core(program)).__name__} without paths of real numbers"
+    if smoother is not None:
+        got = f"{getattr(smoother, '__name__', smoother)}, which gives no paths to draw"
+    fix = "bind draws, model.bind(posterior.draws(100).theta), and use a smoother of latentdyn"
+    return InputError("model", "a program with states that can be drawn", got, fix)
+
+
 @torch.no_grad()
 def expected(posterior: Any, data: xr.Dataset, batch: Batch, draws: int) -> xr.Dataset:
     """Mean over draws of E[y | z]: Dataset with y (trial, time, unit)."""
     total = torch.zeros_like(batch.y)
     for number in chunks(draws, batch.y.numel()):
         drawn = posterior.draws(number, batch)
-        total += for_batch(posterior.model, drawn, batch).observations(drawn.z, batch).mean.sum(0)
+        total += observations(posterior.model, drawn, batch).mean.sum(0)
     ds = data[["y"]].copy()
     inside = np.arange(batch.steps) < batch.length.cpu().numpy()[:, None]
     values = np.where(inside[..., None], (total / draws).cpu().numpy(), np.nan)
@@ -56,7 +89,9 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
     filled = []
     for number in chunks(draws, batch.y.numel()):
         drawn = posterior.draws(number)
-        y = for_batch(posterior.model, drawn, batch).observations(drawn.z, batch).sample()
+        if isinstance(core(posterior.model), PoissonAutoregression):
+            raise without_states(posterior.model)  # later counts depend on what is drawn
+        y = observations(posterior.model, drawn, batch).sample()
         filled.append(torch.where(whole.mask, whole.y, y))
     ds = data[["y"]].drop_vars("y")
     ds["y"] = (("draw", "trial", "time", "unit"), torch.cat(filled).cpu().numpy(), data["y"].attrs)
@@ -66,16 +101,47 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
 @torch.no_grad()
 def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
     """Draws of the steps after each trial's end."""
-    model, batch = posterior.model, posterior.batch
+    model, batch = core(posterior.model), posterior.batch
     u = _future_inputs(model, batch, steps, u)
-    paths, observations = [], []
+    found = []
     for number in chunks(draws, batch.trials * (batch.steps + steps) * model.obs_dim):
         drawn = posterior.draws(number)
-        bound = for_batch(model, drawn, batch)
-        z = continued(bound, drawn.z, batch, steps, u)
-        paths.append(z)
-        observations.append(bound.emission(z, u if model.emission.input_dim else None).sample())
-    return _forecast_dataset(posterior.data, torch.cat(observations), torch.cat(paths))
+        found.append(future(posterior.model, drawn, batch, steps, u))
+    y, z = (torch.cat(x) if x[0] is not None else None for x in zip(*found, strict=True))
+    return _forecast_dataset(posterior.data, y, z)
+
+
+def can_continue(program: Any) -> bool:
+    """Whether a forecast needs nothing but the fit: no inputs, nothing that varies in time."""
+    model = core(program)
+    if not _has_conditionals(model) or model.input_dim:
+        return False
+    return not (model.transition.time_varying or model.emission.time_varying)
+
+
+def _has_conditionals(model: Any) -> bool:
+    parts = (getattr(model, name, None) for name in ("transition", "emission"))
+    return all(isinstance(part, Conditional) for part in parts)
+
+
+def future(
+    program: Any, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """y (S, N, steps, D) and, if there are states, z (S, N, steps, K) of the steps to come."""
+    bound = for_batch(program, drawn, batch)
+    if isinstance(bound, PoissonAutoregression):
+        number = len(drawn.log_prior)
+        if not bound.lead:
+            bound = bind_draws(program, drawn, number)
+        found = bound.forecast(batch, steps, u)["y"].values
+        return torch.as_tensor(found, dtype=batch.y.dtype), None
+    if not _has_conditionals(bound):
+        got, fix = type(bound).__name__, "draw new trials with simulate"
+        raise InputError("model", "a StateSpace program to be continued", got, fix)
+    if drawn.z is None:
+        raise without_states(program)
+    z = continued(bound, drawn.z, batch, steps, u)
+    return bound.emission(z, u if bound.emission.input_dim else None).sample(), z
 
 
 def continued(bound: Any, z: Tensor, batch: Batch, steps: int, u: Tensor | None) -> Tensor:
@@ -110,14 +176,11 @@ def _future_inputs(model: Any, batch: Batch, steps: int, u: Any) -> Tensor | Non
     return values.expand(batch.trials, -1, -1)
 
 
-def _forecast_dataset(data: xr.Dataset, y: Tensor, z: Tensor) -> xr.Dataset:
+def _forecast_dataset(data: xr.Dataset, y: Tensor, z: Tensor | None) -> xr.Dataset:
     dims = ("draw", "trial", "time")
-    ds = xr.Dataset(
-        {
-            "y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs),
-            "z": ((*dims, "state"), z.cpu().numpy()),
-        }
-    )
+    ds = xr.Dataset({"y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs)})
+    if z is not None:
+        ds["z"] = ((*dims, "state"), z.cpu().numpy())
     ds = ds.assign_coords(time=("time", steps_after(data["time"].values, y.shape[-2])))
     return named(ds, data)
 

@@ -19,6 +19,7 @@ from latentdyn.guide import Guide, local_params, parameter_guide
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
 from latentdyn.posterior.posterior import Posterior
+from latentdyn.posterior.smoother_names import build_program, describe_program
 
 __all__ = ["load", "save"]
 
@@ -29,8 +30,8 @@ _KEPT_DRAWS = 2000
 def save(posterior: Posterior, folder: Path) -> None:
     """Write ``posterior.json``, ``weights.safetensors`` and ``data.nc`` into a folder.
 
-    Pyro's plain autoguides are kept as they are; any other guide over the parameters is kept as
-    2000 of its draws.
+    Pyro's plain autoguides and Markov chains are kept as they are; any other guide over the
+    parameters is kept as 2000 of its draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -49,7 +50,7 @@ def save(posterior: Posterior, folder: Path) -> None:
 
 def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     tensors |= {f"{at}program/{k}": v for k, v in program.state_dict().items()}
-    config = {"program": describe(program), "dtype": str(program.dtype).removeprefix("torch.")}
+    config = {"program": describe_program(program), "dtype": str(program.dtype).removeprefix("torch.")}
     if guide.states is not None:
         tensors |= {f"{at}states/{k}": v for k, v in guide.states.state_dict().items()}
         config["states"] = describe(guide.states, "states")
@@ -57,6 +58,8 @@ def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -
     if inner is None:
         return config
     config["parameters"] = type(inner).__name__
+    if isinstance(inner, DrawnGuide) and inner.chains is not None:
+        return config | {"parameters": "chains", "chains": inner.chains} | _save(inner, at, tensors)
     if config["parameters"] in _PLAIN_GUIDES:
         tensors |= {f"{at}parameters/{k}": v for k, v in inner.state_dict().items()}
     else:
@@ -66,6 +69,17 @@ def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -
         tensors |= {f"{at}draws/{k}": v for k, v in kept.items()}
         tensors[f"{at}draws_log_q"] = sites.log_q
     return config
+
+
+def _save(guide: DrawnGuide, at: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Markov chains as they are, and what came before them."""
+    tensors |= {f"{at}draws/{k}": v for k, v in guide.draws.items()}
+    tensors |= {f"{at}stats/{k}": v for k, v in guide.stats.items()}
+    if guide.z is not None:
+        tensors[f"{at}z"] = guide.z
+    if guide.warmup is None:
+        return {}
+    return {"warmup": _save(guide.warmup, f"{at}warmup/", tensors)}
 
 
 def load(folder: Path | str) -> Posterior:
@@ -97,13 +111,24 @@ def load(folder: Path | str) -> Posterior:
 
 def _load_fit(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Any, Guide]:
     dtype = getattr(torch, config["dtype"])
-    program = build(config["program"]).to(dtype)
+    program = build_program(config["program"]).to(dtype)
     program.load_state_dict(_part(tensors, "program/"))
     states = None
     if "states" in config:
         states = build(config["states"]).to(dtype)
         states.load_state_dict(_part(tensors, "states/"))
+    if config.get("parameters") == "chains":
+        return program, Guide(_load_chains(config, config["chains"], tensors), states)
     return program, Guide(_load_parameters(config.get("parameters"), program, tensors), states)
+
+
+def _load_chains(config: dict[str, Any], chains: int, tensors: dict[str, Tensor]) -> DrawnGuide:
+    draws, stats = _part(tensors, "draws/"), _part(tensors, "stats/")
+    warmup = None
+    if "warmup" in config:
+        warmup = _load_chains(config["warmup"], chains, _part(tensors, "warmup/"))
+    z = tensors.get("z")
+    return DrawnGuide(draws, None, chains, z, stats, warmup)
 
 
 def _load_parameters(

@@ -65,3 +65,22 @@ class Collapsed(Program):
     def initialise(self, batch: Batch) -> None:
         """Start free parameters of the model from data."""
         self.model.initialise(batch)
+
+    def fit_batch(self, batch: Batch) -> Batch:
+        """The batch in the model's precision, after checking that it fits."""
+        return self.model.fit_batch(batch)
+
+    @property
+    def state_dim(self) -> int:
+        """K, of the model."""
+        return self.model.state_dim
+
+    @property
+    def obs_dim(self) -> int:
+        """D, of the model."""
+        return self.model.obs_dim
+
+    @property
+    def input_dim(self) -> int:
+        """U, of the model."""
+        return self.model.input_dim

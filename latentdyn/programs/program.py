@@ -42,12 +42,17 @@ class Program(nn.Module, abc.ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
-        return next(iter(self.templates.values())).value.dtype
+        return self._some.dtype
 
     @property
     def device(self) -> torch.device:
         """Of the parameters."""
-        return next(iter(self.templates.values())).value.device
+        return self._some.device
+
+    @property
+    def _some(self) -> Tensor:
+        named = self.named_parameters()
+        return next(p for n, p in named if p.numel() and not n.startswith("prior."))
 
     def draw(self) -> dict[str, Tensor]:
         """Sample the prior: name -> value, with whatever leading dimensions Pyro adds."""

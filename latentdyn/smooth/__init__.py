@@ -1,8 +1,32 @@
 """States given parameters: exact, approximate and particle smoothers of the same program."""
 
+from latentdyn.smooth import proposals
+from latentdyn.smooth.assumed_density import expectation_correction, kim
+from latentdyn.smooth.backward import backward, backward_mcmc, fixed_lag, genealogy
 from latentdyn.smooth.ekf import ekf, ukf
+from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.laplace import laplace
+from latentdyn.smooth.particle import particle
+from latentdyn.smooth.rao_blackwell import RaoBlackwell
+from latentdyn.smooth.switching import switching
 
-__all__ = ["ekf", "iekf", "kalman", "laplace", "ukf"]
+__all__ = [
+    "RaoBlackwell",
+    "backward",
+    "backward_mcmc",
+    "ekf",
+    "expectation_correction",
+    "fixed_lag",
+    "genealogy",
+    "hmm",
+    "iekf",
+    "kalman",
+    "kim",
+    "laplace",
+    "particle",
+    "proposals",
+    "switching",
+    "ukf",
+]

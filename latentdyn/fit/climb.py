@@ -1,0 +1,86 @@
+"""M steps without a closed form: quasi-Newton on the expected log-density at points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import transform_to
+
+from latentdyn.conditional import Template
+from latentdyn.errors import InputError
+from latentdyn.fit.expectations import Expectations
+from latentdyn.initials import Stationary
+from latentdyn.smooth.derivatives import emission_terms
+
+__all__ = ["climb", "expected_emission", "expected_first", "expected_steps"]
+
+
+def climb(
+    program: Any,
+    free: Mapping[str, Template],
+    value: Callable[[Any], Tensor],
+    steps: int = 20,
+) -> None:
+    """Raise ``value(program)`` over the free parameters, in unconstrained coordinates.
+
+    The parameters stay where they were if that did not succeed.
+    """
+    if not free:
+        return
+    maps = {n: transform_to(t.support) for n, t in free.items()}
+    raw = {n: maps[n].inv(t.value.detach()).clone().requires_grad_() for n, t in free.items()}
+    optimiser = torch.optim.LBFGS(raw.values(), max_iter=steps, line_search_fn="strong_wolfe")
+
+    def at() -> Any:
+        return program.at_values({n: maps[n](r) for n, r in raw.items()})
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        found = -value(at())
+        found.backward()
+        return found
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    with torch.no_grad():
+        if bool(value(at()) > value(program)):
+            for name, template in free.items():
+                template.value.copy_(maps[name](raw[name]))
+
+
+def expected_emission(e: Expectations) -> Callable[[Any], Tensor]:
+    """E log p(y | z) per observed entry, as a function of the program."""
+    points, entries = e.points(), e.batch.mask.sum().clamp(min=1)
+    return lambda p: emission_terms(p, e.batch)(points).mean(0).sum() / entries
+
+
+def expected_steps(e: Expectations) -> Callable[[Any], Tensor]:
+    """E log p(z_{2:T} | z_1) per step, and of p(z_1) if that follows from the transition."""
+    before, now = e.pairs()
+    inside = torch.from_numpy(e.inside[:, 1:]).to(now)
+    first = expected_first(e)
+
+    def value(p: Any) -> Tensor:
+        u = e.batch.u[:, 1:] if p.transition.input_dim else None
+        each = _density(p.transition.at(slice(1, e.batch.steps))(before, u), now)
+        total = (each.mean(0) * inside).sum() / inside.sum()
+        return total + first(p) / inside.sum() if isinstance(p.initial, Stationary) else total
+
+    return value
+
+
+def expected_first(e: Expectations) -> Callable[[Any], Tensor]:
+    """E log p(z_1)."""
+    points = e.points()[..., :1, :]
+    return lambda p: _density(p.first()(), points).mean(0).sum()
+
+
+def _density(child: Any, value: Tensor) -> Tensor:
+    try:
+        return child.log_prob(value)
+    except NotImplementedError as error:
+        fix = "fit the collapsed program (model.collapse) with fit.svi, or give states some noise"
+        raise InputError("model", "states with a density", str(error), fix) from error

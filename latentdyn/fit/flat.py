@@ -1,0 +1,98 @@
+"""Parameters without prior, where a method needs one: flat on the unconstrained scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import biject_to
+
+from latentdyn.conditional import Template
+from latentdyn.priors import Prior
+
+__all__ = ["Flat"]
+
+
+class Flat(Prior):
+    r"""Improper: p(theta) = |dx / dtheta|, so that p(x) = 1 for x on the unconstrained scale.
+
+    The most probable x is the maximum of the likelihood, in any parametrisation.
+
+    Args:
+        flat: names of parameters.
+        rest: the prior of the others, or None.
+    """
+
+    def __init__(self, flat: Sequence[str], rest: Any = None):
+        super().__init__()
+        self.flat, self.rest = list(flat), rest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The flat ones, and those of the other prior if it tells."""
+        return (*getattr(self.rest, "names", ()), *self.flat)
+
+    @property
+    def sessions(self) -> int | None:  # type: ignore[override]
+        """As in the other prior."""
+        return getattr(self.rest, "sessions", None)
+
+    def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
+        """Sites of both; the flat ones cannot be sampled."""
+        theta = {} if self.rest is None else dict(self.rest(templates))
+        for name in self.flat:
+            theta[name] = pyro.sample(name, _FlatAbove(templates[name]))
+        return theta
+
+    def assign(
+        self, theta: dict[str, Tensor], session: Tensor | None, templates: Mapping[str, Template]
+    ) -> dict[str, Tensor]:
+        """The other prior assigns its own."""
+        assign = getattr(self.rest, "assign", None)
+        return theta if assign is None else assign(theta, session, templates)
+
+    def shared(self, theta: dict[str, Tensor], sites: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The other prior replaces its own."""
+        shared = getattr(self.rest, "shared", None)
+        return theta if shared is None else shared(theta, sites)
+
+    def start(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The other prior adds its own."""
+        start = getattr(self.rest, "start", None)
+        return values if start is None else start(values)
+
+
+class _FlatAbove(TorchDistribution):
+    """The image of the flat measure under the map from unconstrained numbers."""
+
+    arg_constraints: dict[str, Any] = {}
+
+    def __init__(self, template: Template, batch_shape: Any = ()):
+        self.template = template
+        super().__init__(torch.Size(batch_shape), template.shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the parameter."""
+        own, rank = self.template.support, len(self.template.shape)
+        missing = rank - own.event_dim
+        return torch.distributions.constraints.independent(own, missing) if missing else own
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _FlatAbove:
+        """The same over a larger batch."""
+        return _FlatAbove(self.template, batch_shape)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """There is no such draw."""
+        raise NotImplementedError("a flat measure cannot be sampled")
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """- log |dtheta / dx|."""
+        transform = biject_to(self.support)
+        x = transform.inv(value)
+        log_det = transform.log_abs_det_jacobian(x, value)
+        return -log_det

@@ -1,0 +1,84 @@
+"""M steps of a state-space program: closed forms where there are, else `climb`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from latentdyn import emissions, initials, transitions
+from latentdyn.fit.climb import climb, expected_emission, expected_first, expected_steps
+from latentdyn.fit.expectations import Expectations
+from latentdyn.fit.parameters import array, free_of, is_known, write
+from latentdyn.fit.piecewise import piecewise_steps
+from latentdyn.fit.poisson_readout import poisson_readout
+from latentdyn.fit.readout import gaussian_readout
+from latentdyn.fit.regression import covariance_of, regress, spread, steps_of
+
+__all__ = ["maximise"]
+
+
+def maximise(program: Any, e: Expectations) -> None:
+    """Move the free parameters to where E log p(y, z) is highest, or at least higher."""
+    if free_of(program, "emission."):
+        _emission(program, e)
+    if free_of(program, "transition.") and bool(e.inside[:, 1:].any()):
+        _transition(program, e)
+    if free_of(program, "initial."):
+        _initial(program, e)
+
+
+def _emission(program: Any, e: Expectations) -> None:
+    part = program.emission
+    if _closed(part, emissions.Gaussian):
+        gaussian_readout(part, e)
+    elif _closed(part, emissions.Poisson) and not e.drawn:
+        poisson_readout(part, e)
+    else:
+        climb(program, free_of(program, "emission."), expected_emission(e))
+
+
+def _transition(program: Any, e: Expectations) -> None:
+    part = program.transition
+    starts = isinstance(program.initial, initials.Stationary)
+    if _closed(part, transitions.Linear) and not starts:
+        _linear_steps(part, e)
+    elif _closed(part, transitions.PLRNN):
+        piecewise_steps(part, e)
+    else:
+        climb(program, free_of(program, "transition."), expected_steps(e))
+
+
+def _initial(program: Any, e: Expectations) -> None:
+    part = program.initial
+    if _closed(part, initials.Gaussian):
+        _gaussian_start(part, e)
+    elif _closed(part, initials.Learned):
+        write(part, mean=e.first[0].mean(0))
+    else:
+        climb(program, free_of(program, "initial."), expected_first(e))
+
+
+def _closed(part: Any, kind: type) -> bool:
+    """Of exactly this kind, without values that vary in time, and with a density."""
+    return type(part) is kind and not part.time_varying and part.noise != "singular"
+
+
+def _linear_steps(part: Any, e: Expectations) -> None:
+    """A, b, B by regression of z_t on z_{t-1}, 1 and u_t; Q from what is left."""
+    K, U = part.state_dim, part.input_dim
+    theta = np.concatenate([array(part.A), array(part.b)[:, None], array(part.B)], 1)
+    free = np.repeat([not is_known(part, n) for n in ("A", "b", "B")], [K, 1, U])
+    of = steps_of(e, array(e.batch.u) if U else None)
+    theta = regress(of, theta, free)
+    Q = covariance_of(spread(of, theta), part.noise, part.noise_floor)
+    write(part, A=theta[:, :K], b=theta[:, K], B=theta[:, K + 1 :], Q=Q)
+
+
+def _gaussian_start(part: Any, e: Expectations) -> None:
+    """Over trials: the average first state, and its spread around that."""
+    mean, S = e.first
+    centre = array(part.mean) if is_known(part, "mean") else mean.mean(0)
+    r = mean - centre
+    V = S.mean(0) + r.T @ r / len(r)
+    write(part, mean=centre, covariance=covariance_of(V, part.noise, part.noise_floor))

@@ -1,0 +1,64 @@
+"""Parameters of a program as arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+from torch.distributions import transform_to
+
+from latentdyn.conditional import Template
+from latentdyn.programs.program import is_free
+
+__all__ = ["array", "free_of", "is_known", "restore", "snapshot", "toward", "write"]
+
+
+def array(x: Tensor) -> ndarray:
+    """A float64 array."""
+    return x.detach().cpu().numpy().astype(float)
+
+
+def is_known(part: Any, name: str) -> bool:
+    """Whether a parameter is not to be learned."""
+    return not is_free(part.get_parameter(name))
+
+
+def write(part: Any, **values: ndarray) -> None:
+    """Give free parameters these values; known ones stay."""
+    with torch.no_grad():
+        for name, value in values.items():
+            parameter = part.get_parameter(name)
+            if is_free(parameter):
+                parameter.copy_(torch.from_numpy(np.array(value)))
+
+
+def free_of(program: Any, prefix: str = "") -> dict[str, Template]:
+    """The parameters to be learned, by dotted name."""
+    return {
+        n: t for n, t in program.templates.items() if n.startswith(prefix) and is_free(t.value)
+    }
+
+
+def snapshot(program: Any) -> dict[str, Tensor]:
+    """Copies of the free values."""
+    return {n: t.value.detach().clone() for n, t in free_of(program).items()}
+
+
+@torch.no_grad()
+def restore(program: Any, values: Mapping[str, Tensor]) -> None:
+    """Put copies back."""
+    for name, template in free_of(program).items():
+        template.value.copy_(values[name])
+
+
+@torch.no_grad()
+def toward(program: Any, before: Mapping[str, Tensor], share: float) -> None:
+    """Go only a share of the way from the values before, in unconstrained coordinates."""
+    for name, template in free_of(program).items():
+        to = transform_to(template.support)
+        a, b = to.inv(before[name]), to.inv(template.value)
+        template.value.copy_(to(a + share * (b - a)))

@@ -1,0 +1,96 @@
+r"""Weighted linear regression from expected sums: the M step of everything linear and Gaussian.
+
+Of targets v_t = Theta x_t + N(0, V) the expected log-likelihood is
+
+    -n log|2 pi V| / 2 - tr V^{-1} (S_vv - Theta S_xv - S_vx Theta' + Theta S_xx Theta') / 2,
+
+with S the expected sums of products. Some entries of Theta may be known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from latentdyn.fit.expectations import Expectations
+
+__all__ = ["Sums", "covariance_of", "inverse", "regress", "spread", "steps_of"]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Expected sums over n steps: ``xx`` (..., P, P), ``vx`` (..., J, P), ``vv`` (..., J, J)."""
+
+    n: Any
+    xx: ndarray
+    vx: ndarray
+    vv: ndarray
+
+
+def regress(
+    of: Sums, theta: ndarray, free: ndarray, precision: ndarray | None = None
+) -> ndarray:
+    """The coefficients Theta (J, P) of which those marked by ``free`` maximise.
+
+    ``free`` (P,) marks whole columns: the answer is then the same whatever V is. With (J, P) the
+    rows are apart if V is diagonal, and coupled by its inverse ``precision`` otherwise. Where
+    several coefficients are equally good (regressors that are collinear) it takes the smallest.
+    """
+    theta = theta.copy()
+    if free.ndim == 1:
+        rest = of.vx[:, free] - theta[:, ~free] @ of.xx[np.ix_(~free, free)]
+        theta[:, free] = rest @ inverse(of.xx[np.ix_(free, free)])
+        return theta
+    if precision is None:
+        for j, own in enumerate(free):
+            row = Sums(of.n, of.xx, of.vx[j : j + 1], of.vv[j : j + 1, j : j + 1])
+            theta[j] = regress(row, theta[j : j + 1], own)[0]
+        return theta
+    known = np.where(free, 0, theta)
+    score = (precision @ (of.vx - known @ of.xx))[free]
+    row, column = np.nonzero(free)
+    H = precision[np.ix_(row, row)] * of.xx[np.ix_(column, column)]
+    theta[free] = inverse(H) @ score
+    return theta
+
+
+def spread(of: Sums, theta: ndarray) -> ndarray:
+    """The expected covariance of the residuals (J, J), which maximises over V."""
+    cross = theta @ of.vx.T
+    V = of.vv - cross - cross.T + theta @ of.xx @ theta.T
+    return (V + V.T) / (2 * of.n)
+
+
+def covariance_of(V: ndarray, noise: str, floor: float) -> ndarray:
+    """The best covariance of a kind: a matrix, or variances above their floor.
+
+    The density of one variance has a single maximum, so below the floor the floor is the best.
+    """
+    return V if noise == "full" else np.maximum(np.diagonal(V), floor * (1 + 1e-3))
+
+
+def steps_of(e: Expectations, u: ndarray | None) -> Sums:
+    """Sums with v = z_t and x = (z_{t-1}, 1, u_t) over the steps 2, ..., T of all trials."""
+    before, now, w = e.mean[:, :-1], e.mean[:, 1:], e.inside[:, 1:, None]
+    K = now.shape[-1]
+    rest = [np.ones_like(w)] if u is None else [np.ones_like(w), u[:, 1:]]
+    x = np.concatenate([before, *rest], -1)
+    x, v, wx, wv = (a.reshape(-1, a.shape[-1]) for a in (x, now, w * x, w * now))
+    S, S_before, lag = e.step_totals()
+    xx, vx = wx.T @ x, wv.T @ x
+    xx[:K, :K] += S_before
+    vx[:, :K] += lag
+    return Sums(w.sum(), xx, vx, wv.T @ v + S)
+
+
+def inverse(xx: ndarray) -> ndarray:
+    """Of a matrix of sums of products, without directions that are zero up to rounding."""
+    scale = np.sqrt(np.diagonal(xx))
+    scale = np.where(scale > 0, scale, 1)
+    values, vectors = np.linalg.eigh(xx / np.outer(scale, scale))
+    seen = values > len(values) * np.finfo(float).eps * values[-1] if len(values) else values
+    inner = (vectors * np.where(seen, 1 / np.where(seen, values, 1), 0)) @ vectors.T
+    return inner / np.outer(scale, scale)
