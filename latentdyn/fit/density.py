@@ -2,49 +2,131 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_median, init_to_value
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
 from latentdyn.data import Batch
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.guide import local_params
-from latentdyn.posterior.draws import draw_site_names
 from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
 
-__all__ = ["LogDensity", "Site", "free_names"]
+__all__ = ["FAILURES", "LogDensity", "Site", "free_names", "start_values"]
+
+# what an evidence raises far from where the data put the parameters
+FAILURES = (InputError, NonFiniteError, np.linalg.LinAlgError, torch.linalg.LinAlgError)
 
 
 class Site(NamedTuple):
-    """A random site, and its place in the vector."""
+    """A random site: its map from unconstrained numbers, their shape, and where they are."""
 
     name: str
     transform: Any
-    shape: torch.Size  # of the unconstrained value
+    shape: torch.Size
     place: slice
 
 
 class LogDensity:
-    r"""log p(y, theta) + log |dtheta / dx|,  theta = g(x), for a vector x of all random sites.
+    r"""log p(y, theta) + log |dtheta / dx|,  theta = g(x), for one vector x of all random sites.
 
     Args:
-        program: with a prior over all its free parameters.
+        program: whose free parameters all have a prior.
         batch: the data.
-        start: name -> value of each site; the states' site ``"z"`` is one of them if the program
-            has states.
+        start: a value of each random site of the prior, as `start_values` gives them.
 
-    Example:
-        >>> import pyro.distributions as dist
-        >>> import latentdyn as ld
-        >>> prior = ld.priors.Independent({"transition.level.variance": dist.Gamma(2.0, 2.0)})
+    If the program has states, their site ``"z"`` is the last part of x.
     """
 
-    def __init__(self, program: Program, batch: Batch, start: dict[str, Tensor]):
-        self.program, self.batch = program, batch
-        self.sites: list[Site] = []
-        pieces, at = [], 0
+    def __init__(self, program: Program, batch: Batch, start: Mapping[str, Tensor]):
+        self.program, self.batch, self.start = program, batch, dict(start)
+        with local_params(), torch.no_grad(), pyro.validation_enabled(False):
+            trace = poutine.trace(poutine.condition(program.draw, self.start)).get_trace()
+            found = {n: (trace.nodes[n]["fn"].support, v) for n, v in self.start.items()}
+            traced = poutine.trace(poutine.condition(program, self.start)).get_trace(batch)
+        for name, site in traced.nodes.items():
+            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site):
+                found[name] = (site["fn"].support, site["value"])
+        self.states = [name for name in found if name not in self.start]
+        self.sites, at = [], 0
+        pieces = []
+        for name, (support, value) in found.items():
+            transform = biject_to(support)
+            x = transform.inv(value.detach())
+            self.sites.append(Site(name, transform, x.shape, slice(at, at + x.numel())))
+            pieces.append(x.flatten())
+            at += x.numel()
+        self.size, self.centre = at, torch.cat(pieces)
+
+    @property
+    def parameters(self) -> int:
+        """How many of the numbers are parameters, the states left out."""
+        return sum(s.shape.numel() for s in self.sites if s.name not in self.states)
+
+    def values(self, x: Tensor) -> dict[str, Tensor]:
+        """Site -> value, with the leading dimensions of ``x`` (..., P)."""
+        lead = x.shape[:-1]
+        return {s.name: s.transform(x[..., s.place].reshape(lead + s.shape)) for s in self.sites}
+
+    def names_at(self, weights: Tensor, most: int = 3) -> str:
+        """Sites in which a direction (P,) mostly points."""
+        size = {s.name: float(weights[s.place].square().sum()) for s in self.sites}
+        best = sorted(size, key=size.__getitem__, reverse=True)
+        return ", ".join(f"'{n}'" for n in best[:most] if size[n] > 0.05 * sum(size.values()))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The log-density at x (P,), a number."""
+        values, log_det = {}, x.new_zeros(())
+        for site in self.sites:
+            own = x[site.place].reshape(site.shape)
+            values[site.name] = site.transform(own)
+            log_det = log_det + site.transform.log_abs_det_jacobian(own, values[site.name]).sum()
+        with local_params(), pyro.validation_enabled(False):
+            trace = poutine.trace(poutine.condition(self.program, values)).get_trace(self.batch)
+            return trace.log_prob_sum() + log_det
+
+    def gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """The log-density and its gradient (P,)."""
+        x = x.detach().requires_grad_()
+        value = self(x)
+        (g,) = torch.autograd.grad(value, x)
+        return float(value.detach()), g
+
+
+def free_names(program: Program) -> list[str]:
+    """Parameters that are to be learned and have no prior."""
+    with local_params(), torch.no_grad(), pyro.validation_enabled(False):
+        if program.prior is None:
+            random: set[str] = set()
+        else:
+            random = set(program.draw())
+    return [n for n, t in program.templates.items() if is_free(t.value) and n not in random]
+
+
+def start_values(program: Program) -> dict[str, Tensor]:
+    """A value of each random site of the prior: the current one, or the prior's median."""
+    current = {name: t.value.detach().clone() for name, t in program.templates.items()}
+    current = getattr(program.prior, "start", dict)(current)
+    fallback = init_to_median(num_samples=15)
+    while True:
+        init = InitMessenger(init_to_value(values=current, fallback=fallback))
+        with local_params(), torch.no_grad(), pyro.validation_enabled(False), init:
+            trace = poutine.trace(program.draw).get_trace()
+        found, outside = {}, set()
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site):
+                continue
+            found[name] = site["value"].detach()
+            if not bool(torch.isfinite(site["fn"].log_prob(site["value"])).all()):
+                outside.add(name)
+        if not outside & set(current):
+            return found
+        current = {n: v for n, v in current.items() if n not in outside}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from latentdyn import emissions
@@ -46,7 +47,8 @@ def maximise_discrete(program: Any, q: DiscretePath, batch: Batch) -> None:
 
 def _emission(program: Any, g: ndarray, batch: Batch) -> None:
     part = program.emission
-    if part.time_varying or part.input_dim or (hasattr(part, "C") and is_known(part, "C")):
+    loadings = dict(part.named_parameters()).get("C")
+    if part.time_varying or part.input_dim or not (loadings is None or loadings.requires_grad):
         part = None
     if type(part) is emissions.StateGaussian:
         _state_gaussian(part, g, batch)
@@ -57,14 +59,7 @@ def _emission(program: Any, g: ndarray, batch: Batch) -> None:
     elif type(part) is emissions.Categorical:
         _categorical(part, g, batch)
     else:
-        fit_to(program, batch, q_weights(g, batch))
-
-
-def q_weights(g: ndarray, batch: Batch) -> Any:
-    """Weights as a tensor in the precision of the data."""
-    import torch
-
-    return torch.from_numpy(g).to(batch.y)
+        fit_to(program, batch, torch.from_numpy(g).to(batch.y))
 
 
 class _OneHot:

@@ -38,9 +38,7 @@ def write(part: Any, **values: ndarray) -> None:
 
 def free_of(program: Any, prefix: str = "") -> dict[str, Template]:
     """The parameters to be learned, by dotted name."""
-    return {
-        n: t for n, t in program.templates.items() if n.startswith(prefix) and is_free(t.value)
-    }
+    return {n: t for n, t in program.templates.items() if n.startswith(prefix) and is_free(t.value)}
 
 
 def snapshot(program: Any) -> dict[str, Tensor]:

@@ -30,9 +30,7 @@ class Sums:
     vv: ndarray
 
 
-def regress(
-    of: Sums, theta: ndarray, free: ndarray, precision: ndarray | None = None
-) -> ndarray:
+def regress(of: Sums, theta: ndarray, free: ndarray, precision: ndarray | None = None) -> ndarray:
     """The coefficients Theta (J, P) of which those marked by ``free`` maximise.
 
     ``free`` (P,) marks whole columns: the answer is then the same whatever V is. With (J, P) the

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy import ndarray
 
+from latentdyn.errors import InputError
 from latentdyn.kernels.banded import BandedRun
 from latentdyn.kernels.doubling import steady_riccati
 from latentdyn.kernels.layout import Layout
@@ -45,6 +46,9 @@ def _regular(x: Sites) -> bool:
 
 def banded(x: Sites) -> Run:
     """Any chain whose noise covariances are invertible, by banded Cholesky factors."""
+    if not bool((np.linalg.eigvalsh(x.P) > 0).all()):
+        got = "a singular or flat start"
+        raise InputError("route", "an invertible first covariance", got, "use routes.stepwise")
     return BandedRun(x)
 
 

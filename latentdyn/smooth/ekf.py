@@ -14,7 +14,7 @@ from latentdyn.kernels.evidence import Route
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
 from latentdyn.smooth.recursive import filter_path
-from latentdyn.smooth.solution import SiteSolution
+from latentdyn.smooth.solution import ExactSolution, SiteSolution
 
 __all__ = ["ekf", "ukf"]
 
@@ -70,8 +70,7 @@ def _filtered(
     chain = Chain(model, batch, linearise)
     with torch.no_grad():
         before, now = chain.points(route)
-    parts = chain.linear(before, now)
-    solution = SiteSolution(*parts, batch, chain.flat, route)
+    solution = chain.solve(before, now, route)
     log_evidence = solution.log_evidence
     if log_evidence.requires_grad and chain.curved(before, now):
         log_evidence = filter_path(model, batch, linearise, chain.first).log_evidence
@@ -100,6 +99,13 @@ class Chain:
             self.linearise(model.emission, self.emission_u, *now),
         )
 
+    def solve(self, before: Moments, now: Moments, route: Route | None) -> SiteSolution:
+        """Posterior of the chain that is linear near these moments."""
+        parts = self.linear(before, now)
+        exact = not parts[2].diagonal and self.model.emission.noise == "singular"
+        kind = ExactSolution if exact else SiteSolution
+        return kind(*parts, self.batch, self.flat, route)
+
     def points(self, route: Route | None) -> tuple[Moments, Moments]:
         """Filtered moments of the step before and predicted ones, by sweeps."""
         batch = self.batch
@@ -109,7 +115,7 @@ class Chain:
         mean = m.expand(*lead, batch.steps, K)
         now = before = Moments(mean, P.expand(*lead, batch.steps, K, K))
         for _ in range(SWEEPS):
-            solution = SiteSolution(*self.linear(before, now), batch, self.flat, route)
+            solution = self.solve(before, now, route)
             predicted, filtered = solution.predicted(), solution.filtered()
             new = _shifted(filtered, before), predicted
             done = _same(new[0].mean[..., 1:, :], before.mean[..., 1:, :]) and _same(

@@ -75,12 +75,10 @@ def iekf(
 
 def _start(chain: Chain, route: Route | None) -> Tensor:
     before, now = chain.points(route)
-    solution = SiteSolution(*chain.linear(before, now), chain.batch, chain.flat, route)
-    return solution.mean()
+    return chain.solve(before, now, route).mean()
 
 
 def _solution(chain: Chain, z: Tensor, route: Route | None) -> SiteSolution:
     none = z.new_zeros(()).expand(*z.shape, z.shape[-1])
     before = Moments(torch.cat([z[..., :1, :], z[..., :-1, :]], -2), none)
-    parts = chain.linear(before, Moments(z, none))
-    return SiteSolution(*parts, chain.batch, chain.flat, route)
+    return chain.solve(before, Moments(z, none), route)

@@ -74,9 +74,10 @@ def linear_gaussian(
     """Posterior of an affine chain: first state, transition and emission."""
     flat = model.first().flat
     emission = chain[2]
-    if not emission.diagonal and model.emission.noise == "singular":
-        solution: Any = ExactSolution(*chain, batch, flat, route)
-    else:
+    solution: Any = None
+    if emission.diagonal or model.emission.noise != "singular":
         solution = SiteSolution(*chain, batch, flat, route)
+    if solution is None or solution.cancels:
+        solution = ExactSolution(*chain, batch, flat, route)
     shape = (*solution.log_evidence.shape, batch.steps, model.state_dim)
     return SmoothedPath(shape, solution, solution.log_evidence, batch.length, data, batch.valid)

@@ -53,7 +53,7 @@ def online(
         >>> for y in (1120.0, 1160.0, 963.0):
         ...     mean, covariance = flow.update(y).filtered
         >>> flow.t, mean
-        (3, tensor([1076.5427], dtype=torch.float64))
+        (3, tensor([1072.3160], dtype=torch.float64))
     """
     smoother, settings = method, {}
     if isinstance(method, partial):

@@ -17,6 +17,8 @@ from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
 from latentdyn.smooth.observe import observe, observe_exactly
 
+CANCELLED, STIFF = 1e4, 1e9  # of the 1e16 of double precision
+
 __all__ = ["ChainSolution", "ExactSolution", "SiteSolution"]
 
 
@@ -72,6 +74,14 @@ class SiteSolution(ChainSolution):
         chain = (*start, weight, offset, transition.covariance, seen.J, seen.g)
         self.found = evidence(chain, flat, route)
         self.log_evidence = self.found.log_z + self.constants.sum(-1)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the noise is so small that digits are lost between sites and their constants."""
+        size = self.constants.detach().abs().sum(-1)
+        lost = size > CANCELLED * (1 + self.log_evidence.detach().abs())
+        start = self.found.run.sites.P.max((-1, -2)) * self.found.run.sites.J.max((-1, -2, -3))
+        return bool(lost.any()) or bool((start > STIFF).any())
 
     def filtered(self) -> Moments:
         """Of z_t given y_1..y_t."""

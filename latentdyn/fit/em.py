@@ -1,0 +1,136 @@
+"""Expectation maximisation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from numpy.linalg import LinAlgError
+
+from latentdyn.data import Batch, as_dataset
+from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.em_loop import EMRun
+from latentdyn.fit.training import Progress
+from latentdyn.fit.validation import check_support
+from latentdyn.guide import Guide
+from latentdyn.posterior import Posterior
+from latentdyn.programs import HMM, StateSpace
+from latentdyn.rng import seeded
+from latentdyn.smooth.hmm import hmm
+from latentdyn.smooth.kalman import kalman
+from latentdyn.smooth.laplace import laplace
+from latentdyn.values import whole
+
+__all__ = ["em"]
+
+
+def em(
+    model: Any,
+    y: Any,
+    steps: int = 50,
+    *,
+    smoother: Callable[[Any, Batch], Any] | None = None,
+    tolerance: float = 1e-8,
+    initialise: bool = True,
+    seed: int = 0,
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
+    progress: bool = True,
+) -> Posterior:
+    r"""Maximise p(y | theta): theta <- argmax E[log p(y, z | theta')], z ~ p(z | y, theta).
+
+    Exact for linear-Gaussian programs and hidden Markov models: every step raises the evidence, and
+    all M steps are in closed form, missing entries, inputs and trials of unequal length included.
+    Other programs take an approximate E step; their evidence is then an approximation as well, and
+    need not rise at every step. M steps in closed form: `transitions.Linear`, `transitions.PLRNN`
+    (moments of rectified Gaussians), `emissions.Gaussian`, `emissions.Poisson` (Newton),
+    `initials.Gaussian`, `initials.Learned`, `emissions.StateGaussian` and read-outs of one-hot
+    states; any other conditional climbs E log p by quasi-Newton steps at points that have the
+    moments of the states.
+
+    Args:
+        model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed.
+        y: whatever `latentdyn.data.as_dataset` takes.
+        steps: at most.
+        smoother: the E step, one of `latentdyn.smooth`; by default `kalman` or `hmm` where they
+            are exact, else `laplace`. With `particle` the E step is random: in the first half of
+            the steps each M step is taken whole, then a share 1, 1/2, 1/3, ... of it in
+            unconstrained coordinates (stochastic approximation, after Delyon et al. 1999), and all
+            steps are done.
+        tolerance: it ends where a step raises the evidence by less than this per observed entry.
+        initialise: start free parameters from the data.
+        seed: of everything random in the fit.
+        callbacks: called with a `Progress` after every step; returning "stop" stops.
+        progress: show a progress bar.
+
+    Returns: a `Posterior` of the collapsed program at the point estimate; its ``history`` has
+        ``step`` and ``log_evidence``, beginning with that of the starting values.
+    The basis of the states is not identified where A, C, Q and the first state are all learned
+    (z -> M z changes no prediction): compare evidence, predictions and eigenvalues of A, not
+    entries. The first covariance is not either with a single trial: it shrinks towards its floor.
+    Learned variances stay above ``noise_floor``.
+
+    Raises:
+        InputError: if an argument does not fit; if the program has a prior (EM maximises the
+            likelihood); or if a learned transition has no density. Errors on the way have an
+            attribute ``posterior``, the fit at the last good step.
+        NonFiniteError: if the evidence stops being finite; likewise.
+    Source: Dempster et al. (1977); Shumway & Stoffer (1982); Ghahramani & Hinton (1996).
+
+    Example:
+        >>> from latentdyn import StateSpace, emissions, initials, transitions
+        >>> start = initials.Gaussian.of(mean=[0.0], covariance=[1e7])
+        >>> model = StateSpace(transitions.Linear(1), emissions.Gaussian(1, 1), start)
+        >>> flow = [[1120.0], [1160.0], [963.0], [1210.0], [1160.0], [1160.0], [813.0], [1230.0]]
+        >>> post = em(model, flow, steps=5, progress=False)
+        >>> up = post.history["log_evidence"]
+        >>> len(up), up == sorted(up)
+        (6, True)
+    """
+    steps = whole("steps", steps)
+    _check(model, tolerance)
+    dataset = as_dataset(y)
+    program = copy.deepcopy(model)
+    batch = program.fit_batch(Batch.of(dataset, program.dtype))
+    check_support(program, batch)
+    smoother = _default(program) if smoother is None else smoother
+    with seeded(seed):
+        if initialise:
+            program.initialise(batch)
+        run = EMRun(program, batch, smoother, seed)
+        try:
+            error = None
+            run.go(steps, tolerance, callbacks, progress)
+        except (InputError, NonFiniteError, LinAlgError, torch.linalg.LinAlgError) as caught:
+            error = caught
+    collapsed = program.collapse(smoother)
+    attrs = {"inference_method": "em"}
+    fits = [(collapsed, Guide(None, None))]
+    posterior = Posterior(fits, dataset, batch, [run.progress.history], None, attrs)
+    if error is not None:
+        error.posterior = posterior  # type: ignore[union-attr]
+        raise error
+    return posterior
+
+
+def _check(model: Any, tolerance: float) -> None:
+    if not isinstance(model, StateSpace | HMM):
+        kind = type(model).__name__
+        fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
+        raise InputError("model", "a StateSpace or an HMM", kind, fix)
+    if model.prior is not None:
+        fix = "leave the prior out, or use fit.laplace or fit.svi of the collapsed program"
+        raise InputError("model", "a program without prior", type(model.prior).__name__, fix)
+    if not any(t.value.requires_grad for t in model.templates.values()):
+        fix = "build a part without .of, or use a smoother: nothing is left to learn"
+        raise InputError("model", "a parameter to learn", "known ones only", fix)
+    if not tolerance >= 0:
+        raise InputError("tolerance", "a number >= 0", tolerance, "use tolerance=0 for all steps")
+
+
+def _default(program: Any) -> Callable[[Any, Batch], Any]:
+    if isinstance(program, HMM):
+        return hmm
+    parts = (program.first(), program.transition, program.emission)
+    return kalman if all(p.affine() is not None for p in parts) else laplace

@@ -1,0 +1,124 @@
+"""The loop of expectation maximisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from latentdyn.data import Batch
+from latentdyn.distributions import DiscretePath
+from latentdyn.distributions.particles import ParticlePath
+from latentdyn.errors import NonFiniteError
+from latentdyn.fit.expectations import Expectations
+from latentdyn.fit.m_discrete import maximise_discrete
+from latentdyn.fit.m_steps import maximise
+from latentdyn.fit.parameters import restore, snapshot, toward
+from latentdyn.fit.training import Progress
+from latentdyn.smooth.iekf import iekf
+from latentdyn.smooth.laplace import laplace
+
+__all__ = ["EMRun"]
+
+
+class EMRun:
+    """E steps and M steps in turn, on a program that holds the result afterwards.
+
+    Args:
+        program: what is learned.
+        batch: the data.
+        smoother: the E step.
+        seed: of points that stand for Gaussians.
+    """
+
+    def __init__(self, program: Any, batch: Batch, smoother: Callable[..., Any], seed: int):
+        self.program, self.batch, self.smoother, self.seed = program, batch, smoother, seed
+        self.progress = Progress()
+        self.entries = max(float(batch.mask.sum()), 1.0)
+        self.start: dict[str, Any] = {}
+
+    def go(
+        self,
+        steps: int,
+        tolerance: float,
+        callbacks: Sequence[Callable[[Progress], Any]],
+        show: bool,
+    ) -> None:
+        """Run to the end, to where it stands still, or to Ctrl-C, which keeps the last good step.
+
+        Also after an error the program is at the last good step.
+        """
+        quiet: dict[str, Any] = {} if show else {"disable": True}  # else TQDM_DISABLE decides
+        bar = tqdm(total=steps, desc="em", **quiet)
+        good = snapshot(self.program)
+        try:
+            q = self.expect()
+            while self.progress.step < steps and not self.progress.stop:
+                self.maximise(q, good, steps)
+                self.progress.step += 1
+                q = self.expect()
+                good = snapshot(self.program)
+                self._report(bar)
+                if self._still(q, tolerance) or self._asked(callbacks):
+                    self.progress.stop = True
+        except KeyboardInterrupt:
+            restore(self.program, good)
+            bar.set_postfix_str("interrupted: keeping the fit so far")
+        except Exception:
+            restore(self.program, good)
+            raise
+        finally:
+            bar.close()
+
+    @torch.no_grad()
+    def expect(self) -> Any:
+        """One E step: the states given the present parameters, and their evidence."""
+        q = self.smoother(self.program, self.batch, **self.start)
+        found = float(q.log_evidence.double().sum())
+        if not math.isfinite(found):
+            raise NonFiniteError("log_evidence", self._message())
+        self.progress.record(step=self.progress.step, log_evidence=found)
+        if self.smoother in (laplace, iekf):
+            self.start = {"start": q.mean}  # the next mode is not far
+        return q
+
+    @torch.no_grad()
+    def maximise(self, q: Any, before: dict[str, Any], steps: int) -> None:
+        """One M step."""
+        if isinstance(q, DiscretePath):
+            maximise_discrete(self.program, q, self.batch)
+        else:
+            e = Expectations(q, self.batch, self.seed)
+            maximise(self.program, e)
+            late = self.progress.step - steps // 2
+            if e.drawn and late > 0:
+                toward(self.program, before, 1 / (1 + late))
+        for name, value in snapshot(self.program).items():
+            if not bool(torch.isfinite(value).all()):
+                raise NonFiniteError(name, f"the M step of '{name}' {self._where}")
+
+    def _still(self, q: Any, tolerance: float) -> bool:
+        """Whether the evidence rises no more, which a random E step does not tell."""
+        before, now = self.progress.history["log_evidence"][-2:]
+        random = isinstance(q, ParticlePath)
+        return not random and tolerance > 0 and now - before < tolerance * self.entries
+
+    def _report(self, bar: Any) -> None:
+        now = self.progress.history["log_evidence"][-1]
+        bar.set_postfix(log_evidence=f"{now:.6g}", refresh=False)
+        bar.update()
+
+    def _asked(self, callbacks: Sequence[Callable[[Progress], Any]]) -> bool:
+        return any([callback(self.progress) == "stop" for callback in callbacks])
+
+    @property
+    def _where(self) -> str:
+        return f"is not finite at step {self.progress.step}; check the scale of the data"
+
+    def _message(self) -> str:
+        bad = [n for n, v in snapshot(self.program).items() if not bool(torch.isfinite(v).all())]
+        inside = f" (neither are {bad})" if bad else ""
+        return f"the log evidence {self._where}{inside}, or start elsewhere"
