@@ -37,18 +37,32 @@ def climb(
     def at() -> Any:
         return program.at_values({n: maps[n](r) for n, r in raw.items()})
 
+    with torch.no_grad():
+        before = value(program)
+    wall = -before + 100  # nats per entry: what is outside of the domain, no line search takes
+
     def loss() -> Tensor:
         optimiser.zero_grad()
-        found = -value(at())
+        try:
+            found = -value(at())
+        except (InputError, torch.linalg.LinAlgError):
+            return wall
         found.backward()
         return found
 
     with torch.enable_grad():
         optimiser.step(loss)
     with torch.no_grad():
-        if bool(value(at()) > value(program)):
+        if bool(_or_worse(value, at) > before):
             for name, template in free.items():
                 template.value.copy_(maps[name](raw[name]))
+
+
+def _or_worse(value: Callable[[Any], Tensor], at: Callable[[], Any]) -> Tensor | float:
+    try:
+        return value(at())
+    except (InputError, torch.linalg.LinAlgError):
+        return -float("inf")
 
 
 def expected_emission(e: Expectations) -> Callable[[Any], Tensor]:

@@ -42,7 +42,7 @@ class Flat(Prior):
         return getattr(self.rest, "sessions", None)
 
     def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
-        """Sites of both; the flat ones cannot be sampled."""
+        """Sites of both; a draw of the flat ones is their current value."""
         theta = {} if self.rest is None else dict(self.rest(templates))
         for name in self.flat:
             theta[name] = pyro.sample(name, _FlatAbove(templates[name]))
@@ -87,8 +87,9 @@ class _FlatAbove(TorchDistribution):
         return _FlatAbove(self.template, batch_shape)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """There is no such draw."""
-        raise NotImplementedError("a flat measure cannot be sampled")
+        """There is no draw: the parameter's current value, where guides start."""
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        return self.template.value.detach().expand(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """- log |dtheta / dx|."""

@@ -114,7 +114,7 @@ def _chain(
     def cut(places: slice) -> Chain:
         some, own = xs[places], rows[places]
         names = list(rows[0]) if rows else []
-        stats = {k: torch.tensor([row[k] for row in own]) for k in names}
+        stats = {k: _column([row[k] for row in own]) for k in names}
         x = torch.stack(some) if some else torch.empty(0, size, dtype=torch.float64)
         return Chain(x, stats)
 
@@ -122,6 +122,12 @@ def _chain(
     if job.keep_warmup:
         chain.warmup = cut(slice(0, job.warmup))
     return chain
+
+
+def _column(values: list[float]) -> Tensor:
+    """Whole numbers and truth values as they are, others in double precision."""
+    kind = torch.float64 if isinstance(values[0] if values else 0.0, float) else None
+    return torch.tensor(values, dtype=kind)
 
 
 class _Potential:

@@ -59,7 +59,7 @@ class _Unit:
             step = np.zeros_like(theta)
             step[self.free] = inverse(H) @ gradient
             rise = gradient @ step[self.free]
-            if not rise > 1e-10 * self.scale:
+            if not rise > 1e-12 * self.scale:
                 break
             for power in range(30):
                 new = theta + step / 2**power

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.kernels.diffuse import diffuse
-from latentdyn.kernels.routes import fastest
+from latentdyn.kernels.precision import precision_log_z
+from latentdyn.kernels.routes import cyclic, fastest
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Sites
 
@@ -116,12 +118,17 @@ class _LogZ(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Evidence:
-    """``log_z`` (...,) with gradient, and the run it came from for everything else."""
+    """``log_z`` (...,) with gradient, and where everything else comes from."""
 
     log_z: Tensor
-    run: Run
+    filtered: Callable[[], Run]
     lead: Lead
     like: Tensor
+
+    @cached_property
+    def run(self) -> Run:
+        """Filters and smoother."""
+        return self.filtered()
 
     def vectors(self, array: ndarray) -> Tensor:
         """(M, C, ...) of the run as a tensor (..., ...)."""
@@ -141,9 +148,23 @@ def evidence(
         x: m, P, A, b, Q, J, g as in `Sites`, with any leading dimensions that broadcast instead of
             M and C.
         flat: states whose first value has a flat density.
-        route: how to compute it, by default `fastest`.
+        route: how to compute it, by default `fastest`. With `routes.cyclic` the evidence is
+            computed in torch, on the device of ``x``, and can be differentiated twice.
     """
     lead = Lead.of(x)
-    sites, route = lead.sites(x), route or fastest
-    run = diffuse(sites, np.array(flat), route) if any(flat) else route(sites)
-    return Evidence(_LogZ.apply(run, lead, *x), run, lead, x[-1])
+
+    def filtered() -> Run:
+        sites, way = lead.sites(x), fastest if route in (None, cyclic) else route
+        return diffuse(sites, np.array(flat), way) if any(flat) else way(sites)
+
+    if route is cyclic or (route is None and x[-1].is_cuda and _invertible(x[4], x[1], flat)):
+        exact = precision_log_z(tuple(v.to(torch.float64) for v in x), flat)
+        return Evidence(exact.expand(lead.full).to(x[-1]), filtered, lead, x[-1])
+    run = filtered()
+    return Evidence(_LogZ.apply(run, lead, *x), lambda: run, lead, x[-1])
+
+
+def _invertible(Q: Tensor, P: Tensor, flat: tuple[bool, ...]) -> bool:
+    later = Q if Q.shape[-3] == 1 else Q[..., 1:, :, :]
+    each = [later] if any(flat) else [later, P]
+    return not any(bool(torch.linalg.cholesky_ex(V.double())[1].any()) for V in each)

@@ -17,7 +17,7 @@ from latentdyn.kernels.recursion import riccati_backward, riccati_forward
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Backward, Forward, Sites, means_backward, means_forward
 
-__all__ = ["banded", "constant", "fastest", "stepwise"]
+__all__ = ["banded", "constant", "cyclic", "fastest", "stepwise"]
 
 DIGITS = 1e6  # what may be lost of 1e16 by the subtractions of the banded route
 
@@ -50,6 +50,14 @@ def banded(x: Sites) -> Run:
         got = "a singular or flat start"
         raise InputError("route", "an invertible first covariance", got, "use routes.stepwise")
     return BandedRun(x)
+
+
+def cyclic(x: Sites) -> Run:
+    """The name of the route in torch (`precision_log_z`): any device, twice differentiable.
+
+    Its moments are those of the fastest route in numpy.
+    """
+    return fastest(x)
 
 
 def stepwise(x: Sites) -> Run:

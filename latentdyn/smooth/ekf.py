@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
+from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
@@ -115,8 +117,10 @@ class Chain:
         mean = m.expand(*lead, batch.steps, K)
         now = before = Moments(mean, P.expand(*lead, batch.steps, K, K))
         for _ in range(SWEEPS):
-            solution = self.solve(before, now, route)
-            predicted, filtered = solution.predicted(), solution.filtered()
+            found = self._sweep(before, now, route)
+            if found is None:
+                break
+            predicted, filtered = found
             new = _shifted(filtered, before), predicted
             done = _same(new[0].mean[..., 1:, :], before.mean[..., 1:, :]) and _same(
                 predicted.mean, now.mean
@@ -124,10 +128,21 @@ class Chain:
             before, now = new
             if done:
                 return before, now
-            if not bool(torch.isfinite(predicted.mean).all()):
-                break
         path = filter_path(self.model, batch, self.linearise, self.first)
+        _check(path.increments)
         return _shifted(path.filtered, before), path.predicted
+
+    def _sweep(
+        self, before: Moments, now: Moments, route: Route | None
+    ) -> tuple[Moments, Moments] | None:
+        """Predicted and filtered moments; None where a guess leads to a chain that is not one."""
+        try:
+            with np.errstate(all="ignore"):
+                solution = self.solve(before, now, route)
+                found = solution.predicted(), solution.filtered()
+        except (InputError, np.linalg.LinAlgError, torch.linalg.LinAlgError):
+            return None
+        return found if bool(torch.isfinite(found[0].mean).all()) else None
 
     def curved(self, before: Moments, now: Moments) -> bool:
         """Whether the linearisation changes with the point, to first order."""
@@ -150,6 +165,15 @@ def first_moments(model: Any) -> Affine:
             None, mean[None] if fixed else mean, covariance[None] if fixed else covariance
         )
     return affine
+
+
+def _check(increments: Tensor) -> None:
+    """The filter exists at every step."""
+    bad = ~torch.isfinite(increments)
+    if bool(bad.any()):
+        step = int(bad.flatten(0, -2).any(0).nonzero()[0]) + 1
+        fix = "check the parameters, or use smooth.laplace or smooth.particle"
+        raise InputError("model", "finite moments of every step", f"NaN or infinity at {step}", fix)
 
 
 def _shifted(filtered: Moments, before: Moments) -> Moments:

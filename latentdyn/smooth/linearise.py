@@ -39,7 +39,7 @@ def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tens
     """Mean of the child, and its covariance, or variances and True if units are independent."""
     child = conditional(z, u)
     mean, full = child.mean, getattr(child, "covariance_matrix", None)
-    if bool(torch.isnan(mean.detach()).all()):
+    if bool(torch.isnan(mean.detach()).all()) and _finite(z, *conditional.parameters()):
         raise InputError(
             "model",
             "conditionals with mean and variance",
@@ -84,7 +84,7 @@ def sigma_points(spread: float | None = None) -> Linearise:
         scale = (K + kappa) ** 0.5
         units = torch.cat([torch.zeros(1, K).to(z), torch.eye(K).to(z), -torch.eye(K).to(z)])
         units = (scale * units).reshape(2 * K + 1, *(1,) * (z.dim() - 1), K)
-        weights = torch.full((2 * K + 1,), 0.5 / (K + kappa)).to(z)
+        weights = z.new_full((2 * K + 1,), 0.5 / (K + kappa))
         weights[0] = kappa / (K + kappa)
         mean, noise, diagonal = moments(conditional, z + matvec(root, units), u)
         weights = weights.reshape(-1, *(1,) * (mean.dim() - 1))
@@ -107,9 +107,16 @@ def _roots(V: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(failed.any()):
         eye: Any = torch.eye(V.shape[-1], dtype=V.dtype, device=V.device).expand_as(L)
         return L, torch.linalg.solve_triangular(L, eye, upper=False)
+    if not _finite(V):
+        fix = "check the parameters, or use smooth.laplace or smooth.particle"
+        raise InputError("model", "finite moments of every step", "NaN or infinity", fix)
     values, vectors = torch.linalg.eigh(V)
     rounding = values.amax(-1, True) * values.shape[-1] * torch.finfo(V.dtype).eps
     some = values > rounding
     root = torch.where(some, values, 0).sqrt()
     inverse = torch.where(some, values, 1).rsqrt() * some
     return vectors * root[..., None, :], inverse[..., :, None] * vectors.mT
+
+
+def _finite(*x: Tensor) -> bool:
+    return all(bool(torch.isfinite(each).all()) for each in x)
