@@ -1,7 +1,10 @@
 """Learning parameters (and states): every method returns a `latentdyn.posterior.Posterior`."""
 
 from latentdyn.fit.em import em
+from latentdyn.fit.laplace import laplace
+from latentdyn.fit.mcmc import mcmc
+from latentdyn.fit.particle_mcmc import particle_mcmc
 from latentdyn.fit.svi import svi
 from latentdyn.fit.training import Progress, Training
 
-__all__ = ["Progress", "Training", "em", "svi"]
+__all__ = ["Progress", "Training", "em", "laplace", "mcmc", "particle_mcmc", "svi"]

@@ -42,19 +42,22 @@ class LogDensity:
         program: whose free parameters all have a prior.
         batch: the data.
         start: a value of each random site of the prior, as `start_values` gives them.
+        states: False leaves the states out, and then there are only parameters and their maps.
 
     If the program has states, their site ``"z"`` is the last part of x.
     """
 
-    def __init__(self, program: Program, batch: Batch, start: Mapping[str, Tensor]):
+    def __init__(
+        self, program: Program, batch: Batch, start: Mapping[str, Tensor], states: bool = True
+    ):
         self.program, self.batch, self.start = program, batch, dict(start)
         with local_params(), torch.no_grad(), pyro.validation_enabled(False):
             trace = poutine.trace(poutine.condition(program.draw, self.start)).get_trace()
             found = {n: (trace.nodes[n]["fn"].support, v) for n, v in self.start.items()}
-            traced = poutine.trace(poutine.condition(program, self.start)).get_trace(batch)
-        for name, site in traced.nodes.items():
-            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site):
-                found[name] = (site["fn"].support, site["value"])
+            if states:
+                conditioned = poutine.condition(program, self.start)
+                for name, site in random_sites(poutine.trace(conditioned).get_trace(batch)):
+                    found[name] = (site["fn"].support, site["value"])
         self.states = [name for name in found if name not in self.start]
         self.sites, at = [], 0
         pieces = []
@@ -75,6 +78,15 @@ class LogDensity:
         """Site -> value, with the leading dimensions of ``x`` (..., P)."""
         lead = x.shape[:-1]
         return {s.name: s.transform(x[..., s.place].reshape(lead + s.shape)) for s in self.sites}
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """log |dtheta / dx| for vectors x (S, P): (S,)."""
+        total = x.new_zeros(len(x))
+        for site in self.sites:
+            own = x[:, site.place].reshape(-1, *site.shape)
+            log_det = site.transform.log_abs_det_jacobian(own, site.transform(own))
+            total = total + log_det.reshape(len(x), -1).sum(-1)
+        return total
 
     def names_at(self, weights: Tensor, most: int = 3) -> str:
         """Sites in which a direction (P,) mostly points."""
@@ -101,6 +113,15 @@ class LogDensity:
         return float(value.detach()), g
 
 
+def random_sites(trace: Any) -> list[tuple[str, Any]]:
+    """Sites of a trace that were sampled, by name."""
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
+    ]
+
+
 def free_names(program: Program) -> list[str]:
     """Parameters that are to be learned and have no prior."""
     with local_params(), torch.no_grad(), pyro.validation_enabled(False):
@@ -121,9 +142,7 @@ def start_values(program: Program) -> dict[str, Tensor]:
         with local_params(), torch.no_grad(), pyro.validation_enabled(False), init:
             trace = poutine.trace(program.draw).get_trace()
         found, outside = {}, set()
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample" or site["is_observed"] or site_is_subsample(site):
-                continue
+        for name, site in random_sites(trace):
             found[name] = site["value"].detach()
             if not bool(torch.isfinite(site["fn"].log_prob(site["value"])).all()):
                 outside.add(name)

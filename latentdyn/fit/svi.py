@@ -78,7 +78,7 @@ def svi(
     dataset = as_dataset(y)
     complete = Batch.of(dataset, model.dtype)
     check_support(model, complete)
-    batch, held_out = hold_out(complete, validation, seed)
+    batch, held_out = hold_out(complete, validation, seed, model)
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):

@@ -57,8 +57,8 @@ class Lead:
     def matrices(self, x: Tensor, event: int) -> ndarray:
         """(..., event) -> (M, event), float64."""
         own = x.shape[x.dim() - event :]
-        lead = x.shape[: x.dim() - event]
-        lead = (1,) * (len(self.full) - len(lead)) + tuple(lead)
+        given = tuple(x.shape[: x.dim() - event])
+        lead = (1,) * (len(self.full) - len(given)) + given
         x = x.reshape(lead[: self.shared] + tuple(own))
         return _array(x.expand(self.problems + tuple(own)).reshape(-1, *own))
 

@@ -75,9 +75,7 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
 
 
 @torch.no_grad()
-def draw(
-    program: Program, guide: Guide, batch: Batch, number: int, states: bool = False
-) -> Draws:
+def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool = False) -> Draws:
     """Draws of parameters and of the paths of a batch.
 
     Args:

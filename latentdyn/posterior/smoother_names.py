@@ -49,4 +49,6 @@ def build_program(config: Any) -> Any:
             "load it with the version of latentdyn that saved it",
         )
     smoother, settings = getattr(module, name), build(config["smoother"]["settings"])
-    return Collapsed(build(config["collapsed"]), partial(smoother, **settings) if settings else smoother)
+    return Collapsed(
+        build(config["collapsed"]), partial(smoother, **settings) if settings else smoother
+    )

@@ -50,7 +50,10 @@ def save(posterior: Posterior, folder: Path) -> None:
 
 def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     tensors |= {f"{at}program/{k}": v for k, v in program.state_dict().items()}
-    config = {"program": describe_program(program), "dtype": str(program.dtype).removeprefix("torch.")}
+    config = {
+        "program": describe_program(program),
+        "dtype": str(program.dtype).removeprefix("torch."),
+    }
     if guide.states is not None:
         tensors |= {f"{at}states/{k}": v for k, v in guide.states.state_dict().items()}
         config["states"] = describe(guide.states, "states")

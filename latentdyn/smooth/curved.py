@@ -41,7 +41,8 @@ class _Path:
         self.batch, self.K = batch, model.state_dim
         self.emission = emission_terms(model, batch)
         self.first, self.transition = model.first()(), model.transition.at(slice(1, batch.steps))
-        self.u = batch.u[..., 1:, :] if model.transition.input_dim else None
+        used = batch.u if model.transition.input_dim else None
+        self.u = None if used is None else used[..., 1:, :]
 
     def pairs(self, x: Tensor) -> Tensor:
         """log p(z_t | z_{t-1}) of x = (z_{t-1}, z_t): (..., T-1, 2K) -> (..., T-1)."""

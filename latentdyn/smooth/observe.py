@@ -108,7 +108,7 @@ def observe_exactly(
     constants = torch.cat([constants, torch.zeros_like(constants[..., :1])], -1)
     total = -0.5 * LOG_2PI * count
     constants = constants + torch.cat([total[..., 1:], torch.zeros_like(total[..., :1])], -1)
-    step = Affine(*(_padded(x, n) for x, n in ((weight, 2), (offset, 1), (noise, 2))))
+    step = Affine(_padded(weight, 2), _padded(offset, 1), _padded(noise, 2))
     return Exact(mean[..., 0, :], P[..., 0, :, :], step, Observed(J, g, constants), start)
 
 
@@ -135,14 +135,15 @@ def _absorb(C: Tensor, R: Tensor, r: Tensor, b: Tensor, Q: Tensor) -> tuple:
 
 
 def _at(x: Tensor, times: slice, event: int = 2) -> Tensor:
-    return x if x.shape[-1 - event] == 1 else x[(..., times, *(slice(None),) * event)]
+    n = x.dim() - event - 1
+    start, stop, _ = times.indices(x.shape[n])
+    return x if x.shape[n] == 1 else x.narrow(n, start, stop - start)
 
 
 def _padded(x: Tensor, event: int) -> Tensor:
     """An unused entry for the first step."""
-    if x.shape[-1 - event] == 1:
-        return x
-    return torch.cat([x[(..., slice(0, 1), *(slice(None),) * event)], x], -1 - event)
+    n = x.dim() - event - 1
+    return x if x.shape[n] == 1 else torch.cat([x.narrow(n, 0, 1), x], n)
 
 
 def _count(y: Tensor, mask: Tensor | None) -> Tensor:

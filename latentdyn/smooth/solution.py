@@ -149,9 +149,8 @@ class ExactSolution(SiteSolution):
     def _predicted(self) -> Moments:
         mean, V = self.filtered()
         A, b, _, _ = self.transition
-        first = self.first.offset, self.first.covariance
-        if self.skipped:
-            first = tuple(torch.full_like(x, float("nan")) for x in first)
+        nothing = float("nan") if self.skipped else 0.0  # flat states have no prior moments
+        first = self.first.offset + nothing, self.first.covariance + nothing
         later = slice(None, -1)
         mean = matvec(_later(A, 2), mean[..., later, :]) + _later(b, 1)
         V = _later(A, 2) @ V[..., later, :, :] @ _later(A, 2).mT + _later(
@@ -173,7 +172,8 @@ class ExactSolution(SiteSolution):
 
 def _later(x: Tensor, event: int) -> Tensor:
     """Entries that lead into steps 2..T."""
-    return x if x.shape[-1 - event] == 1 else x[(..., slice(1, None), *(slice(None),) * event)]
+    n = x.dim() - event - 1
+    return x if x.shape[n] == 1 else x.narrow(n, 1, x.shape[n] - 1)
 
 
 def _earlier(
@@ -191,9 +191,7 @@ def _earlier(
 
     def entries(start: Tensor, x: Tensor, event: int) -> Tensor:
         n = x.dim() - event - 1
-        later = x.expand(*x.shape[:n], T, *x.shape[n + 1 :])[
-            (..., slice(1, None), *(slice(None),) * event)
-        ]
+        later = x.expand(*x.shape[:n], T, *x.shape[n + 1 :]).narrow(n, 1, T - 1)
         start = start.expand(*later.shape[:n], 1, *later.shape[n + 1 :])
         return torch.cat([start, start, later], n)
 

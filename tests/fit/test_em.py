@@ -220,33 +220,48 @@ def test_reaches_the_maximum_of_a_direct_search():
     y = true.simulate(trials=4, steps=150, seed=2)
     batch = ld.data.Batch.of(y)
     learned = ld.StateSpace(
-        transitions.Linear(2), emissions.Gaussian(2, 4), initials.Gaussian(2)
+        transitions.Linear(2, noise="full"),
+        emissions.Gaussian(2, 4),
+        initials.Gaussian(2, noise="full"),
     ).double()
-    post = ld.fit.em(learned, y, 3000, tolerance=0.0, progress=False)
+    first = ld.fit.em(learned, y, 1, progress=False)
+    post = ld.fit.em(learned, y, 1500, tolerance=0.0, progress=False)
     fitted = post.model.model
     assert rises(post) > -1e-9
-    assert post.history["log_evidence"][-1] == pytest.approx(climbed(fitted, batch), abs=1e-3)
+    best = climbed(first.model.model, batch)
+    assert post.history["log_evidence"][-1] == pytest.approx(best, abs=1e-3)
     found = torch.linalg.eigvals(fitted.transition.A).abs().max()
     # the standard error of a pole of modulus r over n steps is about sqrt((1 - r^2) / n)
     assert abs(found - torch.linalg.eigvals(A).abs().max()) < 4 * (0.1 / 600) ** 0.5
 
 
-def test_known_parts_stay_and_free_ones_are_best_given_them():
+KNOWN = [
+    ("transition.B", "emission.C", "emission.d", "emission.D", "emission.R"),
+    ("transition.A", "transition.B", "emission.d", "emission.R"),
+    ("transition.b", "transition.Q", "emission.D", "initial.mean"),
+    ("transition.Q", "emission.C", "emission.d", "initial.covariance"),
+]
+
+
+@pytest.mark.parametrize("names", KNOWN)
+def test_known_parameters_stay(names):
     program = model(U=2, noise="full", seed=5)
-    for name in ("transition.A", "transition.B", "emission.d", "emission.R"):
+    for name in names:
         program.get_parameter(name).requires_grad_(False)
     u = torch.randn(6, 30, 2).double()
     y = torch.from_numpy(program.simulate(6, 30, u, seed=6)["y"].values)
     batch = ragged_batch(6, 30, 3, y=y).replace(u=u)
     before = {n: t.value.clone() for n, t in program.templates.items()}
-    post = ld.fit.em(program, as_data(batch), 200, tolerance=0.0, **QUIET)
+    post = ld.fit.em(program, as_data(batch), 100, tolerance=0.0, **QUIET)
     fitted = post.model.model
+    assert rises(post) > -1e-9
     for name, template in fitted.templates.items():
-        still = name in ("transition.A", "transition.B", "emission.d", "emission.R")
-        assert torch.equal(template.value, before[name]) == still
-        assert template.value.requires_grad != still
+        assert torch.equal(template.value, before[name]) == (name in names)
+        assert template.value.requires_grad != (name in names)
         assert torch.equal(program.templates[name].value, before[name])  # the model is untouched
-    assert post.history["log_evidence"][-1] == pytest.approx(climbed(fitted, batch), abs=0.05)
+    if names == KNOWN[0]:
+        best = climbed(fitted, batch)
+        assert post.history["log_evidence"][-1] == pytest.approx(best, abs=0.01)
 
 
 def nile():
@@ -267,7 +282,7 @@ def local_level(start):
 
 @pytest.mark.parametrize("diffuse", [True, False])
 def test_nile(diffuse):
-    """Durbin & Koopman: 15099 and 1469; statsmodels with its start 15078.01 and 1478.81."""
+    """Durbin & Koopman, table 2.2 and section 2.10: 15098.5 and 1469.2; else a direct search."""
     start = initials.Diffuse(1).double()
     if not diffuse:
         start = initials.Gaussian.of(mean=[0.0], covariance=[[1e7]])
@@ -275,9 +290,11 @@ def test_nile(diffuse):
     post = ld.fit.em(program, nile(), 1000, tolerance=0.0, **QUIET)
     assert rises(post) > -1e-9
     fitted = post.model.model
-    R, Q = (15098.5, 1469.1) if diffuse else (15078.01, 1478.81)
-    assert float(fitted.emission.R) == pytest.approx(R, rel=2e-3)
-    assert float(fitted.transition.Q) == pytest.approx(Q, rel=5e-3)
+    if diffuse:
+        assert fitted.emission.R.item() == pytest.approx(15098.5, rel=1e-4)
+        assert fitted.transition.Q.item() == pytest.approx(1469.2, rel=1e-4)
+    best = climbed(fitted, ld.data.Batch.of(nile()))
+    assert post.history["log_evidence"][-1] == pytest.approx(best, abs=1e-6)
 
 
 def test_speed():
