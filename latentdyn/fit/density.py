@@ -52,7 +52,7 @@ class LogDensity:
     ):
         self.program, self.batch, self.start = program, batch, dict(start)
         with local_params(), torch.no_grad(), pyro.validation_enabled(False):
-            trace = poutine.trace(poutine.condition(program.draw, self.start)).get_trace()
+            trace: Any = poutine.trace(poutine.condition(program.draw, self.start)).get_trace()
             found = {n: (trace.nodes[n]["fn"].support, v) for n, v in self.start.items()}
             if states:
                 conditioned = poutine.condition(program, self.start)

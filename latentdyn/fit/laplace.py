@@ -69,7 +69,10 @@ def laplace(
         L = torch.linalg.cholesky(torch.linalg.inv(-H))
         guide = _guide(program, density, x, L)
     _at_mode(program, density, x)
-    attrs = {"inference_method": "laplace", "log_density": float(density(x).detach())}
+    attrs: dict[str, Any] = {
+        "inference_method": "laplace",
+        "log_density": float(density(x).detach()),
+    }
     if not flat:
         volume = len(x) / 2 * math.log(2 * math.pi) + float(L.diagonal().log().sum())
         attrs["log_marginal_likelihood"] = attrs["log_density"] + volume

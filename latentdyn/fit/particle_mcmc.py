@@ -108,7 +108,7 @@ class _Target:
         except FAILURES:
             if len(x) == 1:
                 return -torch.inf * torch.ones(1), torch.zeros(1), [None]
-        each = [self(row[None]) for row in x]  # one of them cannot explain the data
+        each: list[Any] = [self(row[None]) for row in x]  # one of them cannot explain the data
         prior, evidence = (torch.cat([e[i] for e in each]).to(x) for i in (0, 1))
         return prior, evidence, [e[2][0] for e in each]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 from scipy.linalg.lapack import dpbtrf, dtbtrs
 
-from latentdyn.kernels.layout import Layout
+from latentdyn.kernels.layout import Layout, each_times
 from latentdyn.kernels.recursion import skewed
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Backward, Forward, Sites, Smoothed, score
@@ -105,17 +105,25 @@ class BandedRun(Run):
         columns = np.asfortranarray(h.transpose(0, 2, 3, 1).reshape(M * T * K, C))
         self.shape = (M, T, K, C)
         self.half = self.factor.solve(columns, transposed=False)
-        self.mean = self._unpack(self.factor.solve(self.half.copy(order="F"), transposed=True))
-        self.r = self._residuals()
 
-    def _residuals(self) -> ndarray:
-        """Q_t^{-1} (z_t - A z_{t-1} - b) at the smoothed means, the adjoint of b."""
+    @cached_property
+    def mean(self) -> ndarray:
+        """Smoothed means."""
+        return self._unpack(self.factor.solve(self.half.copy(order="F"), transposed=True))
+
+    @cached_property
+    def noise(self) -> ndarray:
+        """z_t - A z_{t-1} - b at the smoothed means."""
         x, z = self.sites, self.mean
         b = x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
-        self.first = z[:, :, 0] - x.m
-        self.later = z[:, :, 1:] - self._by_step(x.A, z[:, :, :-1]) - b
-        first = (self.first[:, :, None] @ self.Pi[:, None])[:, :, :1]
-        return np.concatenate([first, self._by_step(self.Qi, self.later)], 2)
+        later = z[:, :, 1:] - self._by_step(x.A, z[:, :, :-1]) - b
+        return np.concatenate([(z[:, :, 0] - x.m)[:, :, None], later], 2)
+
+    @cached_property
+    def r(self) -> ndarray:
+        """Q_t^{-1} of it, the adjoint of b."""
+        first = (self.noise[:, :, :1] @ self.Pi[:, None])[:, :, :1]
+        return np.concatenate([first, self._by_step(self.Qi, self.noise[:, :, 1:])], 2)
 
     @cached_property
     def log_z(self) -> ndarray:  # type: ignore[override]
@@ -124,8 +132,7 @@ class BandedRun(Run):
         There the errors of the mean are of second order and no large terms cancel.
         """
         x, z, T = self.sites, self.mean, self.layout.steps
-        noise = np.concatenate([self.first[:, :, None], self.later], 2)
-        fit = (2 * x.g - self.layout.times(x.J, z)) * z - self.r * noise
+        fit = (2 * x.g - self.layout.times(x.J, z)) * z - self.r * self.noise
         logs = np.linalg.slogdet(_late(x.Q))[1].sum(-1) * (T - 1 if x.Q.shape[1] == 1 else 1)
         logs = logs + np.linalg.slogdet(x.P)[1] + self.factor.log_det
         return (fit.sum((-1, -2)) - logs[:, None]) / 2
@@ -135,8 +142,7 @@ class BandedRun(Run):
         late = _late(matrices)
         if late.shape[1] == 1:
             return b @ late.swapaxes(-1, -2)
-        b = np.broadcast_to(b, (*b.shape[:2], late.shape[1], b.shape[3]))
-        return np.einsum("mtij,mctj->mcti", late, b)
+        return each_times(late, np.broadcast_to(b, (*b.shape[:2], late.shape[1], b.shape[3])))
 
     def _unpack(self, columns: ndarray) -> ndarray:
         return columns.reshape(self.shape).transpose(0, 3, 1, 2)
@@ -163,21 +169,34 @@ class BandedRun(Run):
         return (L @ L.swapaxes(-1, -2))[:, ::-1]
 
     @cached_property
+    def _filtered(self) -> tuple[ndarray, ndarray]:
+        """Precision of z_t given y_1..y_t and its product with the filtered mean."""
+        precision = self._forward.copy()
+        precision[:, :-1] -= _late(self.ahead_term)
+        L, _ = self.factor.blocks()
+        c = each_times(L, self._unpack(self.half))
+        c[:, :, :-1] += self.AQib
+        return precision, c
+
+    @cached_property
+    def means(self) -> tuple[ndarray, ndarray]:  # type: ignore[override]
+        """Predicted and filtered means, without their covariances."""
+        precision, c = self._filtered
+        x = self.sites
+        mf = np.linalg.solve(precision, c.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        b = x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
+        later = self._by_step(x.A, mf[:, :, :-1]) + b
+        return np.concatenate([x.m[:, :, None], later], 2), mf
+
+    @cached_property
     def ahead(self) -> Forward:  # type: ignore[override]
         """Filtered and predicted moments."""
         x = self.sites
-        precision = self._forward.copy()
-        precision[:, :-1] -= _late(self.ahead_term)
-        Pf = np.linalg.inv(precision)
+        m, mf = self.means
+        Pf = np.linalg.inv(self._filtered[0])
         Pf = (Pf + Pf.swapaxes(-1, -2)) / 2
-        L, _ = self.factor.blocks()
-        c = np.einsum("mtij,mctj->mcti", L, self._unpack(self.half))
-        c[:, :, :-1] += self.AQib
-        mf = np.einsum("mtij,mctj->mcti", Pf, c)
         A, Q = _late(x.A), _late(x.Q)
         P = np.concatenate([x.P[:, None], A @ Pf[:, :-1] @ A.swapaxes(-1, -2) + Q], 1)
-        b = x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
-        m = np.concatenate([x.m[:, :, None], self._by_step(x.A, mf[:, :, :-1]) + b], 2)
         e = x.g - self.layout.times(x.J, m)
         det = np.linalg.slogdet(np.eye(x.P.shape[-1]) + P @ x.J)[1]
         increments = ((x.g + e) * m + (mf - m) * e).sum(-1) / 2 - det[:, None] / 2

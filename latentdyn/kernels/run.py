@@ -24,7 +24,17 @@ class Run:
     @property
     def log_z(self) -> ndarray:
         """Log evidence of the sites, (M, C)."""
-        return self.ahead.increments.sum(-1)
+        return self.increments.sum(-1)
+
+    @property
+    def increments(self) -> ndarray:
+        """Those of the log evidence, (M, C, T)."""
+        return self.ahead.increments
+
+    @property
+    def means(self) -> tuple[ndarray, ndarray]:
+        """Predicted and filtered means, (M, C, T, K)."""
+        return self.ahead.m, self.ahead.mf
 
     @cached_property
     def both(self) -> tuple[Forward, Backward]:

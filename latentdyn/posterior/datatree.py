@@ -89,9 +89,9 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
         out["sample_stats/log_q"] = drawn.log_q
     else:
         out |= {f"sample_stats/{k}": v[drawn.places] for k, v in inner.stats.items()}
-    if drawn.log_joint is not None and drawn.log_qz is None:
-        if drawn.z is None or drawn.path is not None:
-            out["marginal_log_likelihood/y"] = drawn.log_joint
+    collapsed = drawn.z is None or drawn.path is not None
+    if drawn.log_joint is not None and collapsed:
+        out["marginal_log_likelihood/y"] = drawn.log_joint
     if drawn.z is not None or isinstance(program, PoissonAutoregression):
         out |= _observed(posterior, program, drawn)
     if drawn.z is not None and drawn.log_qz is not None and drawn.log_joint is not None:
@@ -111,8 +111,8 @@ def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
         out["posterior/z"] = _blank(drawn.z, whole.length)
         if predict.can_continue(program):
             steps = max(1, min(posterior.batch.steps // 10, 50))
-            future = predict.future(program, drawn, posterior.batch, steps, None)
-            out |= {f"predictions/{k}": v for k, v in zip("yz", future, strict=True)}
+            ahead, z = predict.future(program, drawn, posterior.batch, steps, None)
+            out |= {"predictions/y": ahead} | ({} if z is None else {"predictions/z": z})
     if drawn.path is not None:
         return out | _one_step_ahead(drawn, posterior.batch)
     pointwise = y.pointwise(whole.y)
@@ -182,7 +182,8 @@ def _constant_data(posterior: Any) -> xr.Dataset:
     ds = data[[name for name in ("u", "length") if name in data]]
     if posterior.held_out is not None:
         ds["held_out"] = (("trial", "time", "unit"), posterior.held_out.cpu().numpy())
-    random = set(draw_parameters(*posterior.fits[0], 1).theta)
+    program, guide = posterior.fits[0]
+    random = set(draw_parameters(program, guide, 1).theta)
     for name, template in posterior.model.templates.items():
         if template.value.requires_grad and name not in random:
             each = [p.templates[name].value.detach().cpu().numpy() for p, _ in posterior.fits]

@@ -107,8 +107,9 @@ def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
     for number in chunks(draws, batch.trials * (batch.steps + steps) * model.obs_dim):
         drawn = posterior.draws(number)
         found.append(future(posterior.model, drawn, batch, steps, u))
-    y, z = (torch.cat(x) if x[0] is not None else None for x in zip(*found, strict=True))
-    return _forecast_dataset(posterior.data, y, z)
+    y = torch.cat([y for y, _ in found])
+    states = [z for _, z in found if z is not None]
+    return _forecast_dataset(posterior.data, y, torch.cat(states) if states else None)
 
 
 def can_continue(program: Any) -> bool:

@@ -19,7 +19,8 @@ def describe_program(program: Any) -> Any:
     """JSON for a program; of a collapsed one, the model, and its smoother by name."""
     if not isinstance(program, Collapsed):
         return describe(program)
-    plain, settings = program.smoother, {}
+    plain: Any = program.smoother
+    settings: dict[str, Any] = {}
     if isinstance(plain, partial):
         plain, settings = plain.func, dict(plain.keywords)
     for room, module in _ROOMS.items():

@@ -139,10 +139,17 @@ class Chain:
         try:
             with np.errstate(all="ignore"):
                 solution = self.solve(before, now, route)
-                found = solution.predicted(), solution.filtered()
+                found = self._moments(solution, now)
         except (InputError, np.linalg.LinAlgError, torch.linalg.LinAlgError):
             return None
         return found if bool(torch.isfinite(found[0].mean).all()) else None
+
+    def _moments(self, solution: SiteSolution, now: Moments) -> tuple[Moments, Moments]:
+        """Predicted and filtered moments; a tangent needs no covariances."""
+        if self.linearise is not taylor or type(solution) is not SiteSolution:
+            return solution.predicted(), solution.filtered()
+        predicted, filtered = (solution.found.vectors(m) for m in solution.found.run.means)
+        return Moments(predicted, now.covariance), Moments(filtered, now.covariance)
 
     def curved(self, before: Moments, now: Moments) -> bool:
         """Whether the linearisation changes with the point, to first order."""

@@ -33,8 +33,10 @@ def iekf(
 
     Each sweep is one Kalman smoother of the chain that is linearised at the present path: a
     Gauss-Newton step on log p(z, y) (Fisher scoring if counts are observed), shortened wherever it
-    would not raise log p(z, y). It converges to the mode; on a linear model every number of sweeps
-    gives the Kalman smoother. Time-parallel.
+    would not raise log p(z, y). On a linear model every number of sweeps gives the Kalman smoother;
+    where the conditionals are smooth it converges to a mode. Piecewise-linear ones can lead it onto
+    a kink where no such step is better, which is the best path found but need not be a mode.
+    Time-parallel.
 
     Args:
         model: a program whose conditionals have moments.
@@ -69,8 +71,24 @@ def iekf(
                 fix = "start elsewhere, or use smooth.laplace or smooth.particle"
                 raise InputError("sweeps", "a path that stands still", got, fix)
     solution = _solution(chain, z, route)
-    shape = (*solution.log_evidence.shape, batch.steps, model.state_dim)
-    return SmoothedPath(shape, solution, solution.log_evidence, batch.length, data, batch.valid)
+    log_evidence = solution.log_evidence
+    shape = (*log_evidence.shape, batch.steps, model.state_dim)
+    around: Any = _Around(z, solution)
+    return SmoothedPath(shape, around, log_evidence, batch.length, data, batch.valid)
+
+
+class _Around:
+    """The linearised chain, centred on the path itself: on a kink its own mean is elsewhere."""
+
+    def __init__(self, z: Tensor, solution: SiteSolution):
+        self.z, self.solution = z, solution
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["solution"], name)
+
+    def mean(self) -> Tensor:
+        """The path."""
+        return self.z
 
 
 def _start(chain: Chain, route: Route | None) -> Tensor:

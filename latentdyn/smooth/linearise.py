@@ -32,7 +32,16 @@ def taylor(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> 
         return affine
     mean, noise, diagonal = moments(conditional, z, u)
     H = jacobian(lambda x: moments(conditional, x, u)[0], z)
-    return Affine(H, mean - matvec(H, z), noise, diagonal)
+    return Affine(H, mean - matvec(H, z), _once(noise, diagonal), diagonal)
+
+
+def _once(noise: Tensor, diagonal: bool) -> Tensor:
+    """One entry for all steps where the noise is the same at each and no gradient is asked for."""
+    axis = noise.dim() - (2 if diagonal else 3)
+    if noise.requires_grad or noise.shape[axis] == 1:
+        return noise
+    first = noise.narrow(axis, 0, 1)
+    return first if bool((noise == first).all()) else noise
 
 
 def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor, bool]:

@@ -35,6 +35,8 @@ def backtrack(value: Callable[[Tensor], Tensor], z: Tensor, target: Tensor) -> T
 
 def best_step(model: Any, batch: Batch, z: Tensor, target: Tensor) -> Tensor:
     """`backtrack` on log p(z, y); where there is no density, the whole step."""
+    if model.emission.noise == "singular":
+        return target
     try:
         return backtrack(lambda x: log_joint(model, batch, x), z, target)
     except NotImplementedError:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch.autograd.functional import jacobian
 
 from latentdyn import StateSpace
-from tests.helpers import fresh, ragged_batch
+from tests.helpers import assert_close, fresh, ragged_batch, random_draws
 from tests.registry import EMISSIONS, INITIALS, TRANSITIONS
 
 PIECEWISE = ("plrnn", "plrnn-full")
@@ -136,22 +135,15 @@ def check_gradients(evidence, model, tolerance=1e-6):
         assert abs(gradient - difference) < tolerance * scale, (name, gradient, difference)
 
 
-def check_draws(smooth, model, batch, draws=3, seed=3):
+def check_draws(smooth, model, batch, close=None, draws=3, seed=3):
     """A program bound to draws gives what a loop over them gives."""
     torch.manual_seed(seed)
-    from tests.helpers import random_draws
-
+    close = close or {"rtol": 1e-8, "atol": 1e-9}
     theta = random_draws(model.templates, draws)
     found = smooth(model.bind(theta), batch)
     assert found.log_evidence.shape == (draws, batch.trials)
     for s in range(draws):
         one = smooth(model.at_values({n: v[s] for n, v in theta.items()}), batch)
         for part in ("log_evidence", "mean", "covariance"):
-            torch.testing.assert_close(
-                getattr(found, part)[s], getattr(one, part), rtol=1e-8, atol=1e-9
-            )
+            assert_close(getattr(found, part)[s], getattr(one, part), **close)
 
-
-def as_numpy(x):
-    """Without gradient."""
-    return np.asarray(x.detach())
