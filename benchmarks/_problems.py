@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import torch
 
 import latentdyn as ld
@@ -72,7 +73,7 @@ class Returns(Conditional):
 
     def forward(self, z: Any, u: Any = None) -> Any:
         """Distribution of the return."""
-        return torch.distributions.Normal(torch.zeros_like(z), (z / 2).exp()).to_event(1)
+        return dist.Normal(torch.zeros_like(z), (z / 2).exp()).to_event(1)
 
 
 def volatility(T: int, N: int = 1, seed: int = 0) -> Any:

@@ -24,6 +24,8 @@ def cuthbert_sweeps(p: Any, moments: bool, start: np.ndarray) -> Callable[[int],
     import cuthbert
     import jax
     import jax.numpy as jnp
+    from cuthbert.gaussian import moments as by_moments
+    from cuthbert.gaussian import taylor
     from cuthbertlib.stats.multivariate_normal import logpdf
 
     jax.config.update("jax_enable_x64", True)
@@ -50,10 +52,10 @@ def cuthbert_sweeps(p: Any, moments: bool, start: np.ndarray) -> Callable[[int],
         return (lambda z, y: log_density(y, C @ z, root_r)), i["now"], i["y"]
 
     if moments:
-        module = cuthbert.gaussian.moments
+        module = by_moments
         forward = module.build_filter(m0, root_0, dynamics, seen, associative=True)
     else:
-        module = cuthbert.gaussian.taylor
+        module = taylor
         first = partial(log_density, mean=m0, chol_cov=root_0)
         forward = module.build_filter(first, m0, dynamics, seen, associative=True)
     back = module.build_smoother(dynamics)
@@ -82,6 +84,7 @@ def cuthbert_particles(p: Any, particles: int) -> dict[str, Callable]:
         import cuthbert
         import jax
         import jax.numpy as jnp
+        from cuthbert.smc import particle_filter
         from cuthbertlib.resampling import ess_decorator, stop_gradient_decorator, systematic
     except ImportError:
         return {}
@@ -98,7 +101,7 @@ def cuthbert_particles(p: Any, particles: int) -> dict[str, Callable]:
         def weigh(_: Any, x: Any, y: Any) -> Any:
             return -0.5 * (x + y**2 * jnp.exp(-x) + jnp.log(2 * jnp.pi))
 
-        smc = cuthbert.smc.particle_filter.build_filter(first, move, weigh, particles, resampling)
+        smc = particle_filter.build_filter(first, move, weigh, particles, resampling)
         one, two = jax.random.split(key)
         states = cuthbert.filter(smc, y, smc.init_prepare(key=one), key=two)
         return states.log_normalizing_constant[-1]

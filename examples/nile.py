@@ -45,7 +45,8 @@ with torch.no_grad():
 averaged = post.smooth(draws=500, seed=0)
 
 # ---- the same with statsmodels
-peer = UnobservedComponents(seen.values, "llevel", use_exact_diffuse=True).fit(disp=False)
+twin = UnobservedComponents(seen.values, "llevel", use_exact_diffuse=True)
+peer = twin.fit(disp=False, method="bfgs", gtol=1e-7)
 peer_mean, peer_sd = peer.smoothed_state[0], peer.smoothed_state_cov[0, 0] ** 0.5
 
 print("                      latentdyn  statsmodels   90% interval")
@@ -56,7 +57,12 @@ for (name, word), reference in zip(names.items(), peer.params, strict=True):
     )
 print(f"log-likelihood        {log_likelihood:9.4f} {peer.llf:12.4f}")
 mean, sd = level.mean[0, :, 0], level.variance[0, :, 0].sqrt()
-print(f"largest difference of the smoothed means: {np.abs(mean.numpy() - peer_mean).max():.2g}")
+same = twin.smooth([values[n].item() for n in names])  # statsmodels at the estimates found here
+print(
+    f"largest difference of the smoothed means: {np.abs(mean.numpy() - peer_mean).max():.1e}; "
+    f"with the same variances {np.abs(mean.numpy() - same.smoothed_state[0]).max():.1e}, "
+    f"of the log-likelihood {abs(level.log_evidence.item() - same.llf):.1e}"
+)
 
 missing = np.isnan(seen.values)
 for word, path in (("the variances known", level), ("the variances uncertain", averaged)):

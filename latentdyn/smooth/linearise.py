@@ -55,7 +55,9 @@ def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tens
             f"{type(conditional).__name__}, which has labels",
             "use smooth.laplace or smooth.particle",
         )
-    return (mean, child.variance, True) if full is None else (mean, full, False)
+    if full is None:
+        return mean, child.variance, True
+    return mean, full if full.dim() > 2 else full[None], False  # a time axis, as all noises have
 
 
 def jacobian(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

@@ -102,7 +102,9 @@ def test_all_steps_at_once_are_the_textbook(transition, emission, method):
     for n, (y, u) in enumerate(trials(batch)):
         log_evidence, predicted, filtered, smoothed = textbook(model, y, u, linearise)
         assert_close(q.log_evidence[n], log_evidence, **TOLERANCE)
-        for found, expected in zip((q.predicted, q.filtered, q), (predicted, filtered, smoothed)):
+        for found, expected in zip(
+            (q.predicted, q.filtered, q), (predicted, filtered, smoothed), strict=True
+        ):
             assert_close(found.mean[n, : len(y)], expected[0], **TOLERANCE)
             assert_close(found.covariance[n, : len(y)], expected[1], **TOLERANCE)
 
@@ -148,6 +150,32 @@ def test_gradients(transition, emission, method):
 def test_draws(transition, emission, method):
     model, batch = build(transition, emission, inputs=1, seed=5)
     check_draws(method, model, batch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("R", [[0.3, 0.2, 0.4], [0.3, 0.0, 0.4]])
+def test_singular_noise(method, R):
+    """A state that follows the others without noise, a unit that shows its state exactly."""
+    smooth, linearise, way = METHODS[method]
+    rng = np.random.default_rng(1)
+    W = rng.normal(size=(3, 3)) * (1 - np.eye(3))
+    model = StateSpace(
+        transitions.PLRNN.of(a=[0.5, 0.8, 0.3], W=W, h=rng.normal(size=3), Q=[0.1, 0.0, 0.2]),
+        emissions.Gaussian.of(C=rng.normal(size=(3, 3)), R=R),
+        initials.Gaussian.of(np.zeros(3), np.ones(3)),
+    )
+    y = torch.as_tensor(rng.normal(size=(1, 6, 3)))
+    y[0, 2, 1] = y[0, 4] = torch.nan
+    q = smooth(model, make_batch(y.nan_to_num(), ~y.isnan()))
+    log_evidence, predicted, filtered, smoothed = textbook(model, y[0], None, linearise)
+    assert_close(q.log_evidence[0], log_evidence, **TOLERANCE)
+    for found, expected in zip(
+        (q.predicted, q.filtered, q), (predicted, filtered, smoothed), strict=True
+    ):
+        assert_close(found.mean[0], expected[0], **TOLERANCE)
+        assert_close(found.covariance[0], expected[1], **TOLERANCE)
+    batch = make_batch(y.nan_to_num(), ~y.isnan())
+    assert_close(filter_path(model, batch, way, first_moments(model)).log_evidence, q.log_evidence)
 
 
 @pytest.mark.parametrize("method", METHODS)
