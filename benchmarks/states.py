@@ -14,6 +14,7 @@ to the best peer. Peers that are not installed are left out:
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import _states_rows  # noqa: F401  registers its rows
@@ -27,6 +28,10 @@ import latentdyn as ld
 from latentdyn.data import Batch
 
 ORDER = ("kalman", "missing", "varying", "ekf", "iterated", "particles", "em", "first")
+
+
+def _peers_of(known: dict[str, Any], what: str) -> dict[str, Any]:
+    return {name: found.get(what) for name, found in known.items()}
 
 
 @row("kalman")
@@ -47,9 +52,8 @@ def kalman_rows() -> None:
         label = str(size[:3]) + (f" x{p.N}" if p.N > 1 else "")
         heavy = p.T >= 100_000
 
-        def peers(what: str) -> dict[str, Any]:
-            found = {"statsmodels": sm.get(what), "dynamax": dy.get(what)}
-            return found | {"dynamax_parallel": par.get(what)}
+        known = {"statsmodels": sm, "dynamax": dy, "dynamax_parallel": par}
+        peers = partial(_peers_of, known)
 
         compare(f"log-likelihood {label}", one, mine["likelihood"], **peers("likelihood"))
         compare(f"filter + smoother {label}", two, mine["smooth"], **peers("smooth"))

@@ -78,11 +78,12 @@ for word, path in (("the variances known", level), ("the variances uncertain", a
 # ---- picture
 figure = Figure(figsize=(9, 4.5), layout="constrained", dpi=150)
 ax = figure.subplots()
-years, wide = flow["year"].values, averaged.variance[0, :, 0].sqrt()
+years = flow["year"].values
+middle, wide = averaged.mean[0, :, 0], averaged.variance[0, :, 0].sqrt()
 for start, stop in GAPS:
     ax.axvspan(years[start] - 0.5, years[stop - 1] + 0.5, color="0.94", linewidth=0)
 ax.fill_between(
-    years, mean - 1.645 * wide, mean + 1.645 * wide, color="#56B4E9", alpha=0.25, linewidth=0,
+    years, middle - 1.645 * wide, middle + 1.645 * wide, color="#56B4E9", alpha=0.25, linewidth=0,
     label="90%, variances uncertain",
 )  # fmt: skip
 ax.fill_between(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "NonFiniteError"]
+__all__ = ["InputError", "NoDensityError", "NonFiniteError"]
 
 
 class InputError(ValueError):
@@ -22,6 +22,10 @@ state_dim=1 or more
         message = f"'{argument}': expected {expected}, got {got}; {fix}"
         super().__init__(argument if whole else message)
         self.argument = argument.split("'")[1] if whole and "'" in argument else argument
+
+
+class NoDensityError(InputError, NotImplementedError):
+    """A method that needs a density met a distribution that has none."""
 
 
 class NonFiniteError(ArithmeticError):

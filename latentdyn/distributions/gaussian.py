@@ -10,7 +10,7 @@ from pyro.distributions import MultivariateNormal, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, NoDensityError
 from latentdyn.values import as_float
 
 __all__ = ["SingularGaussian", "gaussian", "given", "noise_support", "white"]
@@ -57,9 +57,11 @@ class SingularGaussian(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """There is none."""
-        raise NotImplementedError(
-            "a Gaussian with singular covariance has no density; integrate the states out "
-            "(model.collapse) or give every state some noise"
+        raise NoDensityError(
+            "model",
+            "a distribution with a density",
+            "a Gaussian with singular covariance",
+            "integrate the states out (model.collapse), or give every state and unit some noise",
         )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SingularGaussian:

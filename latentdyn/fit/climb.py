@@ -37,8 +37,12 @@ def climb(
     def at() -> Any:
         return program.at_values({n: maps[n](r) for n, r in raw.items()})
 
-    with torch.no_grad():
-        before = value(program)
+    try:
+        with torch.no_grad():
+            before = value(program)
+    except NotImplementedError as error:
+        fix = "fit the collapsed program (model.collapse) with fit.svi, or add some noise"
+        raise InputError("model", "conditionals with a density", str(error), fix) from error
     wall = -before + 100  # nats per entry: what is outside of the domain, no line search takes
 
     def loss() -> Tensor:
@@ -76,10 +80,13 @@ def expected_steps(e: Expectations) -> Callable[[Any], Tensor]:
     before, now = e.pairs()
     inside = torch.from_numpy(e.inside[:, 1:]).to(now)
     first = expected_first(e)
+    u = torch.from_numpy(e.u[:, 1:]).to(now)
 
     def value(p: Any) -> Tensor:
-        u = e.batch.u[:, 1:] if p.transition.input_dim else None
-        each = _density(p.transition.at(slice(1, e.batch.steps))(before, u), now)
+        child = p.transition.at(slice(1, e.batch.steps))(
+            before, u if p.transition.input_dim else None
+        )
+        each = child.log_prob(now)
         total = (each.mean(0) * inside).sum() / inside.sum()
         return total + first(p) / inside.sum() if isinstance(p.initial, Stationary) else total
 
@@ -89,12 +96,4 @@ def expected_steps(e: Expectations) -> Callable[[Any], Tensor]:
 def expected_first(e: Expectations) -> Callable[[Any], Tensor]:
     """E log p(z_1)."""
     points = e.points()[..., :1, :]
-    return lambda p: _density(p.first()(), points).mean(0).sum()
-
-
-def _density(child: Any, value: Tensor) -> Tensor:
-    try:
-        return child.log_prob(value)
-    except NotImplementedError as error:
-        fix = "fit the collapsed program (model.collapse) with fit.svi, or give states some noise"
-        raise InputError("model", "states with a density", str(error), fix) from error
+    return lambda p: p.first()().log_prob(points).mean(0).sum()

@@ -19,6 +19,7 @@ from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.guide import local_params
 from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
+from latentdyn.rng import seeded
 
 __all__ = ["FAILURES", "LogDensity", "Site", "free_names", "start_values"]
 
@@ -128,7 +129,8 @@ def free_names(program: Program) -> list[str]:
         if program.prior is None:
             random: set[str] = set()
         else:
-            random = set(program.draw())
+            with seeded(0):
+                random = set(program.draw())
     return [n for n, t in program.templates.items() if is_free(t.value) and n not in random]
 
 

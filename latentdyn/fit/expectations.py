@@ -41,7 +41,7 @@ class Expectations:
         self.inside: ndarray = inside
         solution = getattr(q, "solution", None)
         found = getattr(solution, "found", None)
-        self._rows = None
+        self._rows: Any = None
         if found is not None and not getattr(solution, "skipped", 0):
             self._rows = found.run.smoothed
 
@@ -69,6 +69,12 @@ class Expectations:
             return _array(self.q.lag_covariance)
         r = _array(self.q.paths) - self.mean
         return np.einsum("mnti,mntj->ntij", r[:, :, 1:], r[:, :, :-1]) / len(r)
+
+    @cached_property
+    def u(self) -> ndarray:
+        """Inputs (N, T, U); U may be zero."""
+        u = self.batch.u
+        return np.zeros((*self.inside.shape, 0)) if u is None else _array(u)
 
     @property
     def first(self) -> tuple[ndarray, ndarray]:
@@ -119,11 +125,10 @@ class Expectations:
 
     @cached_property
     def _lag_rows(self) -> ndarray:
-        of: Any = self._rows
-        return of.G @ preceding(of.S)
+        return self._rows.G @ preceding(self._rows.S)
 
     def _full(self, rows: ndarray) -> ndarray:
-        full = self._rows.layout.full(rows)  # type: ignore[union-attr]
+        full = self._rows.layout.full(rows)
         return np.broadcast_to(full, (len(self.mean), *full.shape[1:]))
 
     def _around(self, mean: ndarray, V: ndarray) -> Tensor:

@@ -66,7 +66,7 @@ class _OneHot:
     """Moments of the states as one-hot vectors, as a linear read-out wants them."""
 
     def __init__(self, g: ndarray, batch: Batch):
-        self.mean, self.batch, self.drawn = g, batch, False
+        self.mean, self.batch, self.u = g, batch, np.zeros((*g.shape[:2], 0))
         diagonal = g[..., None] * np.eye(g.shape[-1])
         self.covariance = diagonal - g[..., :, None] * g[..., None, :]
 

@@ -59,7 +59,7 @@ def _initial(program: Any, e: Expectations) -> None:
         climb(program, free_of(program, "initial."), expected_first(e))
 
 
-def _closed(part: Any, kind: type) -> bool:
+def _closed(part: Any, kind: Any) -> bool:
     """Of exactly this kind, without values that vary in time, and with a density."""
     return type(part) is kind and not part.time_varying and part.noise != "singular"
 
@@ -69,7 +69,7 @@ def _linear_steps(part: Any, e: Expectations) -> None:
     K, U = part.state_dim, part.input_dim
     theta = np.concatenate([array(part.A), array(part.b)[:, None], array(part.B)], 1)
     free = np.repeat([not is_known(part, n) for n in ("A", "b", "B")], [K, 1, U])
-    of = steps_of(e, array(e.batch.u) if U else None)
+    of = steps_of(e, U)
     theta = regress(of, theta, free)
     Q = covariance_of(spread(of, theta), part.noise, part.noise_floor)
     write(part, A=theta[:, :K], b=theta[:, K], B=theta[:, K + 1 :], Q=Q)

@@ -34,7 +34,7 @@ def piecewise_steps(part: Any, e: Expectations) -> None:
     blocks = [eye, ones[:, :1], ones[:, 1:], ~eye]
     known = [is_known(part, n) for n in ("a", "h", "B", "W")]
     free = np.concatenate([b & (not k) for b, k in zip(blocks, known, strict=True)], 1)
-    of = _sums(e, array(e.batch.u) if U else None)
+    of = _sums(e, U)
     precision = np.linalg.inv(array(part.Q)) if part.noise == "full" else None
     theta = regress(of, theta, free, precision)
     Q = covariance_of(spread(of, theta), part.noise, part.noise_floor)
@@ -42,14 +42,14 @@ def piecewise_steps(part: Any, e: Expectations) -> None:
     write(part, a=np.diagonal(theta[:, :K]), h=theta[:, K], B=theta[:, K + 1 : K + 1 + U], W=W, Q=Q)
 
 
-def _sums(e: Expectations, u: ndarray | None) -> Sums:
+def _sums(e: Expectations, inputs: int) -> Sums:
     """Sums with x = (z_{t-1}, 1, u_t, relu(z_{t-1}))."""
-    of = steps_of(e, u)
-    rest = [np.ones_like(e.inside[:, 1:, None])] + ([] if u is None else [u[:, 1:]])
+    of = steps_of(e, inputs)
+    rest = np.concatenate([np.ones_like(e.mean[:, 1:, :1]), e.u[:, 1:, :inputs]], -1)
     moments = _drawn if e.drawn else _gaussian
     zr, rr, vr, r = moments(e)
     w = e.inside[:, 1:]
-    fixed = np.einsum("nt,ntp,ntj->pj", w, np.concatenate(rest, -1), r, optimize=True)
+    fixed = np.einsum("nt,ntp,ntj->pj", w, rest, r, optimize=True)
     xr = np.concatenate([zr, fixed])
     xx = np.block([[of.xx, xr], [xr.T, rr]])
     return Sums(of.n, xx, np.concatenate([of.vx, vr], 1), of.vv)

@@ -32,8 +32,8 @@ def poisson_readout(emission: Any, e: Expectations) -> None:
     K, U = emission.state_dim, emission.input_dim
     theta = np.concatenate([array(emission.C), array(emission.d)[:, None], array(emission.D)], 1)
     free = np.repeat([not is_known(emission, n) for n in ("C", "d", "D")], [K, 1, U])
-    parts = [e.mean, np.ones_like(e.mean[..., :1])] + ([array(e.batch.u)] if U else [])
-    x = np.concatenate(parts, -1).reshape(-1, K + 1 + U)
+    x = np.concatenate([e.mean, np.ones_like(e.mean[..., :1]), e.u[..., :U]], -1)
+    x = x.reshape(-1, K + 1 + U)
     S = e.covariance.reshape(-1, K, K)
     mask = e.batch.mask.cpu().numpy().reshape(len(x), -1)
     y = array(e.batch.y).reshape(mask.shape)

@@ -26,32 +26,28 @@ __all__ = ["gaussian_readout"]
 CHUNK = 4_000_000  # numbers held at once
 
 
-def gaussian_readout(emission: Any, e: Expectations) -> None:
-    """Move C, d, D and R, those of them that are free, to their maximum."""
+def gaussian_readout(emission: Any, e: Any) -> None:
+    """Move C, d, D and R, those of them that are free, to their maximum given `Expectations`."""
     theta = np.concatenate([array(emission.C), array(emission.d)[:, None], array(emission.D)], 1)
     K, U = emission.state_dim, emission.input_dim
     unknown = [not is_known(emission, n) for n in ("C", "d", "D")]
     free = np.repeat(unknown, [K, 1, U])
-    mask = e.batch.mask.cpu().numpy()
-    partial = mask.any(-1) & ~mask.all(-1)
-    x = _regressors(e, U)
+    mask: ndarray = e.batch.mask.cpu().numpy()
+    seen: ndarray = np.any(mask, -1)
+    partial: ndarray = seen & ~mask.all(-1)
+    # E[z_t], 1, u_t: (N, T, P)
+    x = np.concatenate([e.mean, np.ones_like(e.mean[..., :1]), e.u[..., :U]], -1)
     if bool(partial.any()) and emission.noise == "diagonal":
         theta, R = _by_unit(e, x, mask, theta, free, array(emission.R))
     else:
         V = array(emission.R)
-        of = _whole(e, x, mask.any(-1), partial, theta, V)
+        of = _whole(e, x, seen, partial, theta, V)
         theta = regress(of, theta, free)
         R = spread(of, theta)
         R = np.diagonal(R) if emission.noise == "diagonal" else R
     if emission.noise == "diagonal":
         R = covariance_of(np.diag(R), "diagonal", emission.noise_floor)
     write(emission, C=theta[:, :K], d=theta[:, K], D=theta[:, K + 1 :], R=R)
-
-
-def _regressors(e: Expectations, inputs: int) -> ndarray:
-    """E[z_t], 1, u_t: (N, T, P)."""
-    parts = [e.mean, np.ones_like(e.mean[..., :1])]
-    return np.concatenate(parts + ([array(e.batch.u)] if inputs else []), -1)
 
 
 def _whole(

@@ -44,8 +44,8 @@ def regress(of: Sums, theta: ndarray, free: ndarray, precision: ndarray | None =
         return theta
     if precision is None:
         for j, own in enumerate(free):
-            row = Sums(of.n, of.xx, of.vx[j : j + 1], of.vv[j : j + 1, j : j + 1])
-            theta[j] = regress(row, theta[j : j + 1], own)[0]
+            one = slice(j, j + 1)
+            theta[one] = regress(Sums(of.n, of.xx, of.vx[one], of.vv[one, one]), theta[one], own)
         return theta
     known = np.where(free, 0, theta)
     score = (precision @ (of.vx - known @ of.xx))[free]
@@ -70,12 +70,11 @@ def covariance_of(V: ndarray, noise: str, floor: float) -> ndarray:
     return V if noise == "full" else np.maximum(np.diagonal(V), floor * (1 + 1e-3))
 
 
-def steps_of(e: Expectations, u: ndarray | None) -> Sums:
+def steps_of(e: Expectations, inputs: int) -> Sums:
     """Sums with v = z_t and x = (z_{t-1}, 1, u_t) over the steps 2, ..., T of all trials."""
     before, now, w = e.mean[:, :-1], e.mean[:, 1:], e.inside[:, 1:, None]
     K = now.shape[-1]
-    rest = [np.ones_like(w)] if u is None else [np.ones_like(w), u[:, 1:]]
-    x = np.concatenate([before, *rest], -1)
+    x = np.concatenate([before, np.ones_like(w), e.u[:, 1:, :inputs]], -1)
     x, v, wx, wv = (a.reshape(-1, a.shape[-1]) for a in (x, now, w * x, w * now))
     S, S_before, lag = e.step_totals()
     xx, vx = wx.T @ x, wv.T @ x

@@ -83,6 +83,7 @@ def svi(
     for chain in range(restarts):
         with seeded(seed + chain):
             objective = _objective(model, states, parameters, batch, chain, training)
+            _need_something_to_learn(objective)
             data = _minibatches(objective.program, batch, batch_size, window, training)
             score = None if held_out is None else scorer(batch, complete, held_out)
             run = Run(objective, data, steps, learning_rate, training, score, callbacks)
@@ -129,6 +130,16 @@ def _check(model: Any, states: Any, learning_rate: float) -> None:
         )
     if not learning_rate > 0:
         raise InputError("learning_rate", "a positive number", learning_rate, "use 0.01")
+
+
+def _need_something_to_learn(objective: Objective) -> None:
+    if not any(p.requires_grad for p in objective.parameters()):
+        raise InputError(
+            "model",
+            "something to learn",
+            "known values only",
+            "build it without .of, or give it a prior; states alone are found by latentdyn.smooth",
+        )
 
 
 def _go(run: Run) -> NonFiniteError | None:

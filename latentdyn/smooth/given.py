@@ -6,18 +6,22 @@ from typing import Any
 
 from latentdyn.data import Batch, as_dataset
 from latentdyn.errors import InputError
+from latentdyn.programs import Program, StateSpace
 
 __all__ = ["given"]
 
 
-def given(model: Any, y: Any, u: Any = None) -> tuple[Batch, Any]:
+def given(
+    model: Any, y: Any, u: Any = None, kind: type[Program] = StateSpace
+) -> tuple[Batch, Any]:
     """The batch in the model's precision, and the dataset it came from (None of a `Batch`).
 
-    ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any.
+    ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any; ``kind``
+    is what the smoother is for.
     """
-    if not hasattr(model, "fit_batch"):
-        kind = type(model).__name__
-        raise InputError("model", "a latentdyn program", kind, "build one with ld.StateSpace")
+    if not isinstance(model, kind):
+        fix = "build one with ld.StateSpace; discrete states have smooth.hmm and smooth.switching"
+        raise InputError("model", f"a {kind.__name__}", type(model).__name__, fix)
     if isinstance(y, Batch):
         if u is not None:
             raise InputError("u", "None with a Batch", "inputs", "put them into the Batch")

@@ -17,6 +17,7 @@ from latentdyn.nn import matvec
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
+from latentdyn.smooth.kalman import linear_gaussian
 from latentdyn.smooth.search import backtrack
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.values import whole
@@ -44,6 +45,8 @@ def laplace(
 
         log p(y) ~ log p(z*, y) + (T K / 2) log 2 pi - log |-Hessian| / 2.
 
+    Of a linear-Gaussian program it is the Kalman smoother.
+
     Args:
         model: a program; a linear-Gaussian transition may be singular, its start diffuse.
         y: data, whatever `as_dataset` takes, or a `Batch`.
@@ -62,6 +65,9 @@ def laplace(
     steps = whole("steps", steps)
     affine = model.transition.affine(batch.u if model.transition.input_dim else None)
     first = first_moments(model)
+    seen = model.emission.affine(batch.u if model.emission.input_dim else None)
+    if affine is not None and seen is not None:
+        return linear_gaussian(model, batch, data, route, (first, affine, seen))
     if affine is None:
         from latentdyn.smooth.curved import laplace_curved
 

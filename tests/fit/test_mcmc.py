@@ -25,7 +25,7 @@ def collapsed():
 
 @pytest.fixture(scope="module")
 def posterior():
-    return mcmc(collapsed(), data(), draws=350, warmup=250, chains=3, seed=3, **QUIET)
+    return mcmc(collapsed(), data(), draws=250, warmup=150, chains=3, seed=3, **QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def few():
 
 def test_agrees_with_the_grid(posterior):
     tree = posterior.to_datatree(seed=0)
-    assert dict(tree["posterior"].sizes)["draw"] == 350
+    assert dict(tree["posterior"].sizes)["draw"] == 250
     assert_agrees(tree, truth())
 
 
@@ -47,7 +47,6 @@ def test_sample_stats(posterior):
     assert int(stats["diverging"].sum()) == 0
     assert 0.7 < float(stats["acceptance_rate"].mean()) < 0.97  # 0.8 was aimed at
     assert bool((2 ** stats["tree_depth"] > stats["n_steps"]).all())
-    assert bool((stats["energy"] + stats["lp"] > -1e-6).all() | True)
     energy = stats["energy"]
     bfmi = (energy.diff("draw") ** 2).mean() / energy.var()
     assert float(bfmi) > 0.3
@@ -64,19 +63,19 @@ def test_lp_is_the_density_on_the_unconstrained_scale(posterior):
 
 
 def test_chains_are_real_and_in_order(posterior):
-    stored = posterior.fits[0][1].parameters_guide.draws[LEVEL].numpy().reshape(3, 350)
+    stored = posterior.fits[0][1].parameters_guide.draws[LEVEL].numpy().reshape(3, 250)
     tree = posterior.to_datatree(seed=0)
     np.testing.assert_array_equal(tree["posterior"][LEVEL], stored)
-    thin = posterior.to_datatree(draws=35, seed=0)["posterior"][LEVEL]
+    thin = posterior.to_datatree(draws=25, seed=0)["posterior"][LEVEL]
     np.testing.assert_array_equal(thin, stored[:, ::10])
-    for wrong in ({"draws": 351}, {"chains": 2}):
+    for wrong in ({"draws": 251}, {"chains": 2}):
         with pytest.raises(ld.InputError, match="as were"):
             posterior.to_datatree(**wrong)
 
 
 def test_forecast_is_the_mixture_over_draws(posterior):
     """One step ahead: N(m_T, P_T + q + r) for each draw; every stored draw is used once."""
-    number = 1050
+    number = 750
     future = posterior.forecast(1, draws=number, seed=0)["y"].values.ravel()
     drawn = posterior.fits[0][1].parameters_guide.draws
     bound = posterior.model.model.bind(drawn)
@@ -181,12 +180,17 @@ def test_an_interrupted_run_keeps_what_it_has():
         gather([chain(0)])
 
 
-def test_states_are_sampled_too():
-    """A StateSpace as it is: theta and z together, against the grid."""
+@pytest.mark.slow
+def test_sampled_states_agree_with_the_grid():
+    """A StateSpace as it is: theta and z together."""
     post = mcmc(local_level(), data(8), draws=400, warmup=300, chains=2, seed=0, **QUIET)
+    assert_agrees(post.to_datatree(seed=0), truth(8))
+
+
+def test_states_are_sampled_too():
+    post = mcmc(local_level(), data(8), draws=5, warmup=5, chains=2, max_tree_depth=4, **QUIET)
     tree = post.to_datatree(seed=0)
     assert tree["posterior"]["z"].dims == ("chain", "draw", "trial", "time", "state")
-    assert_agrees(tree, truth(8))
     assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "trial", "time", "unit")
     assert "marginal_log_likelihood" not in tree.children
     assert post.forecast(2, draws=5)["z"].shape == (5, 1, 2, 1)
@@ -226,7 +230,7 @@ def test_sessions():
         ld.priors.Hierarchical(population, sessions=2),
     )
     y = model.simulate(3, 12, seed=0)[["y"]].assign_coords(session=("trial", list("aab")))
-    post = mcmc(model.collapse(ld.smooth.kalman), y, draws=3, warmup=3, chains=1, **QUIET)
+    post = mcmc(model.collapse(ld.smooth.ekf), y, draws=3, warmup=3, chains=1, **QUIET)
     tree = post.to_datatree(seed=0)
     assert tree["posterior"]["transition.a"].dims == ("chain", "draw", "session", "state")
     assert list(tree["posterior"]["session"].values) == ["a", "b"]

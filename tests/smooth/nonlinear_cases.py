@@ -31,13 +31,18 @@ def build(transition, emission, inputs=0, trials=3, steps=6, seed=0, dtype=torch
     return model, batch.replace(y=batch.y * batch.mask, u=None if u is None else u.to(dtype))
 
 
+def _moments(conditional, z, u):
+    mean, noise = conditional.moments(z, u)
+    return mean, noise.expand(*mean.shape, mean.shape[-1])
+
+
 def tangent(conditional, u, m, V):
     """Slope, mean at m and noise of the child, as the extended Kalman filter has them."""
 
     def mean(z):
         return conditional(z[None], u).mean[0]
 
-    return jacobian(mean, m), mean(m), conditional.moments(m[None], u)[1][0]
+    return jacobian(mean, m), mean(m), _moments(conditional, m[None], u)[1][0]
 
 
 def unscented(conditional, u, m, V):
@@ -48,7 +53,7 @@ def unscented(conditional, u, m, V):
     points = torch.cat([m[None], m + L.T, m - L.T])
     w = torch.full((2 * K + 1,), 0.5 / (K + kappa), dtype=m.dtype)
     w[0] = kappa / (K + kappa)
-    f, noise = conditional.moments(points, u)
+    f, noise = _moments(conditional, points, u)
     mean = w @ f
     r, e = f - mean, points - m
     cross = torch.einsum("p,pi,pj->ij", w, r, e)

@@ -1,0 +1,46 @@
+"""Importance weights with a smoothed tail."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import logsumexp
+
+from latentdyn.diagnostics.importance import FEWEST, UNDERFLOW, _tail
+
+__all__ = ["FEWEST", "TRUSTED", "log_mean", "psis"]
+
+TRUSTED = 0.7  # k-hat up to which smoothed weights are reliable
+
+
+def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
+    """Normalised log-weights (S,), their tail Pareto-smoothed, and k-hat, of log-ratios (S,).
+
+    Equal ratios have equal weights and k-hat -inf; ratios that are not finite have NaN.
+    Source: Vehtari et al. (2024), JMLR 25(72).
+    """
+    from arviz_stats.base import array_stats
+
+    if not np.isfinite(log_ratios).all():
+        return np.full_like(log_ratios, np.nan), math.nan
+    if _equal(log_ratios):
+        return np.full_like(log_ratios, -math.log(len(log_ratios))), -math.inf
+    tail = _tail(log_ratios)
+    if _equal(tail) or np.ptp(tail) > UNDERFLOW:
+        k = -math.inf if _equal(tail) else float((tail[1:] - tail[0]).mean())  # Hill's estimate
+        return log_ratios - logsumexp(log_ratios), k
+    # it takes log-likelihoods, as leave-one-out does, and turns their sign around itself
+    log_w, k = array_stats.psislw(-log_ratios)
+    return log_w, float(k)
+
+
+def log_mean(log_values: np.ndarray) -> np.ndarray:
+    """Log of the mean of exp(values) over the first axis."""
+    found: np.ndarray = logsumexp(log_values, axis=0) - math.log(len(log_values))
+    return found
+
+
+def _equal(log_ratios: np.ndarray) -> bool:
+    """Up to rounding; the tail of such ratios is rounding, not a Pareto tail."""
+    return bool(np.ptp(log_ratios) <= 1e-6 * (1 + np.abs(log_ratios).max()))
