@@ -52,6 +52,9 @@ class LeaveFutureOut(Scheme):
         unknown = set(self.refit) - set(models)
         if unknown:
             raise InputError("refit", f"names of {list(models)}", f"{unknown}", "use those names")
+        for name, model in models.items():
+            if isinstance(model, Posterior):
+                steps_seen(name, model, data, True)
         return inside(whole("start", self.start), data)
 
     def scores(self, model: Marginal, first: int) -> Scores:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
+from torch.distributions import MultivariateNormal, transform_to
 
 from latentdyn.conditional import Template
 from latentdyn.errors import InputError
@@ -96,4 +96,16 @@ def expected_steps(e: Expectations) -> Callable[[Any], Tensor]:
 def expected_first(e: Expectations) -> Callable[[Any], Tensor]:
     """E log p(z_1)."""
     points = e.points()[..., :1, :]
-    return lambda p: p.first()().log_prob(points).mean(0).sum()
+    return lambda p: _first_density(p.first(), points).mean(0).sum()
+
+
+def _first_density(first: Any, z: Tensor) -> Tensor:
+    """Of the states that do not start flat."""
+    if not any(first.flat):
+        return first().log_prob(z)
+    own = [i for i, flat in enumerate(first.flat) if not flat]
+    if not own:
+        return z.new_zeros(z.shape[:-1])
+    _, mean, _, _ = affine = first.affine()
+    V = affine.covariance[..., own, :][..., own]
+    return MultivariateNormal(mean[..., own], V, validate_args=False).log_prob(z[..., own])

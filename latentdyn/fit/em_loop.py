@@ -81,7 +81,7 @@ class EMRun:
         if not math.isfinite(found):
             raise NonFiniteError("log_evidence", self._message())
         self.progress.record(step=self.progress.step, log_evidence=found)
-        if self.smoother in (laplace, iekf):
+        if getattr(self.smoother, "func", self.smoother) in (laplace, iekf):
             self.start = {"start": q.mean}  # the next mode is not far
         return q
 

@@ -23,6 +23,7 @@ from latentdyn.values import whole
 __all__ = ["hessian", "laplace"]
 
 STEP = 1e-4  # cube root of 1e-12, the precision of gradients that come from recursions over time
+ENOUGH = 1e-5  # of the same, where no step gains anything
 CLOSE = 1e-9  # of the Newton decrement: twice the log-density that is still to be gained
 
 
@@ -52,6 +53,13 @@ def laplace(
     Raises: InputError if the model has states, no mode is reached, or the mode is flat in some
         direction; it names the parameters.
     Source: Tierney & Kadane (1986), section 2; MacKay (2003), chapter 27.
+
+    Example, maximum likelihood:
+        >>> from latentdyn import programs, smooth
+        >>> y = [1.2, 0.7, 1.9, 2.4, 1.1, 0.3, -0.4, 0.9, 1.3, 2.2, 3.1, 2.0]
+        >>> post = laplace(programs.ARMA(1).collapse(smooth.kalman), y)
+        >>> sorted(post.sample(3)), round(post.attrs["log_density"], 2)
+        (['transition.ar', 'transition.constant', 'transition.variance', 'z'], -0.0)
     """
     program, dataset, batch = given(model, y, initialise)
     flat = free_names(program)
@@ -139,6 +147,8 @@ def _newton(density: LogDensity, x: Tensor, gradient: Tensor) -> tuple[Tensor, T
         else:
             break
         x, value, gradient = x + size * step, new, g
+    if left < ENOUGH:  # kinks of a piecewise linear model end the search earlier
+        return x, H
     got = f"{left / 2:.2g} nats that are still to be gained"
     fix = f"raise steps, start elsewhere, or give a prior to {density.names_at(step)}"
     raise InputError("steps", "a mode", got, fix)

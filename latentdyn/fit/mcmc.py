@@ -69,6 +69,17 @@ def mcmc(
         ``energy`` and ``step_size``. After Ctrl-C it holds the draws so far.
     Raises: InputError if a free parameter has no prior, or no start with a finite density is found.
     Source: Hoffman & Gelman (2014); Betancourt (2017).
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from latentdyn import priors, programs, smooth
+        >>> prior = priors.Independent({"transition.level.variance": dist.LogNormal(0.0, 1.0),
+        ...                             "emission.R": dist.LogNormal(0.0, 1.0)})
+        >>> model = programs.LocalLevel(prior=prior)
+        >>> post = mcmc(model.collapse(smooth.kalman), [1.2, 0.7, 1.9, 2.4, 1.1, 0.3, -0.4, 0.9],
+        ...             draws=5, warmup=5, chains=2, progress=False)
+        >>> post.to_datatree()["posterior"]["emission.R"].shape
+        (2, 5, 1)
     """
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     processes = whole("processes", processes)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy import ndarray
 from scipy.linalg.lapack import dpbtrf, dtbtrs
 
+from latentdyn.kernels.definite import inverse
 from latentdyn.kernels.layout import Layout, each_times
 from latentdyn.kernels.recursion import skewed
 from latentdyn.kernels.run import Run
@@ -82,8 +83,8 @@ class BandedRun(Run):
         self.sites = x
         M, C, T, K = x.g.shape
         self.layout = Layout(T)
-        self.Qi = np.linalg.inv(x.Q)
-        Pi = np.linalg.inv(x.P)
+        self.Qi, self.log_Q = inverse(x.Q)
+        Pi, self.log_P = inverse(x.P)
         self.QiA = self.Qi @ x.A
         self.ahead_term = x.A.swapaxes(-1, -2) @ self.QiA  # A'Q^{-1} A
         b = x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
@@ -133,8 +134,8 @@ class BandedRun(Run):
         """
         x, z, T = self.sites, self.mean, self.layout.steps
         fit = (2 * x.g - self.layout.times(x.J, z)) * z - self.r * self.noise
-        logs = np.linalg.slogdet(_late(x.Q))[1].sum(-1) * (T - 1 if x.Q.shape[1] == 1 else 1)
-        logs = logs + np.linalg.slogdet(x.P)[1] + self.factor.log_det
+        logs = self.log_Q[:, -(T - 1) :].sum(-1) if x.Q.shape[1] > 1 else (T - 1) * self.log_Q[:, 0]
+        logs = logs + self.log_P + self.factor.log_det
         return (fit.sum((-1, -2)) - logs[:, None]) / 2
 
     def _by_step(self, matrices: ndarray, b: ndarray) -> ndarray:
@@ -151,8 +152,7 @@ class BandedRun(Run):
     def smoothed(self) -> Smoothed:
         """Smoothed moments."""
         F, B = self._forward, self._backward
-        S = np.linalg.inv(F + B - self.diag)
-        V = np.linalg.inv(B)
+        S, V = inverse(F + B - self.diag)[0], inverse(B)[0]
         G = V @ self.QiA
         return Smoothed(self.layout, self.mean, (S + S.swapaxes(-1, -2)) / 2, G, V)
 
@@ -193,7 +193,7 @@ class BandedRun(Run):
         """Filtered and predicted moments."""
         x = self.sites
         m, mf = self.means
-        Pf = np.linalg.inv(self._filtered[0])
+        Pf = inverse(self._filtered[0])[0]
         Pf = (Pf + Pf.swapaxes(-1, -2)) / 2
         A, Q = _late(x.A), _late(x.Q)
         P = np.concatenate([x.P[:, None], A @ Pf[:, :-1] @ A.swapaxes(-1, -2) + Q], 1)
@@ -209,7 +209,7 @@ class BandedRun(Run):
 
     @property
     def _back(self) -> Backward:
-        x, of = self.sites, self.smoothed
+        of = self.smoothed
         L = self._backward.copy()
         L[:, :1] -= self.Pi[:, None]
         L[:, 1:] -= _late(self.Qi)

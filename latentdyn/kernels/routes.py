@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from latentdyn.errors import InputError
 from latentdyn.kernels.banded import BandedRun
+from latentdyn.kernels.definite import inverse
 from latentdyn.kernels.doubling import steady_riccati
 from latentdyn.kernels.layout import Layout
 from latentdyn.kernels.recursion import riccati_backward, riccati_forward
@@ -33,15 +34,19 @@ def fastest(x: Sites) -> Run:
 
 
 def _regular(x: Sites) -> bool:
-    """Whether Q^{-1} and P^{-1} cost few digits."""
+    """Whether Q^{-1} and P^{-1} exist and cost few digits."""
     Q = x.Q if x.Q.shape[1] == 1 else x.Q[:, 1:]
     if not Q.size:
         return False
-    least = np.linalg.eigvalsh(Q)[..., 0].min(-1)
-    start = np.linalg.eigvalsh(x.P)
-    largest = np.maximum(Q.max((-1, -2, -3)), start[..., -1])
-    firm = start[..., 0] * DIGITS > start[..., -1]
-    return bool((firm & (least * DIGITS > largest)).all())
+    (least_Q, _), (least_P, _) = inverse(Q), inverse(x.P)
+    firm = _largest(least_P, 1) * _largest(x.P, 1) < DIGITS
+    scale = np.maximum(_largest(Q, 2), _largest(x.P, 1))
+    return bool((firm & (_largest(least_Q, 2) * scale < DIGITS)).all())
+
+
+def _largest(x: ndarray, axes: int) -> ndarray:
+    """The largest diagonal entry of each problem, NaN if any is."""
+    return x.diagonal(axis1=-2, axis2=-1).max(tuple(range(-axes, 0)))
 
 
 def banded(x: Sites) -> Run:

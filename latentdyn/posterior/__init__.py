@@ -1,6 +1,7 @@
 """What every fit returns, as a package: draws, predictions, ArviZ groups, storage."""
 
+from latentdyn.posterior.mixture import MixturePath
 from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.storage import load
 
-__all__ = ["Posterior", "load"]
+__all__ = ["MixturePath", "Posterior", "load"]

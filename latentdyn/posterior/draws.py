@@ -16,7 +16,7 @@ from latentdyn.distributions import Path
 from latentdyn.guide import Guide, local_params
 from latentdyn.posterior import collapsed
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.programs import Collapsed, PoissonAutoregression, Program
+from latentdyn.programs import HMM, Collapsed, PoissonAutoregression, Program
 
 __all__ = ["Draws", "core", "draw", "draw_parameters", "for_batch"]
 
@@ -101,6 +101,9 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
         z = stored[drawn.places]
     elif isinstance(program, PoissonAutoregression):
         log_p = bound.observations(batch).log_prob(batch.y)
+        return replace(drawn, log_joint=log_p.expand(number, batch.trials))
+    elif isinstance(program, HMM):
+        log_p = bound.path_of(batch).log_evidence
         return replace(drawn, log_joint=log_p.expand(number, batch.trials))
     else:
         return drawn

@@ -28,7 +28,8 @@ class Posterior:
     """Draws of parameters and paths, forecasts, ArviZ groups.
 
     Args:
-        fits: a fitted program and its guide for each chain (independent restart).
+        fits: a fitted program and its guide for each restart; of Markov chains one, whose guide
+            holds them all (`DrawnGuide`).
         data: the data as `as_dataset` gave them.
         batch: what was fitted, without held-out entries.
         histories: for each chain, name -> one number for each evaluation.
@@ -156,7 +157,11 @@ class Posterior:
         with seeded(seed):
             drawn = draw_parameters(program, guide, whole("draws", draws))
             bound: Any = predict.bind_draws(program, drawn, draws)
-            return predict.named(bound.simulate(trials, steps, inputs), self.data)
+            found = bound.simulate(trials, steps, inputs)
+            if "draw" not in found.dims:  # nothing that it is bound to varies
+                more = [bound.simulate(trials, steps, inputs) for _ in range(draws - 1)]
+                found = xr.concat([found, *more], "draw")
+            return predict.named(found, self.data)
 
     def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""

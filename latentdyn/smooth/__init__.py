@@ -8,6 +8,7 @@ from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.laplace import laplace
+from latentdyn.smooth.online import online
 from latentdyn.smooth.particle import particle
 from latentdyn.smooth.rao_blackwell import RaoBlackwell
 from latentdyn.smooth.switching import switching
@@ -25,6 +26,7 @@ __all__ = [
     "kalman",
     "kim",
     "laplace",
+    "online",
     "particle",
     "proposals",
     "switching",

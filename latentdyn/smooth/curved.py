@@ -15,7 +15,7 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.laplace import TOLERANCE, not_a_mode, not_reached
-from latentdyn.smooth.search import backtrack
+from latentdyn.smooth.search import backtrack, still
 from latentdyn.smooth.solution import ChainSolution
 
 __all__ = ["laplace_curved"]
@@ -93,9 +93,8 @@ class _Path:
                 gradient, diag, off = self.expansion(z, convex=True)
                 target = z + GaussianChain(diag, off, gradient).mean
             new = backtrack(self.value, z, target)
-            scale = 1 + z.abs().amax()
-            # on a kink (of a ReLU) no step along Newton's direction is better: that is a mode too
-            if bool((new - z).abs().amax() <= TOLERANCE * scale):
+            # on a kink (of a ReLU) no step along Newton's direction is better
+            if still(new - z, z, TOLERANCE):
                 return new
             z = new
         raise not_reached(float((target - z).abs().amax()), steps)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.errors import InputError
 from latentdyn.smooth.linearise import jacobian
 
 __all__ = ["Expansion", "emission_terms", "expand", "positive_part"]
@@ -58,6 +59,9 @@ def emission_terms(model: Any, batch: Batch) -> Callable[[Tensor], Tensor]:
 
 def positive_part(J: Tensor) -> Tensor:
     """The nearest matrix without negative eigenvalues."""
+    if not bool(torch.isfinite(J).all()):
+        fix = "check the parameters, or start elsewhere with start="
+        raise InputError("model", "finite derivatives of log p(z, y)", "NaN or infinity", fix)
     values, vectors = torch.linalg.eigh(J)
     if bool((values >= 0).all()):
         return J

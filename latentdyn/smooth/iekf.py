@@ -13,7 +13,7 @@ from latentdyn.kernels.evidence import Route
 from latentdyn.smooth.ekf import Chain
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import taylor
-from latentdyn.smooth.search import best_step
+from latentdyn.smooth.search import best_step, still
 from latentdyn.smooth.solution import SiteSolution
 from latentdyn.values import whole
 
@@ -61,9 +61,9 @@ def iekf(
         for _ in range(limit):
             target = _solution(chain, z, route).mean()
             new = best_step(model, batch, z, target)
-            still = bool((new - z).abs().amax() <= 1e-9 * (1 + z.abs().amax()))
+            done = still(new - z, z, 1e-9)
             z = new
-            if still:
+            if done:
                 break
         else:
             if sweeps is None:

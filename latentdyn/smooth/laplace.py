@@ -18,7 +18,7 @@ from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
 from latentdyn.smooth.kalman import linear_gaussian
-from latentdyn.smooth.search import backtrack
+from latentdyn.smooth.search import backtrack, still
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.values import whole
 
@@ -125,9 +125,9 @@ class _Sites:
             new = backtrack(value, z, target)
             part = ((new - z) * step).sum((-2, -1)) / (step * step).sum((-2, -1)).clamp(min=1e-300)
             pull = pull + part[..., None, None] * bend
-            still = (new - z).abs().amax() <= TOLERANCE * (1 + z.abs().amax())
+            done = still(new - z, z, TOLERANCE)
             z = new
-            if bool(still) and bool(step.abs().amax() <= 1e-6 * (1 + z.abs().amax())):
+            if done and still(step, z, 1e-6):
                 return z
         raise not_reached(float(step.abs().amax()), steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.programs.hmm import HMM, log_probability
 from latentdyn.smooth.ekf import ekf, first_moments, ukf
+from latentdyn.smooth.given import given
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
@@ -67,7 +68,8 @@ def online(
     else:
         new = GaussianOnline(model, _linearisation(model, smoother, settings))
     if history is not None:
-        new._resume(method(model, history, u))
+        batch, _ = given(model, history, u, type(model))
+        new._resume(method(_until(model, batch.steps), batch))
     return new
 
 
@@ -301,13 +303,24 @@ def _linearisation(model: Any, smoother: Any, settings: Any) -> Linearise:
     return taylor
 
 
+def _varying(model: Any) -> Iterator[tuple[str, Tensor, int]]:
+    """Parameters with a time axis: dotted name, value, and where that axis is from the right."""
+    for prefix in ("", "transition", "emission"):
+        part = getattr(model, prefix) if prefix else model
+        for name in getattr(part, "time_varying", ()):
+            dotted = f"{prefix}.{name}" if prefix else name
+            yield dotted, getattr(part, name), -part.rank(name) - 1
+
+
 def _last(model: Any) -> int | None:
     """How many steps the parameters that vary in time have."""
-    found = []
-    for part in (model, *(getattr(model, n, None) for n in ("transition", "emission"))):
-        for name in getattr(part, "time_varying", ()):
-            found.append(getattr(part, name).shape[-part.rank(name) - 1])  # type: ignore[union-attr]
-    return min(found, default=None)
+    return min((value.shape[axis] for _, value, axis in _varying(model)), default=None)
+
+
+def _until(model: Any, steps: int) -> Any:
+    """The program of the first steps."""
+    cut = {n: v.narrow(axis, 0, min(steps, v.shape[axis])) for n, v, axis in _varying(model)}
+    return rebind(model, cut) if cut else model
 
 
 def _stacked(found: list[Any]) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 
-__all__ = ["backtrack", "best_step", "log_joint"]
+__all__ = ["backtrack", "best_step", "log_joint", "still"]
 
 HALVINGS = 30
 
@@ -31,6 +31,12 @@ def backtrack(value: Callable[[Tensor], Tensor], z: Tensor, target: Tensor) -> T
             return new
         step = torch.where(worse, step / 2, step)
     return z + torch.where(worse, 0, step)[..., None, None] * (target - z)
+
+
+def still(change: Tensor, z: Tensor, tolerance: float) -> bool:
+    """Whether the largest change is small beside the path, or within its rounding."""
+    least = max(tolerance, 32 * torch.finfo(z.dtype).eps)
+    return bool(change.abs().amax() <= least * (1 + z.abs().amax()))
 
 
 def best_step(model: Any, batch: Batch, z: Tensor, target: Tensor) -> Tensor:

@@ -151,4 +151,3 @@ def check_draws(smooth, model, batch, close=None, draws=3, seed=3):
         one = smooth(model.at_values({n: v[s] for n, v in theta.items()}), batch)
         for part in ("log_evidence", "mean", "covariance"):
             assert_close(getattr(found, part)[s], getattr(one, part), **close)
-

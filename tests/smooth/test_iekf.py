@@ -9,6 +9,7 @@ from torch.distributions import Independent, Normal
 
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.conditional import Conditional
+from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.rng import seeded
 from latentdyn.smooth.ekf import Chain, ekf
@@ -120,8 +121,6 @@ def full_steps(model, batch, sweeps=100):
 
 def taken(model, batch, z):
     """One full Gauss-Newton step: the Kalman smoother of the chain that is linear at z."""
-    from latentdyn.distributions.smoothed import Moments
-
     V = z.new_zeros(*z.shape, z.shape[-1])
     before = Moments(torch.cat([z[:, :1], z[:, :-1]], 1), V)
     return Chain(model, batch, taylor).solve(before, Moments(z, V), None).mean()
@@ -152,7 +151,7 @@ def test_on_a_piece_it_is_a_local_maximum(seed):
         best = log_joint(model, batch, z)
         torch.manual_seed(0)
         d = 1e-4 * torch.nn.functional.normalize(torch.randn(200, *z.shape[1:]).double(), dim=-1)
-        assert bool((log_joint(model, batch.replace(), z + d) <= best + 1e-10).all())
+        assert bool((log_joint(model, batch, z + d) <= best + 1e-10).all())
 
 
 def test_a_start_of_ones_own():
@@ -210,3 +209,10 @@ def test_labels_have_no_moments():
     model, batch = build("plrnn", "categorical")
     with pytest.raises(InputError, match=r"Categorical.*laplace"):
         iekf(model, batch)
+
+
+def test_fisher_information_of_counts_is_their_curvature():
+    """With a linear transition and a canonical link."""
+    model, batch = build("linear", "poisson", seed=8)
+    a, b = iekf(model, batch), laplace(model, batch)
+    assert_close(a.covariance, b.covariance, rtol=1e-6, atol=1e-7)

@@ -13,7 +13,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Poisson
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError
-from latentdyn.smooth.iekf import iekf
+from latentdyn.smooth.curved import laplace_curved
+from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.laplace import laplace
 from latentdyn.smooth.search import log_joint
@@ -25,8 +26,6 @@ from tests.smooth.nonlinear_cases import build, check_draws, check_gradients
 PARTS = ("mean", "covariance", "log_evidence")
 # a change of 1e-10 ends the search, and Hessians have condition numbers up to 1e3
 CLOSE = {"rtol": 1e-7, "atol": 1e-8}
-# densities of units without noise do not exist, and those of first states without spread
-PROPER = [n for n in CASES | SINGULAR | DIFFUSE if "R-" not in n and "exact" not in n]
 
 
 def golden():
@@ -59,16 +58,17 @@ def test_poisson_against_importance_sampling():
     torch.manual_seed(0)
     with torch.no_grad():
         z = q.rsample((4000,))
+        found = float(q.log_evidence)
         log_w = log_joint(model, batch, z) - q.log_prob(z)
         w = (log_w - log_w.max()).exp()
         estimate = float(log_w.logsumexp(0) - math.log(4000))
         error = float(w.std() / w.mean() / 4000**0.5)
     assert error < 0.05
     assert abs(estimate - e["importance_sampling_log_evidence"]) < 4 * error + 0.05
-    assert abs(float(q.log_evidence) - estimate) < 4 * error + 0.1  # the approximation is off by .06
+    assert abs(found - estimate) < 4 * error + 0.1  # the approximation is off by .06
 
 
-@pytest.mark.parametrize("name", PROPER)
+@pytest.mark.parametrize("name", CASES | SINGULAR | DIFFUSE)
 def test_on_linear_models_it_is_the_kalman_smoother(name):
     c = (CASES | SINGULAR | DIFFUSE)[name]()
     a, b = laplace(c.model, c.batch), kalman(c.model, c.batch)
@@ -254,10 +254,7 @@ def test_single_precision(transition, emission):
 
 def test_the_first_of_two_newton_paths_is_the_same():
     """An affine transition by Kalman smoothers, and by the Hessian of the whole path."""
-    from latentdyn.smooth.curved import laplace_curved
-    from latentdyn.smooth.ekf import first_moments
-
-    model, batch = build("linear", "poisson", inputs=2, seed=7)
+    model, batch = build("linear", "poisson", inputs=2, seed=2)
     a = laplace(model, batch)
     b = laplace_curved(model, batch, None, first_moments(model), None, 100)
     inside = batch.valid
@@ -304,7 +301,7 @@ def test_between_two_modes(transition):
     with pytest.raises(InputError, match=r"mode.*start="):
         laplace(model, batch)
     q = laplace(model, batch, start=torch.ones(1, 3, 1))
-    ((g, evidence, blocks, _),) = brute_force(model, batch, q.mean)
+    ((g, evidence, _, _),) = brute_force(model, batch, q.mean)
     assert float(g.abs().max()) < 1e-6
     assert float(q.mean.min()) > 1.5
     assert_close(q.log_evidence[0], evidence, **CLOSE)
@@ -332,11 +329,11 @@ def test_a_singular_transition_that_is_not_linear():
 
 def test_a_unit_without_noise():
     model = StateSpace(
-        transitions.Linear.of(A=[[0.5]], Q=[0.1]),
+        transitions.MLP.of(W=[[1.0]], V=[[0.5]], Q=[0.1]),
         emissions.Gaussian.of(C=[[1.0]], R=[0.0]),
         initials.Gaussian.of([0.0], [1.0]),
     )
-    with pytest.raises(InputError, match=r"emission.*density.*kalman"):
+    with pytest.raises(InputError, match="density"):
         laplace(model, np.ones((1, 4, 1)))
 
 
@@ -346,10 +343,3 @@ def test_parameters_that_are_not_finite(transition):
     broken = model.at_values({"emission.d": torch.full((4,), torch.nan).double()})
     with pytest.raises(InputError):
         laplace(broken, batch)
-
-
-def test_gauss_newton_of_counts_has_the_same_curvature():
-    """With a linear transition and a canonical link, Fisher's information is the Hessian."""
-    model, batch = build("linear", "poisson", seed=8)
-    a, b = laplace(model, batch), iekf(model, batch)
-    assert_close(a.covariance, b.covariance, rtol=1e-6, atol=1e-7)
