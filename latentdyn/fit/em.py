@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from numpy.linalg import LinAlgError
 
 from latentdyn.data import Batch, as_dataset
+from latentdyn.emissions import Categorical
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.em_loop import EMRun
 from latentdyn.fit.training import Progress
@@ -19,11 +21,14 @@ from latentdyn.posterior import Posterior
 from latentdyn.programs import HMM, StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.hmm import hmm
+from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.laplace import laplace
 from latentdyn.values import whole
 
 __all__ = ["em"]
+
+SWEEPS = 10
 
 
 def em(
@@ -54,10 +59,12 @@ def em(
         y: whatever `latentdyn.data.as_dataset` takes.
         steps: at most.
         smoother: the E step, one of `latentdyn.smooth`; by default `kalman` or `hmm` where they
-            are exact, else `laplace`. With `particle` the E step is random: in the first half of
-            the steps each M step is taken whole, then a share 1, 1/2, 1/3, ... of it in
-            unconstrained coordinates (stochastic approximation, after Delyon et al. 1999), and all
-            steps are done.
+            are exact, `laplace` where the transition is affine, else ten sweeps of `iekf`, which
+            go on from the last path and, unlike `laplace`, need not come to rest (a mode may lie
+            on a kink of a ReLU). With `particle` the E step is random: in the first half of the
+            steps each M step is taken whole, then a share 1, 1/2, 1/3, ... of it in unconstrained
+            coordinates (stochastic approximation, after Delyon et al. 1999), and all steps are
+            done.
         tolerance: it ends where a step raises the evidence by less than this per observed entry.
         initialise: start free parameters from the data.
         seed: of everything random in the fit.
@@ -133,4 +140,7 @@ def _default(program: Any) -> Callable[[Any, Batch], Any]:
     if isinstance(program, HMM):
         return hmm
     parts = (program.first(), program.transition, program.emission)
-    return kalman if all(p.affine() is not None for p in parts) else laplace
+    if all(p.affine() is not None for p in parts):
+        return kalman
+    labels = isinstance(program.emission, Categorical)  # they have no moments
+    return laplace if labels or parts[1].affine() is not None else partial(iekf, sweeps=SWEEPS)

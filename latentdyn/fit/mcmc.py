@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
@@ -122,6 +123,7 @@ def _in_turn(jobs: list[Job]) -> Iterator[Chain]:
 
 def _at_once(jobs: list[Job], processes: int) -> Iterator[Chain]:
     """Each chain in a new process; Ctrl-C reaches them all, and each returns what it has."""
+    _check_travels(jobs[0])
     threads = max(1, torch.get_num_threads() // processes)
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
@@ -133,3 +135,12 @@ def _at_once(jobs: list[Job], processes: int) -> Iterator[Chain]:
                     break
                 except KeyboardInterrupt:
                     continue
+
+
+def _check_travels(job: Job) -> None:
+    try:
+        ForkingPickler.dumps(job)
+    except Exception as error:
+        fix = "define classes and functions at the top of a module, or use processes=1"
+        wanted = "1 for a program that cannot be sent to another process"
+        raise InputError("processes", wanted, str(error), fix) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.mcmc import NUTS
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -83,7 +84,7 @@ def run(job: Job) -> Chain:
             _sample(kernel, job, xs, rows)
         except KeyboardInterrupt:
             pass
-    return _chain(xs, rows, job, float(kernel.step_size), density.size)
+    return _chain(xs, rows, job, density.size)
 
 
 def _sample(kernel: Any, job: Job, xs: list[Tensor], rows: list[dict[str, float]]) -> None:
@@ -108,9 +109,7 @@ def _sample(kernel: Any, job: Job, xs: list[Tensor], rows: list[dict[str, float]
         )
 
 
-def _chain(
-    xs: list[Tensor], rows: list[dict[str, float]], job: Job, step_size: float, size: int
-) -> Chain:
+def _chain(xs: list[Tensor], rows: list[dict[str, float]], job: Job, size: int) -> Chain:
     def cut(places: slice) -> Chain:
         some, own = xs[places], rows[places]
         names = list(rows[0]) if rows else []
@@ -185,7 +184,5 @@ def _with_states(density: LogDensity, x: Tensor) -> Tensor:
 
 
 def _theta(program: Program, values: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    from pyro import poutine
-
     with torch.no_grad():
         return poutine.condition(program.parameters_of, values)(batch)

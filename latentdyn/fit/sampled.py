@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,6 @@ class Chain:
     stats: dict[str, Tensor]
     z: Tensor | None = None
     warmup: Chain | None = None
-    extra: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -39,7 +38,7 @@ class Chain:
         """Its first draws."""
         stats = {k: v[:draws] for k, v in self.stats.items()}
         z = None if self.z is None else self.z[:draws]
-        return Chain(self.x[:draws], stats, z, self.warmup, self.extra)
+        return Chain(self.x[:draws], stats, z, self.warmup)
 
 
 def given(model: Any, y: Any, initialise: bool = True) -> tuple[Any, Any, Batch]:

@@ -492,6 +492,24 @@ def test_an_evidence_that_is_not_finite_leaves_the_last_good_fit():
     assert all(torch.equal(kept[n], calls[2][n]) for n in kept)
 
 
+def test_components_with_a_flat_start():
+    program = ld.programs.LocalLinearTrend().double()
+    post = ld.fit.em(program, nile(), 30, tolerance=0.0, progress=False)
+    assert rises(post) > -1e-9
+
+
+def test_the_posterior_draws_forecasts_and_is_kept(tmp_path):
+    y = model().simulate(trials=2, steps=50, seed=1)
+    post = ld.fit.em(model(), y, 5, progress=False)
+    assert post.smooth().mean.shape == (2, 50, 2)
+    assert post.expected(draws=5)["y"].shape == (2, 50, 3)
+    assert post.forecast(4, draws=6)["y"].shape == (6, 2, 4, 3)
+    assert post.to_datatree(draws=5)["fit_history"].sizes["step"] == 6
+    post.save(tmp_path)
+    again = ld.load(tmp_path)
+    assert torch.equal(again.model.model.transition.A, post.model.model.transition.A)
+
+
 def test_refusals():
     y = np.zeros((20, 3))
     import pyro.distributions as dist

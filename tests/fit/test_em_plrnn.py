@@ -173,6 +173,16 @@ def error(program, data):
     return float((batch.y - expected)[:, 5:].square().mean())
 
 
+def test_default_on_a_chaotic_system():
+    """States often lie on kinks of the ReLU there; eight states explain noise of sd 0.1."""
+    y = ld.data.systems.lorenz63(trials=4, steps=150, obs_noise=0.1)
+    post = ld.fit.em(network(8, 3, seed=0), y, 20, progress=False)
+    up = post.history["log_evidence"]
+    assert np.isfinite(up).all()
+    assert up[-1] > up[0] + 1000
+    assert post.forecast(3, draws=4, seed=0)["y"].shape == (4, 4, 3, 3)
+
+
 def test_particles_learn_too():
     y = teacher().simulate(4, 40, seed=1)
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 import latentdyn as ld
 from latentdyn.fit import mcmc
+from latentdyn.fit.density import LogDensity
 from latentdyn.fit.nuts import _Nuts
 from latentdyn.fit.sampled import Chain, gather
 from latentdyn.rng import seeded
@@ -167,6 +168,30 @@ def test_divergences_are_reported():
             flags += [kernel.diverged] if t >= 50 else []
     assert [i for i, flag in enumerate(flags) if flag] == kernel._divergences
     assert any(flags)
+
+
+def test_ctrl_c_keeps_the_draws_so_far(monkeypatch):
+    calls, evaluate = [], LogDensity.__call__
+
+    def interrupted(self, x):
+        calls.append(None)
+        if len(calls) == 300:
+            raise KeyboardInterrupt
+        return evaluate(self, x)
+
+    monkeypatch.setattr(LogDensity, "__call__", interrupted)
+    post = mcmc(collapsed(), data(8), draws=10**6, warmup=5, chains=3, **QUIET)
+    shape = post.to_datatree(seed=0)["posterior"][LEVEL].shape
+    assert shape[0] == 1
+    assert 10 < shape[1] < 300
+
+
+def test_what_cannot_travel_stays_in_one_process():
+    def smoother(model, batch):
+        return ld.smooth.kalman(model, batch)
+
+    with pytest.raises(ld.InputError, match="use processes=1"):
+        mcmc(local_level().collapse(smoother), data(8), chains=2, processes=2, **QUIET)
 
 
 def test_an_interrupted_run_keeps_what_it_has():
