@@ -158,12 +158,12 @@ def em_rows() -> None:
 
 
 def quietly(f: Callable) -> Callable:
-    """Without gradients, filtered and smoothed means included."""
+    """Without gradients, smoothed means included."""
 
     def run() -> Any:
         with torch.no_grad():
             q = f()
-            return q.log_evidence, q.mean, q.filtered.mean
+            return q.log_evidence, q.mean
 
     return run
 
@@ -213,4 +213,5 @@ def first_rows() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for what in ("compiling", "from the cache"):
             times = fresh("ours compiled", environment={"NUMBA_CACHE_DIR": folder})
-            print(f"numba, {what}: first {times[0]:.0f}, later {min(times[1:] or times):.1f}")
+            later = f", later {min(times[1:]):.1f}" if times[1:] else ""
+            print(f"numba, {what}: first {times[0]:.0f}{later}")

@@ -115,7 +115,7 @@ seen = scored.mean("trial").coarsen(coarse, boundary="trim").mean() / BIN  # (ti
 model = expected.mean("trial").coarsen(coarse, boundary="trim").mean() / BIN
 for k, colour in enumerate(COLOURS):
     ax = axes[str(k)]
-    ax.axvspan(*PUFF, color="0.9", linewidth=0)
+    ax.axvspan(*PUFF, color="0.9", linewidth=0, label="puff")
     ax.step(seen["time"], seen[:, k], where="mid", color="0.4", linewidth=0.9, label="counted")
     ax.plot(model["time"], model[:, k], color=colour, linewidth=1.5, label="expected")
     ax.set(xlabel="time (s)", title=f"neuron {k}", ylim=(0, None), xticks=(0, 5, 10))

@@ -15,7 +15,7 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.laplace import TOLERANCE, not_a_mode, not_reached
-from latentdyn.smooth.search import backtrack, still
+from latentdyn.smooth.search import Patience, backtrack, still
 from latentdyn.smooth.solution import ChainSolution
 
 __all__ = ["laplace_curved"]
@@ -85,6 +85,7 @@ class _Path:
 
     def mode(self, z: Tensor, steps: int) -> Tensor:
         """Newton's method; where the Hessian is not definite, its convex part."""
+        patience = Patience()
         for _ in range(steps):
             try:
                 gradient, diag, off = self.expansion(z)
@@ -92,9 +93,9 @@ class _Path:
             except torch.linalg.LinAlgError:
                 gradient, diag, off = self.expansion(z, convex=True)
                 target = z + GaussianChain(diag, off, gradient).mean
-            new = backtrack(self.value, z, target)
+            new, gain = backtrack(self.value, z, target)
             # on a kink (of a ReLU) no step along Newton's direction is better
-            if still(new - z, z, TOLERANCE):
+            if still(new - z, z, TOLERANCE) or patience.ends(gain):
                 return new
             z = new
         raise not_reached(float((target - z).abs().amax()), steps)

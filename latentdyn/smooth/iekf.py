@@ -13,7 +13,7 @@ from latentdyn.kernels.evidence import Route
 from latentdyn.smooth.ekf import Chain
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import taylor
-from latentdyn.smooth.search import best_step, still
+from latentdyn.smooth.search import Patience, best_step, still
 from latentdyn.smooth.solution import SiteSolution
 from latentdyn.values import whole
 
@@ -58,10 +58,11 @@ def iekf(
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():
         z = _start(chain, route) if start is None else start.to(batch.y)
+        patience = Patience()
         for _ in range(limit):
             target = _solution(chain, z, route).mean()
-            new = best_step(model, batch, z, target)
-            done = still(new - z, z, 1e-9)
+            new, gain = best_step(model, batch, z, target)
+            done = still(new - z, z, 1e-9) or patience.ends(gain)
             z = new
             if done:
                 break

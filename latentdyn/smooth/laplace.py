@@ -18,7 +18,7 @@ from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
 from latentdyn.smooth.kalman import linear_gaussian
-from latentdyn.smooth.search import backtrack, still
+from latentdyn.smooth.search import Patience, backtrack, still
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.values import whole
 
@@ -113,6 +113,7 @@ class _Sites:
         else:
             z = zero if start is None else start.to(zero).expand(self.shape)
             z, pull = self._newton(z)
+        patience = Patience()
         for _ in range(steps):
             target, new_pull = self._newton(z)
             step, bend = target - z, new_pull - pull
@@ -122,12 +123,12 @@ class _Sites:
                 slope, curve = (pull * d).sum((-2, -1)), (bend * d).sum((-2, -1))
                 return self.terms(x).sum(-1) - a * slope - a * a * curve / 2
 
-            new = backtrack(value, z, target)
+            new, gain = backtrack(value, z, target)
             part = ((new - z) * step).sum((-2, -1)) / (step * step).sum((-2, -1)).clamp(min=1e-300)
             pull = pull + part[..., None, None] * bend
             done = still(new - z, z, TOLERANCE)
             z = new
-            if done and still(step, z, 1e-6):
+            if patience.ends(gain) or (done and still(step, z, 1e-6)):
                 return z
         raise not_reached(float(step.abs().amax()), steps)
 
