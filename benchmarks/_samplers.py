@@ -78,8 +78,12 @@ def cuthbert_sweeps(p: Any, moments: bool, start: np.ndarray) -> Callable[[int],
 
 
 def cuthbert_particles(p: Any, particles: int) -> dict[str, Callable]:
-    """Bootstrap filter of stochastic volatility, and its score by resampling with stopped
-    gradients; systematic where the effective sample size is below a half, compiled."""
+    """Bootstrap filter of stochastic volatility, compiled, and its score.
+
+    Resampling is systematic where the effective sample size is below a half, with stopped gradients
+    for the score. Particles are constants and their density carries the gradient, as in ours; or
+    gradients go along their paths, which costs less and varies more.
+    """
     try:
         import cuthbert
         import jax
@@ -91,15 +95,21 @@ def cuthbert_particles(p: Any, particles: int) -> dict[str, Callable]:
     jax.config.update("jax_enable_x64", True)
     y, keys = jnp.asarray(p.y[0, :, 0]), iter(range(10**6))
 
-    def evidence(v: dict[str, Any], key: Any, resampling: Any) -> Any:
+    def evidence(v: dict[str, Any], key: Any, resampling: Any, fisher: bool = False) -> Any:
         def first(key: Any) -> Any:
             return v["mu"] + v["sigma"] / jnp.sqrt(1 - v["phi"] ** 2) * jax.random.normal(key)
 
         def move(key: Any, x: Any, _: Any) -> Any:
-            return v["mu"] + v["phi"] * (x - v["mu"]) + v["sigma"] * jax.random.normal(key)
+            new = v["mu"] + v["phi"] * (x - v["mu"]) + v["sigma"] * jax.random.normal(key)
+            return jax.lax.stop_gradient(new) if fisher else new
 
-        def weigh(_: Any, x: Any, y: Any) -> Any:
-            return -0.5 * (x + y**2 * jnp.exp(-x) + jnp.log(2 * jnp.pi))
+        def weigh(old: Any, x: Any, y: Any) -> Any:
+            seen = -0.5 * (x + y**2 * jnp.exp(-x) + jnp.log(2 * jnp.pi))
+            if not fisher:
+                return seen
+            r = (x - v["mu"] - v["phi"] * (old - v["mu"])) / v["sigma"]
+            density = -0.5 * r**2 - jnp.log(v["sigma"])
+            return seen + density - jax.lax.stop_gradient(density)
 
         smc = particle_filter.build_filter(first, move, weigh, particles, resampling)
         one, two = jax.random.split(key)
@@ -108,15 +118,23 @@ def cuthbert_particles(p: Any, particles: int) -> dict[str, Callable]:
 
     plain = ess_decorator(systematic.resampling, 0.5)
     stopped = ess_decorator(stop_gradient_decorator(systematic.resampling), 0.5)
-    one = jax.jit(partial(evidence, resampling=plain))
-    two = jax.jit(jax.value_and_grad(partial(evidence, resampling=stopped)))
     values = {n: jnp.asarray(getattr(p, n)) for n in SCORE}
+    one = jax.jit(partial(evidence, resampling=plain))
 
-    def score() -> Any:
-        value, slopes = two(values, jax.random.PRNGKey(next(keys)))
-        return float(value), [float(slopes[n]) for n in SCORE]
+    def score(fisher: bool) -> Callable:
+        two = jax.jit(jax.value_and_grad(partial(evidence, resampling=stopped, fisher=fisher)))
 
-    return {"evidence": lambda: float(one(values, jax.random.PRNGKey(next(keys)))), "score": score}
+        def run() -> Any:
+            value, slopes = two(values, jax.random.PRNGKey(next(keys)))
+            return float(value), [float(slopes[n]) for n in SCORE]
+
+        return run
+
+    return {
+        "evidence": lambda: float(one(values, jax.random.PRNGKey(next(keys)))),
+        "score": score(fisher=True),
+        "pathwise": score(fisher=False),
+    }
 
 
 def particles_of(p: Any, particles: int) -> Callable | None:

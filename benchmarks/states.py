@@ -148,7 +148,8 @@ def main() -> None:
         answer(options.call)
         return
     for name in options.rows:
-        print(f"\n{name}: {ROWS[name].__doc__}", flush=True)
+        told = (ROWS[name].__doc__ or "").splitlines()[0]
+        print(f"\n{name}: {told}", flush=True)
         ROWS[name]()
 
 

@@ -6,7 +6,7 @@ bins, on the last bin of the others, and on the time since the puff (six smooth 
 
 What to look for: the odour and a neuron's own past explain the held-out trials (every fourth);
 coupling adds nothing there, although one of its twelve 90% intervals misses zero, as chance alone
-would have it. Rates follow the counts; two neurons are a little more variable than the model claims.
+would have it. Rates follow the counts; two neurons are a little more variable than claimed.
 
     python examples/cockroach.py            # seconds
 """
@@ -89,9 +89,15 @@ lag = BIN * 1000 * np.arange(1, LAGS + 1)
 for k, colour in enumerate(COLOURS):
     ends = np.quantile(w[:, k], [0.05, 0.95], axis=0) - w[:, k].mean(0)
     axes["w"].errorbar(
-        lag + 4 * (k - 1.5), w[:, k].mean(0), np.abs(ends), color=colour, marker="o", markersize=4,
-        capsize=2, label=f"neuron {k}",
-    )  # fmt: skip
+        lag + 4 * (k - 1.5),
+        w[:, k].mean(0),
+        np.abs(ends),
+        color=colour,
+        marker="o",
+        markersize=4,
+        capsize=2,
+        label=f"neuron {k}",
+    )
 axes["w"].axhline(0, color="0.6", linewidth=0.8)
 axes["w"].set(xlabel="lag (ms)", ylabel="change of log rate per spike", title="own past")
 axes["w"].legend(frameon=False, fontsize=8)
@@ -101,10 +107,15 @@ for to in range(4):
     for by in set(range(4)) - {to}:
         sure = low[to, by] > 0 or high[to, by] < 0
         axes["J"].text(
-            by, to, f"{mean[to, by]:+.2f}\n±{(high - low)[to, by] / 2:.2f}", ha="center",
-            va="center", fontsize=8, weight="bold" if sure else None,
+            by,
+            to,
+            f"{mean[to, by]:+.2f}\n±{(high - low)[to, by] / 2:.2f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            weight="bold" if sure else None,
             color="white" if abs(mean[to, by]) > 0.6 * top else "black",
-        )  # fmt: skip
+        )
 axes["J"].set(xlabel="of neuron", ylabel="on neuron", title="coupling (bold: interval misses 0)")
 axes["J"].set(xticks=range(4), yticks=range(4))
 axes["s"].barh(list(score)[1:], list(score.values())[1:], color="0.6")

@@ -83,19 +83,33 @@ middle, wide = averaged.mean[0, :, 0], averaged.variance[0, :, 0].sqrt()
 for start, stop in GAPS:
     ax.axvspan(years[start] - 0.5, years[stop - 1] + 0.5, color="0.94", linewidth=0)
 ax.fill_between(
-    years, middle - 1.645 * wide, middle + 1.645 * wide, color="#56B4E9", alpha=0.25, linewidth=0,
+    years,
+    middle - 1.645 * wide,
+    middle + 1.645 * wide,
+    color="#56B4E9",
+    alpha=0.25,
+    linewidth=0,
     label="90%, variances uncertain",
-)  # fmt: skip
+)
 ax.fill_between(
-    years, mean - 1.645 * sd, mean + 1.645 * sd, color="#0072B2", alpha=0.35, linewidth=0,
+    years,
+    mean - 1.645 * sd,
+    mean + 1.645 * sd,
+    color="#0072B2",
+    alpha=0.35,
+    linewidth=0,
     label="90%, variances at their estimates",
-)  # fmt: skip
+)
 ax.plot(years, mean, color="#0072B2", label="smoothed level")
 for sign in (-1, 1):
     ax.plot(
-        years, peer_mean + sign * 1.645 * peer_sd, color="#D55E00", linestyle="--", linewidth=1,
+        years,
+        peer_mean + sign * 1.645 * peer_sd,
+        color="#D55E00",
+        linestyle="--",
+        linewidth=1,
         label="90%, statsmodels" if sign > 0 else None,
-    )  # fmt: skip
+    )
 ax.plot(years, seen, ".", color="0.2", label="flow")
 ax.plot(years, flow.where(missing), "x", color="0.55", markersize=4, label="flow, removed")
 ax.set(xlabel="year", ylabel="flow at Aswan ($10^8$ m$^3$)", xlim=(years[0] - 1, years[-1] + 1))

@@ -6,10 +6,10 @@ is a run of 100,000 particles. ``model`` and ``y`` are the same objects in every
 Kalman smoother needs another model, the linear-Gaussian twin that is nearest by least squares.
 
 What to look for: "error" is the distance of the posterior mean from the long run's in posterior
-standard deviations, "width" the ratio of the standard deviations. Methods that look at the kink of
-the network and at single counts (Laplace, particles, SVI, NUTS) are close; linearising at every
-step costs a little, a linear model a lot. SVI's evidence is a lower bound; the twin's belongs to
-another model; NUTS has none.
+standard deviations, "width" the ratio of the standard deviations. A linear model costs most, then
+linearising once at each step; methods that weigh whole paths by the counts themselves (Laplace,
+particles, SVI, NUTS) are close, at very different prices. The evidence of the Kalman kind is that
+of counts with Gaussian noise, far off at such low rates; SVI's is a lower bound; NUTS has none.
 
     python examples/one_model_all_methods.py            # a minute
     python examples/one_model_all_methods.py --quick    # seconds, not converged
@@ -60,9 +60,7 @@ def linear_twin(steps: int = 5000) -> ld.StateSpace:
 
 
 def by_particles(proposal=None, particles=500):
-    return ld.smooth.particle(
-        model, y, particles=particles, paths=1000, proposal=proposal, seed=0
-    )
+    return ld.smooth.particle(model, y, particles=particles, paths=1000, proposal=proposal, seed=0)
 
 
 def by_svi():
@@ -135,9 +133,14 @@ axes = figure.subplot_mosaic([["path", "path"], ["error", "evidence"]])
 ax, steps, k = axes["path"], range(len(z)), 0
 sd = spread[:, k].sqrt()
 ax.fill_between(
-    steps, best[:, k] - 1.645 * sd, best[:, k] + 1.645 * sd, color=BLUE, alpha=0.3, linewidth=0,
+    steps,
+    best[:, k] - 1.645 * sd,
+    best[:, k] + 1.645 * sd,
+    color=BLUE,
+    alpha=0.3,
+    linewidth=0,
     label="90% of long run",
-)  # fmt: skip
+)
 ax.plot(steps, z[:, k], color="0.5", linewidth=1, label="true state")
 for name, style in (("Kalman, twin", ":"), ("extended", "--"), ("Laplace", "-")):
     colour = ORANGE if name == "Kalman, twin" else "black"

@@ -8,9 +8,10 @@ are decoded.
 
 What to look for: the error is a tenth of the arena's width, but far fewer than 90% of the true
 positions lie in the 90% ellipses. Place cells are more variable than Poisson: with negative
-binomial counts the evidence rises by 2400 nats and the coverage from a sixth to a third. The rest
-is the fault of the fields: each is one Gaussian bump, and cells are independent given the place. The extended Kalman smoother stays
-near Laplace's, but its evidence is useless: at rates near zero a count has no Gaussian look.
+binomial counts the evidence rises by 2400 nats, and the coverage from a sixth to nearly a third.
+The rest is the fields' fault: each is one Gaussian bump, and cells are independent given the place.
+The extended Kalman smoother stays near Laplace's, but its evidence is useless: at rates near zero
+a count has no Gaussian look.
 
     python examples/place_cells.py            # half a minute
     python examples/place_cells.py --quick    # decodes one minute only
@@ -52,6 +53,7 @@ class PlaceFields(ld.Conditional):
         self.log_r = nn.Parameter(torch.zeros(obs_dim))
 
     def forward(self, z, u=None):
+        """Counts at states z (..., 4)."""
         away = z[..., None, :2] - self.c  # (..., D, 2)
         distance = torch.einsum("...dij,...di->...dj", self.L, away).square().sum(-1)
         rate = (self.a - distance / 2).exp()
@@ -130,14 +132,23 @@ for k, name in enumerate("xy"):
     ax = axes[name]
     mean, sd = path.mean[0, now, k], path.variance[0, now, k].sqrt()
     ax.fill_between(
-        seconds, mean - 1.645 * sd, mean + 1.645 * sd, color=BLUE, alpha=0.3, linewidth=0,
+        seconds,
+        mean - 1.645 * sd,
+        mean + 1.645 * sd,
+        color=BLUE,
+        alpha=0.3,
+        linewidth=0,
         label="90% band",
-    )  # fmt: skip
+    )
     ax.plot(seconds, mean, color=BLUE, linewidth=1, label="decoded, negative binomial")
     ax.plot(
-        seconds, plain.mean[0, now, k], color="black", linewidth=0.9, linestyle=":",
+        seconds,
+        plain.mean[0, now, k],
+        color="black",
+        linewidth=0.9,
+        linestyle=":",
         label="decoded, Poisson",
-    )  # fmt: skip
+    )
     ax.plot(seconds, truth[now, k], color=ORANGE, linewidth=1.2, label="true position")
     ax.set(ylabel=f"{name} (arena radii)", ylim=(-1.3, 1.3), xlim=(0, 60))
 axes["y"].set_xlabel("time in the held-out part (s)")

@@ -53,9 +53,14 @@ print(f"effective sample size at worst: {filters.ess.min():.0f} of {PARTICLES}")
 # ---- unknown parameters: NUTS over (mu, phi, sigma), the states integrated out
 model = ld.programs.StochasticVolatility(prior=ld.programs.KimShephardChib())
 post = ld.fit.mcmc(
-    model.collapse(ld.smooth.laplace), returns,
-    draws=DRAWS, warmup=WARMUP, chains=2, seed=1, progress=False,
-)  # fmt: skip
+    model.collapse(ld.smooth.laplace),
+    returns,
+    draws=DRAWS,
+    warmup=WARMUP,
+    chains=2,
+    seed=1,
+    progress=False,
+)
 sites = ["transition.mu", "transition.phi", "transition.sigma"]
 tree = post.to_datatree()
 stats = tree["sample_stats"]
@@ -69,7 +74,9 @@ theta = {n: x for n, x in post.sample(2 * DRAWS, seed=0).items() if n in sites} 
 bound = post.model.model.bind(theta)
 with torch.no_grad():
     unbiased = ld.smooth.particle(bound, returns, particles=PARTICLES, paths=0, seed=2)
-    excess = (ld.smooth.laplace(bound, returns).log_evidence - unbiased.log_evidence)[:, 0]  # (draw,)
+    excess = (ld.smooth.laplace(bound, returns).log_evidence - unbiased.log_evidence)[
+        :, 0
+    ]  # (draw,)
 weights = (-excess).softmax(0)
 by_phi, tenth = theta["transition.phi"][:, 0].argsort(), DRAWS // 5
 for word, where in (("smallest", by_phi[:tenth]), ("largest", by_phi[-tenth:])):
@@ -104,13 +111,21 @@ low, high = np.exp(np.quantile(paths, [0.05, 0.95], axis=1) / 2)
 top.plot(days, returns, color="0.25", linewidth=0.5, zorder=3, label="returns")
 for sign in (-1, 1):
     top.fill_between(
-        days, sign * 2 * low, sign * 2 * high, color=BLUE, alpha=0.35, linewidth=0,
+        days,
+        sign * 2 * low,
+        sign * 2 * high,
+        color=BLUE,
+        alpha=0.35,
+        linewidth=0,
         label="±2 volatilities given all days, 90% of draws" if sign > 0 else None,
-    )  # fmt: skip
+    )
     top.plot(
-        days, sign * 2 * (x / 2).exp(), color=ORANGE, linewidth=1,
+        days,
+        sign * 2 * (x / 2).exp(),
+        color=ORANGE,
+        linewidth=1,
         label="±2 volatilities given the days so far, known parameters" if sign > 0 else None,
-    )  # fmt: skip
+    )
 top.set(xlabel="day, 1997-98", ylabel="return (%)", xlim=(0, len(days)))
 figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
 words = ("level of log-variance, $\\mu$", "persistence, $\\varphi$", "steps, $\\sigma$")
@@ -118,9 +133,14 @@ for ax, name, word in zip(small, sites, words, strict=True):
     x, bins = theta[name][:, 0].numpy(), 20
     _, bins, _ = ax.hist(x, bins, density=True, color=BLUE, alpha=0.45, label="Laplace")
     ax.hist(
-        x, bins, density=True, weights=weights.numpy(), histtype="step", color="black",
+        x,
+        bins,
+        density=True,
+        weights=weights.numpy(),
+        histtype="step",
+        color="black",
         label="weighted by particles",
-    )  # fmt: skip
+    )
     value = known.templates[name].value.item()
     ax.axvline(value, color=ORANGE, label="value held fixed above")
     ax.set(xlabel=word, yticks=[])
