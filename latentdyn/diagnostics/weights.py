@@ -36,6 +36,7 @@ def log_weights(
     """
     if isinstance(source, xr.DataTree):
         return _stored(source)
+    _need_a_fitted_density(source)
     with seeded(seed):
         columns = [_chain(source, fit, draws, paths) for fit in source.fits]
     ds = xr.Dataset(
@@ -49,6 +50,16 @@ def log_weights(
     )
     ds = ds.assign_coords({dim: np.arange(size) for dim, size in ds.sizes.items()})
     return ds.assign_coords(trial=source.data["trial"]) if "trial" in ds.dims else ds
+
+
+def _need_a_fitted_density(posterior: Any) -> None:
+    if any(getattr(g.parameters_guide, "chains", None) is not None for _, g in posterior.fits):
+        raise InputError(
+            "source",
+            "an approximate posterior with a density",
+            "draws of a Markov chain",
+            "look at r_hat and effective sample sizes: az.summary(post.to_arviz())",
+        )
 
 
 def _stored(tree: xr.DataTree) -> xr.Dataset:

@@ -33,8 +33,8 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     if found[0].verdict == BROKEN:
         return found
     found += [*_converged(posterior), *_restarts(posterior)]
-    if posterior.attrs.get("inference_method") != "mcmc":
-        found += _importance(posterior, seed)
+    sampled = getattr(posterior.fits[0][1].parameters_guide, "chains", None) is not None
+    found += _sampler(posterior) if sampled else _importance(posterior, seed)
     return [*found, *_held_out(posterior, seed)]
 
 
@@ -90,6 +90,31 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
         else "restarts end in different optima; the best one is used, others are worth a look"
     )
     yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
+
+
+def _sampler(posterior: Any) -> Iterator[Reading]:
+    """Agreement of Markov chains, and how many independent draws they are worth."""
+    import arviz_stats  # noqa: F401  registers the accessor
+
+    tree = posterior.to_datatree()
+    names = [n for n, t in posterior.model.templates.items() if n in tree["posterior"]]
+    draws = tree["posterior"].to_dataset()[names or list(tree["posterior"].data_vars)]
+    if draws.sizes["chain"] > 1:
+        worst = max(float(v.max()) for v in draws.azstats.rhat().data_vars.values())
+        agree = worst < 1.05
+        text = (
+            "the chains agree" if agree else "the chains disagree: raise warmup, or tighten priors"
+        )
+        yield Reading("largest r_hat", f"{worst:.3f}", text, GOOD if agree else POOR)
+    least = min(float(v.min()) for v in draws.azstats.ess().data_vars.values())
+    enough = least > 100
+    text = "enough for means and intervals" if enough else "too few: draw more"
+    yield Reading("smallest effective sample size", f"{least:.0f}", text, GOOD if enough else CARE)
+    stats = tree["sample_stats"]
+    if "diverging" in stats:
+        number = int(stats["diverging"].sum())
+        text = "none" if not number else "regions are missed: raise target_acceptance"
+        yield Reading("divergences", f"{number}", text, POOR if number else GOOD)
 
 
 def _importance(posterior: Any, seed: int) -> Iterator[Reading]:

@@ -310,7 +310,7 @@ def test_a_collapsed_program_is_fitted_without_states():
     post = ld.fit.svi(
         model.collapse(DenseSmoother()), ds, steps=300, learning_rate=0.05, training=QUIET
     )
-    for call in (post.smooth, post.expected, post.impute, post.simulate, lambda: post.forecast(3)):
+    for call in (post.smooth, post.expected, post.impute, lambda: post.forecast(3)):
         with pytest.raises(ld.InputError, match="a program with states"):
             call()
     tree = post.to_datatree(draws=5)
