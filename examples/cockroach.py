@@ -6,7 +6,7 @@ bins, on the last bin of the others, and on the time since the puff (six smooth 
 
 What to look for: the odour and a neuron's own past explain the held-out trials (every fourth);
 coupling adds nothing there, although one of its twelve 90% intervals misses zero, as chance alone
-would have it. Rates follow the counts; two neurons are a little more variable than claimed.
+would have it. Rates follow the counts; the spread of two neurons' counts fails a test by a little.
 
     python examples/cockroach.py            # seconds
 """

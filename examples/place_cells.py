@@ -9,7 +9,7 @@ are decoded.
 What to look for: the error is a tenth of the arena's width, but far fewer than 90% of the true
 positions lie in the 90% ellipses. Place cells are more variable than Poisson: with negative
 binomial counts the evidence rises by 2400 nats, and the coverage from a sixth to nearly a third.
-The rest is the fields' fault: each is one Gaussian bump, and cells are independent given the place.
+The rest is open: each field is one Gaussian bump here, and cells are independent given the place.
 The extended Kalman smoother stays near Laplace's, but its evidence is useless: at rates near zero
 a count has no Gaussian look.
 

@@ -56,6 +56,7 @@ class Conditional(nn.Module, abc.ABC):
     missing data, priors, draws in leading dimensions, SVI, saving and plots come from this.
 
     Example, a random walk whose steps are heavier than Gaussian:
+        >>> import pyro
         >>> class Walk(Conditional):
         ...     def __init__(self, state_dim: int, input_dim: int = 0):
         ...         super().__init__()
@@ -64,7 +65,7 @@ class Conditional(nn.Module, abc.ABC):
         ...         self.constraints = {"scale": constraints.positive}
         ...
         ...     def forward(self, z, u=None):
-        ...         return torch.distributions.Laplace(z, self.scale).to_event(1)
+        ...         return pyro.distributions.Laplace(z, self.scale).to_event(1)
     """
 
     state_dim: int

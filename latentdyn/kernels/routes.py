@@ -39,9 +39,10 @@ def _regular(x: Sites) -> bool:
     if not Q.size:
         return False
     (least_Q, _), (least_P, _) = inverse(Q), inverse(x.P)
-    firm = _largest(least_P, 1) * _largest(x.P, 1) < DIGITS
-    scale = np.maximum(_largest(Q, 2), _largest(x.P, 1))
-    return bool((firm & (_largest(least_Q, 2) * scale < DIGITS)).all())
+    with np.errstate(invalid="ignore"):  # what cannot be inverted is infinite or NaN
+        firm = _largest(least_P, 1) * _largest(x.P, 1) < DIGITS
+        scale = np.maximum(_largest(Q, 2), _largest(x.P, 1))
+        return bool((firm & (_largest(least_Q, 2) * scale < DIGITS)).all())
 
 
 def _largest(x: ndarray, axes: int) -> ndarray:

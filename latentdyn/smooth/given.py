@@ -22,9 +22,10 @@ def given(
     if not isinstance(model, kind):
         fix = "build one with ld.StateSpace; discrete states have smooth.hmm and smooth.switching"
         raise InputError("model", f"a {kind.__name__}", type(model).__name__, fix)
+    program: Any = model
     if isinstance(y, Batch):
         if u is not None:
             raise InputError("u", "None with a Batch", "inputs", "put them into the Batch")
-        return model.fit_batch(y), None
+        return program.fit_batch(y), None
     data = as_dataset(y) if u is None else as_dataset(y, inputs=u)
-    return model.fit_batch(Batch.of(data, model.dtype)), data
+    return program.fit_batch(Batch.of(data, program.dtype)), data
