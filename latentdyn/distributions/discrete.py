@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentdyn.kernels.discrete import Messages, log_evidence, messages, sample_paths, viterbi
+from latentdyn.nn import broadcast_shapes
 
 __all__ = ["DiscretePath"]
 
@@ -51,9 +52,7 @@ class DiscretePath(TorchDistribution):
         source: Any = None,
     ):
         A = log_transition if log_transition.dim() > 2 else log_transition[None]
-        lead = torch.broadcast_shapes(
-            log_initial.shape[:-1], A.shape[:-3], log_likelihood.shape[:-2]
-        )
+        lead = broadcast_shapes(log_initial.shape[:-1], A.shape[:-3], log_likelihood.shape[:-2])
         self.log_initial, self.log_transition = log_initial, A
         self.log_likelihood, self.idle, self.source = log_likelihood, idle, source
         super().__init__(lead, log_likelihood.shape[-2:-1], validate_args=False)
@@ -177,12 +176,12 @@ class DiscretePath(TorchDistribution):
 
 
 def _lead(A: Tensor, z: Tensor) -> torch.Size:
-    return torch.broadcast_shapes(A.shape[:-2], z.shape)
+    return broadcast_shapes(A.shape[:-2], z.shape)
 
 
 def _pick(x: Tensor, z: Tensor) -> Tensor:
     """Entry z of the last dimension, with leading dimensions that broadcast."""
-    shape = torch.broadcast_shapes(x.shape[:-1], z.shape)
+    shape = broadcast_shapes(x.shape[:-1], z.shape)
     return x.expand(*shape, x.shape[-1]).gather(-1, z.expand(shape)[..., None])[..., 0]
 
 

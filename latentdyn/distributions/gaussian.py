@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from latentdyn.errors import InputError, NoDensityError
+from latentdyn.nn import broadcast_shapes
 from latentdyn.values import as_float
 
 __all__ = ["SingularGaussian", "gaussian", "given", "noise_support", "white"]
@@ -30,7 +31,7 @@ class SingularGaussian(TorchDistribution):
     has_rsample = True
 
     def __init__(self, loc: Tensor, covariance_matrix: Tensor):
-        batch = torch.broadcast_shapes(loc.shape[:-1], covariance_matrix.shape[:-2])
+        batch = broadcast_shapes(loc.shape[:-1], covariance_matrix.shape[:-2])
         self.loc = loc
         self.covariance_matrix = covariance_matrix
         super().__init__(batch, loc.shape[-1:], validate_args=False)

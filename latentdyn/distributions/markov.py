@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentdyn.distributions.path import Path, join
+from latentdyn.nn import broadcast_shapes
 
 __all__ = ["MarkovPath"]
 
@@ -53,7 +54,7 @@ class MarkovPath(Path):
         self.walk = walk
         first = initial()
         lead = first.batch_shape[:-1]
-        shape = torch.broadcast_shapes(lead, torch.Size(batch_shape))
+        shape = broadcast_shapes(lead, torch.Size(batch_shape))
         super().__init__(shape, (steps, first.event_shape[0]), valid)
 
     def _at(self, times: slice) -> Callable[..., Distribution]:

@@ -11,6 +11,8 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints, kl_divergence
 
+from latentdyn.nn import broadcast_shapes
+
 __all__ = ["Path", "join", "path_kl"]
 
 
@@ -77,7 +79,7 @@ def join(*terms: Tensor) -> Tensor:
     Leading dimensions broadcast: draws may be bound to the transition alone.
     """
     each = [torch.atleast_1d(x) for x in terms]
-    lead = torch.broadcast_shapes(*[x.shape[:-1] for x in each])
+    lead = broadcast_shapes(*[x.shape[:-1] for x in each])
     return torch.cat([x.expand(*lead, -1) for x in each], -1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
+from latentdyn.nn import broadcast_shapes
 from latentdyn.values import whole
 
 __all__ = [
@@ -166,7 +167,7 @@ class FlatStationary(TorchDistribution):
         each = k * math.log(2) + up.lgamma() + down.lgamma() - (up + down).lgamma()
         inside = self.support.check(value)
         log_p = torch.where(inside, -each.sum(), -torch.inf)
-        return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
+        return log_p.expand(broadcast_shapes(log_p.shape, self.batch_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlatStationary:
         """The same distribution over a larger batch."""

@@ -12,7 +12,7 @@ from latentdyn.distributions.discrete import DiscretePath
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.distributions.path import Path
 from latentdyn.kernels.switching import take
-from latentdyn.nn import matvec
+from latentdyn.nn import broadcast_shapes, matvec
 
 __all__ = ["Regimes", "SwitchingPath"]
 
@@ -95,7 +95,7 @@ class SwitchingPath(Path):
         loc = matvec(of.A[..., None, :, :, :], z[..., :-1, None, :])
         loc = loc + (of.b if of.b.shape[-3] == 1 else of.b[..., 1:, :, :])
         later = gaussian(loc, of.Q[..., None, :, :, :], "full").log_prob(z[..., 1:, None, :])
-        lead = torch.broadcast_shapes(first.shape[:-2], later.shape[:-2])
+        lead = broadcast_shapes(first.shape[:-2], later.shape[:-2])
         ll = torch.cat([first.expand(*lead, -1, -1), later.expand(*lead, -1, -1)], -2)
         ll = ll if self.valid is None else ll.where(self.valid[..., None], 0)
         if of.G is None:

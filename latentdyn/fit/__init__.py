@@ -3,8 +3,18 @@
 from latentdyn.fit.em import em
 from latentdyn.fit.laplace import laplace
 from latentdyn.fit.mcmc import mcmc
+from latentdyn.fit.particle_gibbs import particle_gibbs
 from latentdyn.fit.particle_mcmc import particle_mcmc
 from latentdyn.fit.svi import svi
 from latentdyn.fit.training import Progress, Training
 
-__all__ = ["Progress", "Training", "em", "laplace", "mcmc", "particle_mcmc", "svi"]
+__all__ = [
+    "Progress",
+    "Training",
+    "em",
+    "laplace",
+    "mcmc",
+    "particle_gibbs",
+    "particle_mcmc",
+    "svi",
+]

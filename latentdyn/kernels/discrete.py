@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from latentdyn.kernels.discrete_recursion import Merge, logsum, maximum, recursion, trace_back
+from latentdyn.nn import broadcast_shapes
 
 __all__ = ["Messages", "log_evidence", "messages", "sample_paths", "viterbi"]
 
@@ -151,7 +152,7 @@ def _prepare(initial: Tensor, A: Tensor, ll: Tensor, idle: Tensor | None) -> _Ch
     initial, A, ll = (x.detach().double() for x in (initial, A, ll))
     A = A[None] if A.dim() == 2 else A
     T, S = ll.shape[-2:]
-    lead = torch.broadcast_shapes(initial.shape[:-1], A.shape[:-3], ll.shape[:-2])
+    lead = broadcast_shapes(initial.shape[:-1], A.shape[:-3], ll.shape[:-2])
     ll = ll.expand(*lead, T, S).movedim(-2, 0)
     A = A.reshape((1,) * (len(lead) + 3 - A.dim()) + A.shape).movedim(-3, 0)
     if idle is not None:

@@ -20,6 +20,7 @@ from latentdyn.kernels.precision import precision_log_z
 from latentdyn.kernels.routes import cyclic, fastest
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Sites
+from latentdyn.nn import broadcast_shapes
 
 __all__ = ["Evidence", "Lead", "evidence"]
 
@@ -38,8 +39,8 @@ class Lead:
         """Of tensors in the shapes of `Sites`, with leading dimensions for M and C."""
         events = (1, 2, 3, 2, 3, 3, 2)
         shapes = [t.shape[: t.dim() - n] for t, n in zip(x, events, strict=True)]
-        matrices = torch.broadcast_shapes(*(shapes[i] for i in (1, 2, 4, 5)))
-        full = torch.broadcast_shapes(*shapes)
+        matrices = broadcast_shapes(*(shapes[i] for i in (1, 2, 4, 5)))
+        full = broadcast_shapes(*shapes)
         padded = (1,) * (len(full) - len(matrices)) + tuple(matrices)
         shared = max((i + 1 for i, n in enumerate(padded) if n > 1), default=0)
         return cls(full, shared)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from latentdyn.kernels.chain import chain_factor
-from latentdyn.nn import matvec
+from latentdyn.nn import broadcast_shapes, matvec
 
 __all__ = ["precision_log_z"]
 
@@ -28,8 +28,8 @@ def precision_log_z(x: tuple[Tensor, ...], flat: tuple[bool, ...] = ()) -> Tenso
     precision, log_det = _inverse(Q)
     first, first_det = _first(P, flat)
     into = precision @ A
-    lead = torch.broadcast_shapes(*(v.shape[:-3] for v in (A, Q, J)), P.shape[:-2], g.shape[:-2])
-    lead = torch.broadcast_shapes(lead, m.shape[:-1], b.shape[:-2])
+    lead = broadcast_shapes(*(v.shape[:-3] for v in (A, Q, J)), P.shape[:-2], g.shape[:-2])
+    lead = broadcast_shapes(lead, m.shape[:-1], b.shape[:-2])
     K = m.shape[-1]
 
     def steps(v: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from latentdyn.nn import broadcast_shapes
+
 __all__ = ["collapse", "move", "step_back", "stratified", "take", "update"]
 
 
@@ -77,7 +79,7 @@ def take(x: Tensor, index: Tensor, rank: int) -> Tensor:
     Shapes: ``x`` (..., H, *own) and ``index`` (..., M) -> (..., M, *own).
     """
     own = x.shape[x.dim() - rank :]
-    lead = torch.broadcast_shapes(x.shape[: x.dim() - rank - 1], index.shape[:-1])
+    lead = broadcast_shapes(x.shape[: x.dim() - rank - 1], index.shape[:-1])
     index = index.expand(*lead, -1).reshape(*lead, -1, *(1,) * rank)
     index = index.expand(*index.shape[: index.dim() - rank], *own)
     return x.expand(*lead, *x.shape[x.dim() - rank - 1 :]).gather(-rank - 1, index)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from latentdyn.nn import broadcast_shapes
+
 __all__ = ["block_diagonal", "block_vector", "companion", "lead_in"]
 
 
@@ -22,7 +24,7 @@ def companion(first: Tensor) -> Tensor:
 
 def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
     """Square matrices along the diagonal of one: (..., K_i, K_i) -> (..., sum K_i, sum K_i)."""
-    lead = torch.broadcast_shapes(*[b.shape[:-2] for b in blocks])
+    lead = broadcast_shapes(*[b.shape[:-2] for b in blocks])
     total, before, rows = sum(b.shape[-1] for b in blocks), 0, []
     for block in blocks:
         K = block.shape[-1]
@@ -34,7 +36,7 @@ def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
 
 def block_vector(blocks: Sequence[Tensor]) -> Tensor:
     """Vectors one after the other: (..., K_i) -> (..., sum K_i)."""
-    lead = torch.broadcast_shapes(*[b.shape[:-1] for b in blocks])
+    lead = broadcast_shapes(*[b.shape[:-1] for b in blocks])
     return torch.cat([b.expand(*lead, -1) for b in blocks], -1)
 
 

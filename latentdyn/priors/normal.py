@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 
 from latentdyn.conditional import Template
 from latentdyn.distributions import HollowNormal, hollow
+from latentdyn.nn import broadcast_shapes
 
 __all__ = ["normal"]
 
@@ -25,7 +25,7 @@ def normal(template: Template, loc: Tensor, scale: Tensor) -> TorchDistribution:
         >>> d.batch_shape, d.event_shape
         (torch.Size([5, 1]), torch.Size([3, 3]))
     """
-    shape = torch.broadcast_shapes(loc.shape, scale.shape, template.shape)
+    shape = broadcast_shapes(loc.shape, scale.shape, template.shape)
     if template.support is hollow:
         return HollowNormal(loc.expand(shape), scale.expand(shape))
     return Normal(loc.expand(shape), scale.expand(shape)).to_event(len(template.shape))

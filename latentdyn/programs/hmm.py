@@ -17,6 +17,7 @@ from latentdyn.data import Batch
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import DiscretePath, ObservedPath
 from latentdyn.errors import InputError
+from latentdyn.nn import broadcast_shapes
 from latentdyn.programs._clusters import cluster, fit_to
 from latentdyn.programs._common import fit_batch, simulation_inputs, widest
 from latentdyn.programs.collapsed import Collapsed
@@ -206,7 +207,7 @@ class _Summed(TorchDistribution):
 
     def __init__(self, program: HMM, batch: Batch):
         self.program, self.batch = program, batch
-        lead = torch.broadcast_shapes(program.lead, (batch.trials,))
+        lead = broadcast_shapes(program.lead, (batch.trials,))
         super().__init__(lead, batch.y.shape[-2:], validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _Summed:
@@ -218,7 +219,7 @@ class _Summed(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log evidence: (N, T, D) -> (..., N)."""
         found = self.program.path_of(self.batch.replace(y=value)).log_evidence
-        return found.expand(torch.broadcast_shapes(self.batch_shape, found.shape))
+        return found.expand(broadcast_shapes(self.batch_shape, found.shape))
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Paths, then observations: (sample_shape, ..., T, D)."""

@@ -14,6 +14,7 @@ from latentdyn.data import Batch, as_dataset
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.nn import broadcast_shapes
 from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 from latentdyn.values import whole
@@ -203,7 +204,7 @@ class PoissonAutoregression(Program):
 
     def _walk(self, past: Tensor, steps: int, u: Tensor | None) -> Any:
         """Counts after ``past`` (N, depth, D), newest first."""
-        past = past.expand(torch.broadcast_shapes(self.lead, past.shape[:1]) + past.shape[1:])
+        past = past.expand(broadcast_shapes(self.lead, past.shape[:1]) + past.shape[1:])
         found = []
         for t in range(steps):
             now = None if u is None else u[:, t : t + 1]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentdyn.conditional import Template, rebind, templates_of
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
+from latentdyn.nn import broadcast_shapes
 
 __all__ = ["Program", "is_free"]
 
@@ -98,7 +99,7 @@ class Program(nn.Module, abc.ABC):
         aligned = {n: self._align(n, v, shapes[n], trial_axes) for n, v in values.items()}
         bound = rebind(self, aligned)
         leads = [v.shape[: v.dim() - len(shapes[n])] for n, v in values.items()]
-        lead = torch.broadcast_shapes(*leads) if leads else torch.Size()
+        lead = broadcast_shapes(*leads) if leads else torch.Size()
         bound.__dict__["lead"] = lead + (1,) * trial_axes if lead else lead
         return bound
 

@@ -15,6 +15,7 @@ from latentdyn.data import Batch
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import MarkovPath, ObservedPath
 from latentdyn.errors import InputError
+from latentdyn.nn import broadcast_shapes
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.prior_predictive import prior_predictive
 from latentdyn.programs.program import Program
@@ -105,15 +106,15 @@ class StateSpace(Program):
             trials: number of independent paths; None gives one, without a batch dimension.
         """
         batch = torch.Size() if trials is None else torch.Size((trials,))
-        batch = batch if u is None else torch.broadcast_shapes(batch, u.shape[:-2])
+        batch = batch if u is None else broadcast_shapes(batch, u.shape[:-2])
         u = u if self.transition.input_dim else None
-        shape = torch.broadcast_shapes(self.lead, batch)
+        shape = broadcast_shapes(self.lead, batch)
         return MarkovPath(self.first(), self.transition, steps, u, batch_shape=shape)
 
     def path_of(self, batch: Batch) -> MarkovPath:
         """Prior over the paths of a batch, of which only valid steps count."""
         u = batch.u if self.transition.input_dim else None
-        shape = torch.broadcast_shapes(self.lead, (batch.trials,))
+        shape = broadcast_shapes(self.lead, (batch.trials,))
         path = MarkovPath(self.first(), self.transition, batch.steps, u, batch.valid, shape)
         path.idle = batch.idle
         return path

@@ -19,7 +19,7 @@ from latentdyn.distributions import ObservedPath, SwitchingPath
 from latentdyn.distributions.gaussian import given, noise_support, white
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
-from latentdyn.nn import matvec
+from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.programs._clusters import switching_start
 from latentdyn.programs._common import fit_batch, simulation_inputs, widest
 from latentdyn.programs.collapsed import Collapsed
@@ -197,7 +197,7 @@ class SwitchingLinear(Program):
 
     def path_of(self, batch: Batch) -> SwitchingPath:
         """Prior over the continuous paths of a batch, of which only valid steps count."""
-        shape = torch.broadcast_shapes(self.lead, (batch.trials,))
+        shape = broadcast_shapes(self.lead, (batch.trials,))
         return SwitchingPath(self.regimes(batch.u), batch.steps, batch.valid, batch.idle, shape)
 
     def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
@@ -230,7 +230,7 @@ class SwitchingLinear(Program):
         """
         trials, steps = whole("trials", trials), whole("steps", steps)
         u = simulation_inputs(self, inputs, trials, steps)
-        shape = torch.broadcast_shapes(self.lead, (trials,))
+        shape = broadcast_shapes(self.lead, (trials,))
         with seeded(seed):
             s, z = SwitchingPath(self.regimes(u), steps, batch_shape=shape).draw()
             y = self.emission(z, u if self.emission.input_dim else None).sample()

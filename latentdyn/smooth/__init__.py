@@ -3,6 +3,7 @@
 from latentdyn.smooth import proposals
 from latentdyn.smooth.assumed_density import expectation_correction, kim
 from latentdyn.smooth.backward import backward, backward_mcmc, fixed_lag, genealogy
+from latentdyn.smooth.conditional import conditional_particles
 from latentdyn.smooth.ekf import ekf, ukf
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
@@ -17,6 +18,7 @@ __all__ = [
     "RaoBlackwell",
     "backward",
     "backward_mcmc",
+    "conditional_particles",
     "ekf",
     "expectation_correction",
     "fixed_lag",

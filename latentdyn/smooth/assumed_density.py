@@ -11,6 +11,7 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.distributions.switching import Regimes
 from latentdyn.kernels.switching import collapse, move, step_back, update
+from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.observe import Observed
 from latentdyn.smooth.switching_states import Mixture, SwitchingStates, site, stack
 
@@ -74,7 +75,7 @@ def _first(of: Regimes, seen: Observed) -> tuple[_Step, Tensor]:
     m, V, log_l = update(*start, *site(seen, 0, 1))
     log_w, log_p = _normalised(of.log_initial.clamp(min=_NEVER) + log_l)
     S = log_w.shape[-1]
-    shape = torch.broadcast_shapes(m.shape[:-2], log_w.shape[:-1])
+    shape = broadcast_shapes(m.shape[:-2], log_w.shape[:-1])
     m, V = m.expand(*shape, S, -1), V.expand(*shape, S, -1, -1)
     none = log_w.new_zeros(())
     return _Step(log_w.expand(*shape, S), m, V, none, none, none), log_p

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from latentdyn.errors import InputError
 from latentdyn.kernels.resampling import multinomial
+from latentdyn.nn import broadcast_shapes
 from latentdyn.rng import seeded
 from latentdyn.smooth.given import given
 from latentdyn.smooth.steps import Step, Steps
@@ -76,7 +77,7 @@ def _fitting(path: Any, steps: Steps) -> Tensor:
     event = (steps.lead[-1], len(steps), steps.model.state_dim)
     fix = "give one path for each trial, and for each draw of the program"
     try:
-        lead = torch.broadcast_shapes(steps.lead, z.shape[:-2])
+        lead = broadcast_shapes(steps.lead, z.shape[:-2])
     except RuntimeError:
         lead = None
     if lead is None or z.shape[-3:] != event:

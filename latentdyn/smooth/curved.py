@@ -13,6 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import GaussianChain
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
+from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.laplace import TOLERANCE, not_a_mode, not_reached
 from latentdyn.smooth.search import Patience, backtrack, still
@@ -27,7 +28,7 @@ def laplace_curved(
     """Newton's method on the block-tridiagonal Hessian of log p(z, y)."""
     problem = _Path(model, batch)
     with torch.no_grad():
-        lead = torch.broadcast_shapes(model.lead, (batch.trials,))
+        lead = broadcast_shapes(model.lead, (batch.trials,))
         shape = (*lead, batch.steps, model.state_dim)
         z = (first.offset if start is None else start.to(batch.y)).expand(shape).detach()
         z = problem.mode(z, steps)
@@ -142,7 +143,7 @@ class PathSolution(ChainSolution):
 
 def _ahead(first: Tensor, later: Tensor, event: int) -> Tensor:
     """What belongs to the first step and to all later ones."""
-    lead = torch.broadcast_shapes(first.shape[: -event - 1], later.shape[: -event - 1])
+    lead = broadcast_shapes(first.shape[: -event - 1], later.shape[: -event - 1])
     parts = [x.expand(*lead, *x.shape[-event - 1 :]) for x in (first, later)]
     return torch.cat(parts, -event - 1)
 

@@ -34,7 +34,7 @@ def expand(term: Callable[[Tensor], Tensor], x: Tensor) -> Expansion:
         return found
 
     wanted = torch.is_grad_enabled()
-    curvature = -jacobian(slope, x)
+    curvature = -jacobian(slope, x, x.shape[-1])
     with torch.enable_grad():
         at = x if wanted and x.requires_grad else x.detach().requires_grad_()
         value = term(at)

@@ -13,6 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
+from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
 from latentdyn.smooth.recursive import filter_path
@@ -112,7 +113,7 @@ class Chain:
         """Filtered moments of the step before and predicted ones, by sweeps."""
         batch = self.batch
         m, P = self.first.offset, self.first.covariance
-        lead = torch.broadcast_shapes(self.model.lead, (batch.trials,))
+        lead = broadcast_shapes(self.model.lead, (batch.trials,))
         K = m.shape[-1]
         mean = m.expand(*lead, batch.steps, K)
         now = before = Moments(mean, P.expand(*lead, batch.steps, K, K))

@@ -11,9 +11,7 @@ from latentdyn.programs import Program, StateSpace
 __all__ = ["given"]
 
 
-def given(
-    model: Any, y: Any, u: Any = None, kind: type[Program] = StateSpace
-) -> tuple[Batch, Any]:
+def given(model: Any, y: Any, u: Any = None, kind: type[Program] = StateSpace) -> tuple[Batch, Any]:
     """The batch in the model's precision, and the dataset it came from (None of a `Batch`).
 
     ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any; ``kind``

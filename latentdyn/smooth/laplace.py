@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
-from latentdyn.nn import matvec
+from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
@@ -93,7 +93,7 @@ class _Sites:
         self.terms = emission_terms(model, batch)
         start = first.offset[..., 0, :], first.covariance[..., 0, :, :]
         self.chain = (*start, transition.weight, transition.offset, transition.covariance)
-        lead = torch.broadcast_shapes(model.lead, (batch.trials,))
+        lead = broadcast_shapes(model.lead, (batch.trials,))
         self.shape = torch.Size((*lead, batch.steps, model.state_dim))
 
     def solve(self, J: Tensor, g: Tensor) -> Evidence:

@@ -31,7 +31,7 @@ def taylor(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> 
     if affine is not None:
         return affine
     mean, noise, diagonal = moments(conditional, z, u)
-    H = jacobian(lambda x: moments(conditional, x, u)[0], z)
+    H = jacobian(lambda x: moments(conditional, x, u)[0], z, mean.shape[-1])
     return Affine(H, mean - matvec(H, z), _once(noise, diagonal), diagonal)
 
 
@@ -60,21 +60,22 @@ def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tens
     return mean, full if full.dim() > 2 else full[None], False  # a time axis, as all noises have
 
 
-def jacobian(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """df/dz row by row, (..., J, K), of a function that acts on each row of (..., K) alone.
+def jacobian(f: Callable[[Tensor], Tensor], z: Tensor, rows: int) -> Tensor:
+    """df/dz, (..., J, K), of a function (..., K) -> (..., J) that acts on each row alone.
 
+    J = ``rows`` copies of z, of which each is asked for one output: a single backward pass.
     Differentiable in turn wherever gradients are enabled.
     """
     wanted = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = z if wanted and z.requires_grad else z.detach().requires_grad_()
-        out = f(x)
-        eye = torch.eye(out.shape[-1], dtype=out.dtype, device=out.device)
-        seeds = eye.reshape(out.shape[-1], *(1,) * (out.dim() - 1), -1).expand(-1, *out.shape)
-        if not out.requires_grad:
-            return z.new_zeros(*out.shape, z.shape[-1])
-        (rows,) = torch.autograd.grad(out, x, seeds, is_grads_batched=True, create_graph=wanted)
-    return rows.movedim(0, -2)
+        x = z if wanted and z.requires_grad else z.detach()
+        x = x.expand(rows, *z.shape)
+        x = x if x.requires_grad else x.clone().requires_grad_()
+        each = f(x).diagonal(dim1=0, dim2=-1).sum()
+        if not each.requires_grad:
+            return z.new_zeros(*z.shape[:-1], rows, z.shape[-1])
+        (found,) = torch.autograd.grad(each, x, create_graph=wanted, materialize_grads=True)
+    return found.movedim(0, -2)
 
 
 def sigma_points(spread: float | None = None) -> Linearise:

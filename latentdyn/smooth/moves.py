@@ -90,7 +90,10 @@ class _Normals:
         return self.ready.pop()
 
     def block(self) -> Tensor:
-        """Several sets, along a new first axis."""
+        """Several sets, along a new first axis: those that are ready, if there are any."""
+        if self.ready:
+            ready, self.ready = torch.stack(self.ready[::-1]), []
+            return ready
         shape = (self.size, *self.shape)
         if self.numpy is not None:
             return torch.from_numpy(self.numpy.standard_normal(shape))

@@ -16,6 +16,7 @@ from latentdyn.conditional import rebind
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
+from latentdyn.nn import broadcast_shapes
 from latentdyn.programs.hmm import HMM, log_probability
 from latentdyn.smooth.ekf import ekf, first_moments, ukf
 from latentdyn.smooth.given import given
@@ -223,7 +224,7 @@ class GaussianOnline(Online):
             fix = "pass the first data as history=, or use initials.Gaussian"
             raise InputError("model", "a proper first state", "a flat one", fix)
         first, K = first_moments(self.model), self.model.state_dim
-        lead = torch.broadcast_shapes(self.model.lead, (streams,))
+        lead = broadcast_shapes(self.model.lead, (streams,))
         m, P = first.offset, first.covariance
         return Moments(m.expand(*lead, 1, K), P.expand(*lead, 1, K, K))
 
@@ -258,7 +259,7 @@ class DiscreteOnline(Online):
     def _ahead(self, u: Tensor | None, streams: int) -> Tensor:
         model = self.model
         if self._state is None:
-            lead = torch.broadcast_shapes(model.lead, (streams,))
+            lead = broadcast_shapes(model.lead, (streams,))
             p = model.initial[..., 0, :] if model.initial.dim() > 1 else model.initial
             return log_probability(p.double()).expand(*lead, -1)
         A = log_probability(model.transition.double())

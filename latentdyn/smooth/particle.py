@@ -24,7 +24,7 @@ from latentdyn.smooth.proposals import Bootstrap, as_proposal
 from latentdyn.smooth.steps import Step, Steps
 from latentdyn.values import whole
 
-__all__ = ["particle"]
+__all__ = ["Filter", "particle"]
 
 WORTHWHILE = 2**17  # particles times steps: below, importing numba takes longer
 
@@ -125,20 +125,21 @@ def _forward(
         if failed[1] >= 0:
             raise _unexplained(cloud.shape[0], *failed)
     else:
-        increments, ess = _Filter(steps, cloud, moves, resampler or systematic, threshold)()
+        increments, ess = Filter(steps, cloud, moves, resampler or systematic, threshold)()
     idle = steps.batch.idle
     return increments if idle is None else increments.where(~idle, 0), ess
 
 
-class _Filter:
+class Filter:
     """One pass over the steps; all log weights are (P, ..., N, 1).
 
-    ``lw`` are log weights after the present step, ``w`` their exponentials, ``s`` and ``q`` the
+    ``z`` are the particles (P, ..., N, 1, K), ``lw`` their log weights after the present step, ``w`` their exponentials, ``s`` and ``q`` the
     sums of ``w`` and of its squares.
     """
 
     def __init__(self, steps: Steps, cloud: Cloud, moves: Moves, resampler: Any, threshold: float):
         self.steps, self.cloud, self.moves, self.resampler = steps, cloud, moves, resampler
+        self.z: Any = None
         P, like = cloud.shape[0], steps.y[0]
         self.least = threshold * P
         self.uniform = like.new_full(cloud.shape, -math.log(P))
@@ -148,22 +149,22 @@ class _Filter:
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Increments and effective sample sizes, (..., N, T)."""
-        z: Any = None
-        logs: list[Any] = []
-        lw, base, ancestors = self.uniform, self.one, None
-        for t in range(len(self.steps)):
-            step = self.steps[t]
-            if t:
-                z, lw, base, ancestors = self._survivors(z, step)
-            z, ratio = self.moves(z, step)
-            prior = lw if ratio is None else lw + ratio
-            seen = step.likelihood(z)
-            top = self._weigh(prior if seen is None else prior + seen)
-            logs.append((top, base, self.s, self.q))
-            self._keep(z, prior, ancestors)
-        self._check(self.s, t)
+        logs = [self.step(self.steps[t]) for t in range(len(self.steps))]
+        self._check(self.s, len(self.steps) - 1)
         top, base, s, q = (torch.cat(x, -1) for x in zip(*logs, strict=True))
         return top + s.log() - base.log(), (s.square() / q).detach()
+
+    def step(self, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Take one: the largest log weight, the sum of those before, ``s`` and ``q``."""
+        lw, base, ancestors = self.uniform, self.one, None
+        if self.z is not None:
+            self.z, lw, base, ancestors = self._survivors(self.z, step)
+        self.z, ratio = self.moves(self.z, step)
+        prior = lw if ratio is None else lw + ratio
+        seen = step.likelihood(self.z)
+        top = self._weigh(prior if seen is None else prior + seen)
+        self._keep(self.z, prior, ancestors)
+        return top, base, self.s, self.q
 
     def _keep(self, z: Tensor, prior: Tensor, ancestors: Tensor | None) -> None:
         w = self.w

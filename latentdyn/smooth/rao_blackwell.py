@@ -15,6 +15,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import SingularGaussian
 from latentdyn.distributions.switching import Regimes
 from latentdyn.kernels.switching import collapse, move, step_back, stratified, take, update
+from latentdyn.nn import broadcast_shapes
 from latentdyn.rng import seeded
 from latentdyn.smooth.observe import Observed
 from latentdyn.smooth.switching_states import Mixture, SwitchingStates, site, stack
@@ -98,7 +99,7 @@ class _Filter:
             S = of.A.shape[-3]
             m, V, log_l = update(of.mean[..., None, :], of.covariance[..., None, :, :], *now)
             log_w = of.log_initial + log_l  # (..., 1, S)
-            lead = torch.broadcast_shapes(log_w.shape[:-1], m.shape[:-2])
+            lead = broadcast_shapes(log_w.shape[:-1], m.shape[:-2])
             return log_w.expand(*lead, S), m.expand(*lead, S, -1), V.expand(*lead, S, -1, -1)
         moved = self.moved(t)
         m, V, log_l = update(*moved, *now)

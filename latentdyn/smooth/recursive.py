@@ -10,7 +10,7 @@ from torch import Tensor
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
-from latentdyn.nn import matvec
+from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.smooth.linearise import Linearise
 from latentdyn.smooth.observe import observe, observe_jointly
 
@@ -70,7 +70,7 @@ class GaussianStep:
 def filter_path(model: Any, batch: Batch, linearise: Linearise, first: Affine) -> Filtered:
     """The filter of a whole batch, one step after another; differentiable through every step."""
     step = GaussianStep(model, linearise)
-    lead = torch.broadcast_shapes(model.lead, (batch.trials,))
+    lead = broadcast_shapes(model.lead, (batch.trials,))
     K = model.state_dim
     state = Moments(first.offset.expand(*lead, 1, K), first.covariance.expand(*lead, 1, K, K))
     predicted, filtered, increments = [], [], []

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath
-from latentdyn.nn import matvec
+from latentdyn.nn import broadcast_shapes, matvec
 
 __all__ = ["Step", "Steps"]
 
@@ -25,7 +25,7 @@ class Steps:
 
     def __init__(self, model: Any, batch: Batch):
         self.model, self.batch, self.first = model, batch, model.first()
-        self.lead = torch.broadcast_shapes(model.lead, (batch.trials,))
+        self.lead = broadcast_shapes(model.lead, (batch.trials,))
         self.u = batch.u if model.input_dim else None
         self.y = batch.y.split(1, -2)
         self.inputs = (None,) * batch.steps if self.u is None else self.u.split(1, -2)
