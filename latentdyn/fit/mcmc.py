@@ -13,7 +13,7 @@ import torch
 from latentdyn.errors import InputError
 from latentdyn.fit.density import LogDensity, start_values
 from latentdyn.fit.nuts import Job, run
-from latentdyn.fit.sampled import Chain, chain_seed, gather, given, need_priors, posterior_of
+from latentdyn.fit.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program
 from latentdyn.rng import seeded
@@ -47,8 +47,9 @@ def mcmc(
     `StateSpace` as it is the states are sampled too.
 
     Args:
-        model: a program whose free parameters all have a prior. It is not changed; the copy that
-            is sampled has double precision.
+        model: a program. Free parameters without a prior are started from the data and held there,
+            as Pyro's samplers do (``attrs["held"]`` names them); give them a prior to sample them.
+            It is not changed; the copy that is sampled has double precision.
         y: whatever `latentdyn.data.as_dataset` takes.
         draws: of each chain, after the warm-up.
         warmup: draws in which step size and metric are learned; they are not part of the result.
@@ -68,7 +69,7 @@ def mcmc(
     Returns: a `Posterior` of the real chains. Its ``sample_stats`` are ``lp`` (log-density on the
         unconstrained scale), ``diverging``, ``acceptance_rate``, ``n_steps``, ``tree_depth``,
         ``energy`` and ``step_size``. After Ctrl-C it holds the draws so far.
-    Raises: InputError if a free parameter has no prior, or no start with a finite density is found.
+    Raises: InputError if nothing is random, or no start with a finite density is found.
     Source: Hoffman & Gelman (2014); Betancourt (2017).
 
     Example:
@@ -87,7 +88,7 @@ def mcmc(
     if not 0 < target_acceptance < 1:
         raise InputError("target_acceptance", "a share in (0, 1)", target_acceptance, "use 0.8")
     program, dataset, batch = given(model, y)
-    need_priors(program)
+    held = hold_free(program, states=True)
     with seeded(chain_seed(seed, chains)):
         start = start_values(program)
         density = LogDensity(program, batch, start)
@@ -109,7 +110,7 @@ def mcmc(
         for chain in range(chains)
     ]
     found = gather(list(_in_turn(jobs) if processes == 1 else _at_once(jobs, processes)))
-    attrs = {"inference_method": "mcmc", "sampler": "NUTS", "tuning_steps": warmup}
+    attrs = {"inference_method": "mcmc", "sampler": "NUTS", "tuning_steps": warmup} | held
     return posterior_of(program, density, dataset, batch, found, attrs)
 
 

@@ -15,7 +15,7 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.fit.density import FAILURES, LogDensity, start_values
 from latentdyn.fit.hmc import HMC
-from latentdyn.fit.sampled import Chain, chain_seed, gather, given, need_priors, posterior_of
+from latentdyn.fit.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
 from latentdyn.guide import local_params
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import Draws, for_batch
@@ -79,7 +79,7 @@ def particle_gibbs(
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     particles = whole("particles", particles, 2)
     program, dataset, batch = given(model, y)
-    need_priors(program)
+    held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)
         gibbs = _Gibbs(_Joint(density, batch), chains, particles, spread)

@@ -13,7 +13,7 @@ from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.density import FAILURES, LogDensity, start_values
-from latentdyn.fit.sampled import Chain, chain_seed, gather, given, need_priors, posterior_of
+from latentdyn.fit.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
@@ -52,8 +52,9 @@ def particle_mcmc(
     alone, the covariance from all chains, which run side by side in one particle filter.
 
     Args:
-        model: a `StateSpace` program whose free parameters all have a prior. It is not changed;
-            the copy that is sampled has double precision.
+        model: a `StateSpace` program. Free parameters without a prior are started from the data
+            and held there (``attrs["held"]``). It is not changed; the copy that is sampled has
+            double precision.
         y: whatever `latentdyn.data.as_dataset` takes.
         particles: of each chain and trial; so many that the standard deviation of log p^(y) is
             about 1 to 1.5 (`Posterior.attrs`: ``log_evidence_sd``). More units of time need more.
@@ -68,7 +69,7 @@ def particle_mcmc(
 
     Returns: a `Posterior` of the real chains; ``sample_stats`` are ``lp``, ``log_evidence``,
         ``acceptance_rate``, ``accepted``. After Ctrl-C it holds the draws so far.
-    Raises: InputError if a free parameter has no prior.
+    Raises: InputError if no parameter has a prior.
     Source: Andrieu, Doucet & Holenstein (2010), section 4.4; Haario et al. (2001).
     """
     if not isinstance(model, StateSpace):
@@ -76,7 +77,7 @@ def particle_mcmc(
         raise InputError("model", "a StateSpace program", type(model).__name__, fix)
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     program, dataset, batch = given(model, y)
-    need_priors(program)
+    held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)
         target = _Target(density, batch, whole("particles", particles), proposal)
@@ -89,6 +90,7 @@ def particle_mcmc(
             pass
         found = gather(walk.chains(warmup, keep_warmup))
         attrs = {"inference_method": "particle_mcmc", "sampler": "PMMH", "tuning_steps": warmup}
+        attrs |= held
         mean = torch.cat([c.x for c in found]).mean(0)
         attrs |= {"particles": particles, "log_evidence_sd": target.sd(mean)}
     return posterior_of(program, density, dataset, batch, found, attrs)

@@ -17,9 +17,9 @@ from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.programs import Program
+from latentdyn.programs import Program, StateSpace
 
-__all__ = ["Chain", "chain_seed", "gather", "given", "need_priors", "posterior_of"]
+__all__ = ["Chain", "chain_seed", "gather", "given", "hold_free", "posterior_of"]
 
 
 @dataclass
@@ -55,15 +55,18 @@ def given(model: Any, y: Any, initialise: bool = True) -> tuple[Any, Any, Batch]
     return program, dataset, batch
 
 
-def need_priors(program: Program) -> None:
-    """Refuse parameters that have neither a prior nor a known value."""
+def hold_free(program: Program, states: bool = False) -> dict[str, list[str]]:
+    """Hold free parameters that have no prior at their values, as Pyro's samplers do; say which.
+
+    With ``states`` the paths are sampled too, so that all parameters may be known.
+    """
     free = free_names(program)
-    if free:
-        fix = "give each a prior with prior=, or fix it at a known value"
-        raise InputError("model", "a prior for every free parameter", f"none for {free}", fix)
-    if program.prior is None:
-        fix = "infer its states with latentdyn.smooth"
-        raise InputError("model", "random parameters", "known values only", fix)
+    for name in free:
+        program.templates[name].value.requires_grad_(False)
+    if program.prior is None and not (states and isinstance(program, StateSpace)):
+        fix = "give parameters a prior with prior=; fit.laplace and fit.em need none"
+        raise InputError("model", "something random to sample", "no prior and no states", fix)
+    return {"held": free} if free else {}
 
 
 def chain_seed(seed: int, chain: int) -> int:

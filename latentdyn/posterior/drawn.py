@@ -45,7 +45,7 @@ class DrawnGuide(nn.Module):
         super().__init__()
         self.draws, self.chains, self.z = dict(draws), chains, z
         self.stats, self.warmup = dict(stats or {}), warmup
-        size = len(next(iter(self.draws.values()))) if log_q is None else len(log_q)
+        size = len(next(iter(self.draws.values()), z)) if log_q is None else len(log_q)
         self.log_q = torch.zeros(size) if log_q is None else log_q
 
     @property

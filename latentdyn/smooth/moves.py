@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,13 @@ class Moves:
         self.proposal, self.score, self.shape = proposal, score, shape
         self.normals = _Normals((*shape, steps.model.state_dim), steps.y[0], len(steps))
         self.affine = _Affine.of(steps, self.normals) if proposal.blind and not score else None
+
+    def at(self, steps: Steps) -> Moves:
+        """Of later steps: normal numbers go on from here, without a change of these."""
+        new = copy.copy(self)
+        new.normals = copy.deepcopy(self.normals)
+        new.affine = None if self.affine is None else _Affine.of(steps, new.normals)
+        return new
 
     def __call__(self, z: Tensor | None, step: Step) -> tuple[Tensor, Tensor | None]:
         """Particles and the change of their log weights."""

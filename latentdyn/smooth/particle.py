@@ -133,8 +133,8 @@ def _forward(
 class Filter:
     """One pass over the steps; all log weights are (P, ..., N, 1).
 
-    ``z`` are the particles (P, ..., N, 1, K), ``lw`` their log weights after the present step, ``w`` their exponentials, ``s`` and ``q`` the
-    sums of ``w`` and of its squares.
+    ``z`` are the particles (P, ..., N, 1, K), ``lw`` their log weights after the present step,
+    ``w`` the exponentials, ``s`` and ``q`` the sums of ``w`` and of its squares.
     """
 
     def __init__(self, steps: Steps, cloud: Cloud, moves: Moves, resampler: Any, threshold: float):

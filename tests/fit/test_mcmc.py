@@ -136,16 +136,18 @@ def test_arviz_takes_it(few):
     assert "r_hat" in table.columns
 
 
-def test_a_parameter_without_prior_is_named():
+def test_a_parameter_without_prior_is_held_and_named():
     prior = ld.priors.Independent({LEVEL: dist.LogNormal(-1.0, 1.0)})
     model = ld.programs.LocalLevel(prior=prior).collapse(ld.smooth.kalman)
-    with pytest.raises(ld.InputError, match=r"emission\.R.*give each a prior"):
-        mcmc(model, data(), **QUIET)
-    with pytest.raises(ld.InputError, match="a prior for every free parameter"):
-        mcmc(local_level(prior=False), data(), **QUIET)
-    known = ld.programs.LocalLevel.of(variance=1.0, irregular=1.0)
-    with pytest.raises(ld.InputError, match="known values only"):
-        mcmc(known, data(), **QUIET)
+    post = mcmc(model, data(), draws=3, warmup=3, chains=1, progress=False)
+    assert post.attrs["held"] == ["emission.R"]
+    assert set(post.sample(3)) == {LEVEL, "z"}
+    assert model.templates["emission.R"].value.requires_grad  # the caller's is as it was
+
+
+def test_refusals():
+    with pytest.raises(ld.InputError, match="something random"):
+        mcmc(local_level(prior=False).collapse(ld.smooth.kalman), data(), **QUIET)
     with pytest.raises(ld.InputError, match="build one first"):
         mcmc("model", data(), **QUIET)
 

@@ -13,7 +13,6 @@ import torch
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.errors import InputError
 from latentdyn.programs import HMM
-from latentdyn.smooth import particle
 from latentdyn.smooth.ekf import ekf, ukf
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
@@ -241,7 +240,7 @@ def test_a_long_stream_stays_a_covariance():
 # errors
 
 
-@pytest.mark.parametrize("method", [iekf, laplace, particle, partial(particle, particles=10)])
+@pytest.mark.parametrize("method", [iekf, laplace, partial(laplace)])
 def test_methods_that_need_the_whole_series(method):
     with pytest.raises(InputError, match=r"method.*whole series.*ekf"):
         online(linear().model, method)
