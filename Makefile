@@ -19,7 +19,7 @@ CREATE = $(PYTHON) -m venv $(VENV)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: venv demo test test-slow check lint types docs bench clean
+.PHONY: venv demo test test-slow check lint types docs bench bench-states clean
 
 venv: $(VENV)/.ready
 
@@ -60,6 +60,10 @@ docs: $(VENV)/.ready-docs
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/svi_path.py
+
+# against statsmodels, and dynamax, cuthbert and particles where they are installed
+bench-states: $(VENV)/.ready
+	$(BIN)/python benchmarks/states.py
 
 clean:
 	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -84,7 +84,7 @@ class HMC:
 def _root(g: Tensor) -> Tensor:
     """The inverse of L, L L' = the mean of g g', shrunk towards its diagonal; ``g`` (n, P)."""
     M = g.mT @ g / len(g)
-    M = (len(g) * M + SHRINK * torch.diag(M.diagonal())) / (len(g) + SHRINK)
+    d = M.diagonal().clamp(min=torch.finfo(g.dtype).tiny ** 0.5)
+    M = (len(g) * M + SHRINK * torch.diag(d)) / (len(g) + SHRINK)
     eye = torch.eye(len(M), dtype=g.dtype, device=g.device)
-    least = 1e-10 * M.diagonal().max().clamp(min=1e-10)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(M + least * eye), eye, upper=False)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(M), eye, upper=False)
