@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 
+import pyro
 import pytest
 import torch
 from pyro.distributions import Normal
@@ -150,6 +151,7 @@ def test_cell(name, method):
         if parts is None:
             raise
         return
+    assert not list(pyro.get_param_store().keys())
     if isinstance(result, torch.Tensor):
         assert bool(torch.isfinite(result).all())
     FOUND[name, method] = label

@@ -61,7 +61,7 @@ class SingularGaussian(TorchDistribution):
         raise NoDensityError(
             "model",
             "a distribution with a density",
-            "a Gaussian with singular covariance",
+            "a Gaussian with singular covariance, which has no density",
             "integrate the states out (model.collapse), or give every state and unit some noise",
         )
 

@@ -53,8 +53,9 @@ def particle_gibbs(
     Step sizes and metric are learned in the warm-up alone; chains run side by side.
 
     Args:
-        model: a `StateSpace` program whose free parameters all have a prior, and whose states all
-            have noise. It is not changed; the copy that is sampled has double precision.
+        model: a `StateSpace` program whose states all have noise. Free parameters without a prior
+            are started from the data and held there (``attrs["held"]``). It is not changed; the
+            copy that is sampled has double precision.
         y: whatever `latentdyn.data.as_dataset` takes.
         particles: of each chain and trial; more of them renew more of the path at each draw.
         draws: of each chain, after the warm-up.
@@ -70,7 +71,7 @@ def particle_gibbs(
         the unconstrained scale), ``acceptance_rate``, ``accepted``, ``step_size`` and
         ``path_renewed``, the part of the states that the sweep replaced. After Ctrl-C it holds the
         draws so far.
-    Raises: InputError if a free parameter has no prior, or the states have no density.
+    Raises: InputError if no parameter has a prior, or the states have no density.
     Source: Lindsten, Jordan & Schoen (2014); Andrieu, Doucet & Holenstein (2010), section 4.5.
     """
     if not isinstance(model, StateSpace):
@@ -91,7 +92,8 @@ def particle_gibbs(
             pass
         found = gather(gibbs.chains(warmup, keep_warmup))
     attrs = {"inference_method": "particle_gibbs", "sampler": "PGAS", "tuning_steps": warmup}
-    attrs["particles"] = particles
+    attrs |= {"particles": particles}
+    attrs |= held
     return posterior_of(program, density, dataset, batch, found, attrs)
 
 

@@ -19,6 +19,7 @@ def normal(template: Template, loc: Tensor, scale: Tensor) -> TorchDistribution:
     parameter.
 
     Example:
+        >>> import torch
         >>> from torch.distributions import constraints
         >>> A = Template(torch.zeros(3, 3), constraints.real)
         >>> d = normal(A, torch.zeros(()), torch.ones(5, 1, 1, 1))

@@ -78,7 +78,7 @@ def _fitting(path: Any, steps: Steps) -> Tensor:
     fix = "give one path for each trial, and for each draw of the program"
     try:
         lead = broadcast_shapes(steps.lead, z.shape[:-2])
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         lead = None
     if lead is None or z.shape[-3:] != event:
         wanted = f"shape (..., {', '.join(map(str, event))})"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from latentdyn.conditional import rebind
@@ -43,7 +42,8 @@ def online(
         u: inputs (N, T, U) of ``history``, if the model has any.
 
     Each `Online.update` costs the same, and any number of them agrees with the filter of the whole
-    series (of particles see `ParticleOnline`). Parameters may change in between; gradients are not recorded.
+    series (of particles see `ParticleOnline`). Parameters may change in between; gradients are not
+    recorded.
     Raises: InputError if the method needs the whole series at once.
 
     Example:

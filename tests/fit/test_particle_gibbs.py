@@ -127,14 +127,16 @@ def test_refusals_of_the_kernel():
     z = torch.zeros(3, 6, 2)
     with pytest.raises(ld.InputError, match=r"model.*transition with a density"):
         conditional_particles(c.model, c.batch, z)
-    with pytest.raises(ld.InputError, match=r"path.*\(..., 3, 6, 2\)"):
+    with pytest.raises(ld.InputError, match=r"path.*\(\.\.\., 3, 6, 2\)"):
         conditional_particles(c.model, c.batch, z[:, :3])
+    with pytest.raises(ld.InputError, match=r"path.*\(\.\.\., 3, 6, 2\)"):
+        conditional_particles(c.model, c.batch, z[:2])
     with pytest.raises(ld.InputError, match="particles"):
         conditional_particles(c.model, c.batch, z, particles=1)
     c = build(T=2)
+    y = c.batch.y.clone()
+    y[1, 1] = 1e200
     with pytest.raises(ld.InputError, match=r"path.*step 1 of trial 1"):
-        y = c.batch.y.clone()
-        y[1, 1] = 1e200
         conditional_particles(c.model, c.batch.replace(y=y), torch.zeros(3, 2, 3))
 
 

@@ -223,8 +223,8 @@ def test_refusals():
         online(c.model, partial(particle, proposal=encoder))
     with pytest.raises(InputError, match="none yet"):
         _ = online(c.model, particle).ess
+    flat = DIFFUSE["flat"]()
     with pytest.raises(InputError, match="proper"):
-        flat = DIFFUSE["flat"]()
         online(flat.model, particle).update(flat.y[:, 0])
     with pytest.raises(InputError, match="explain"):
         online(c.model, partial(particle, particles=5)).update(np.full(2, 1e200))
