@@ -69,10 +69,11 @@ def fit_to(program: Any, batch: Batch, weights: Tensor, steps: int = 50) -> None
 
     with torch.enable_grad():
         optimiser.step(loss)
-    if all(bool(torch.isfinite(r).all()) for r in raw.values()):
-        with torch.no_grad():
-            for name, template in free.items():
-                template.value.copy_(maps[name](raw[name]))
+    with torch.no_grad():
+        for name, template in free.items():
+            value = maps[name](raw[name])  # a maximum at infinity is no start
+            if bool(torch.isfinite(value).all() and template.support.check(value).all()):
+                template.value.copy_(value)
 
 
 @torch.no_grad()
