@@ -122,6 +122,12 @@ METHODS = {
             with_prior(m), y, particles=20, draws=2, warmup=2, chains=1, progress=False
         ),
     ),
+    "`fit.particle_gibbs`": (
+        "yes",
+        lambda m, y: ld.fit.particle_gibbs(
+            with_prior(m), y, particles=10, draws=2, warmup=2, chains=1, progress=False
+        ),
+    ),
 }
 
 

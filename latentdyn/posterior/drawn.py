@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Any
 from typing import Self
 
 import pyro
@@ -45,7 +46,8 @@ class DrawnGuide(nn.Module):
         super().__init__()
         self.draws, self.chains, self.z = dict(draws), chains, z
         self.stats, self.warmup = dict(stats or {}), warmup
-        size = len(next(iter(self.draws.values()), z)) if log_q is None else len(log_q)
+        counted: Any = next(iter(self.draws.values()), z) if log_q is None else log_q
+        size = len(counted)
         self.log_q = torch.zeros(size) if log_q is None else log_q
 
     @property
