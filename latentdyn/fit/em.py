@@ -72,7 +72,7 @@ def em(
         progress: show a progress bar.
 
     Returns: a `Posterior` of the collapsed program at the point estimate; its ``history`` has
-        ``step`` and ``log_evidence``, beginning with that of the starting values.
+    ``step`` and ``log_evidence``, beginning with that of the starting values.
     The basis of the states is not identified where A, C, Q and the first state are all learned
     (z -> M z changes no prediction): compare evidence, predictions and eigenvalues of A, not
     entries. The first covariance is not either with a single trial: it shrinks towards its floor.

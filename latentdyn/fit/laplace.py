@@ -48,10 +48,10 @@ def laplace(
     H is found by central differences of exact gradients, 2 P of them.
 
     Returns: a `Posterior` whose draws are independent. Its ``attrs``: ``log_density`` at the mode
-        (without priors: the maximised log-likelihood), and if every free parameter has a prior
-        ``log_marginal_likelihood``, Laplace's approximation of log p(y).
+    (without priors: the maximised log-likelihood), and if every free parameter has a prior
+    ``log_marginal_likelihood``, Laplace's approximation of log p(y).
     Raises: InputError if the model has states, no mode is reached, or the mode is flat in some
-        direction; it names the parameters.
+    direction; it names the parameters.
     Source: Tierney & Kadane (1986), section 2; MacKay (2003), chapter 27.
 
     Example, maximum likelihood:

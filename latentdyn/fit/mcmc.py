@@ -67,8 +67,8 @@ def mcmc(
         progress: show a progress bar.
 
     Returns: a `Posterior` of the real chains. Its ``sample_stats`` are ``lp`` (log-density on the
-        unconstrained scale), ``diverging``, ``acceptance_rate``, ``n_steps``, ``tree_depth``,
-        ``energy`` and ``step_size``. After Ctrl-C it holds the draws so far.
+    unconstrained scale), ``diverging``, ``acceptance_rate``, ``n_steps``, ``tree_depth``,
+    ``energy`` and ``step_size``. After Ctrl-C it holds the draws so far.
     Raises: InputError if nothing is random, or no start with a finite density is found.
     Source: Hoffman & Gelman (2014); Betancourt (2017).
 

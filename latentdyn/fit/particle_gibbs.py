@@ -62,15 +62,15 @@ def particle_gibbs(
         warmup: draws in which step sizes and metric are learned.
         chains: side by side.
         seed: of everything random.
-        keep_warmup: keep the draws of the warm-up as groups "warmup_*" of the DataTree.
+        keep_warmup: keep the draws of the warm-up as groups whose names begin with ``warmup`` of the DataTree.
         spread: chains start uniformly within this distance of the current values, on the
             unconstrained scale.
         progress: show a progress bar.
 
     Returns: a `Posterior` of the real chains; ``sample_stats`` are ``lp`` (log p(y, z, theta) on
-        the unconstrained scale), ``acceptance_rate``, ``accepted``, ``step_size`` and
-        ``path_renewed``, the part of the states that the sweep replaced. After Ctrl-C it holds the
-        draws so far.
+    the unconstrained scale), ``acceptance_rate``, ``accepted``, ``step_size`` and
+    ``path_renewed``, the part of the states that the sweep replaced. After Ctrl-C it holds the
+    draws so far.
     Raises: InputError if no parameter has a prior, or the states have no density.
     Source: Lindsten, Jordan & Schoen (2014); Andrieu, Doucet & Holenstein (2010), section 4.5.
     """

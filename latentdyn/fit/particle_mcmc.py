@@ -62,13 +62,13 @@ def particle_mcmc(
         warmup: draws in which the random walk is learned.
         chains: side by side.
         seed: of everything random.
-        keep_warmup: keep the draws of the warm-up as groups "warmup_*" of the DataTree.
+        keep_warmup: keep the draws of the warm-up as groups whose names begin with ``warmup`` of the DataTree.
         spread: chains start uniformly within this distance of the current values.
         proposal: of the particles, as in `smooth.particle`.
         progress: show a progress bar.
 
     Returns: a `Posterior` of the real chains; ``sample_stats`` are ``lp``, ``log_evidence``,
-        ``acceptance_rate``, ``accepted``. After Ctrl-C it holds the draws so far.
+    ``acceptance_rate``, ``accepted``. After Ctrl-C it holds the draws so far.
     Raises: InputError if no parameter has a prior.
     Source: Andrieu, Doucet & Holenstein (2010), section 4.4; Haario et al. (2001).
     """

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
-from typing import Self
+from typing import Any, Self
 
 import pyro
 import torch

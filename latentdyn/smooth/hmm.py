@@ -21,9 +21,9 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
         u: inputs (N, T, U), if the emission has any.
 
     Returns: a `DiscretePath` over (..., N) trials with ``probabilities``, ``filtered``,
-        ``predicted`` (..., N, T, S), ``pairs`` (..., N, T-1, S, S), ``mode`` (..., N, T),
-        ``log_evidence`` (..., N), ``sample``, ``log_prob``, ``entropy`` and ``to_dataset``. Past
-        the end of a trial the state stays as it was.
+    ``predicted`` (..., N, T, S), ``pairs`` (..., N, T-1, S, S), ``mode`` (..., N, T),
+    ``log_evidence`` (..., N), ``sample``, ``log_prob``, ``entropy`` and ``to_dataset``. Past
+    the end of a trial the state stays as it was.
     Source: Rabiner (1989).
 
     Example:

@@ -33,8 +33,8 @@ def switching(
             whose evidence is unbiased and whose states are right as particles grow in number.
 
     Returns: `SwitchingStates` with ``probabilities`` (..., N, T, S), ``mean`` (..., N, T, K),
-        ``variance``, ``covariance``, ``filtered``, ``log_evidence`` (..., N), ``to_dataset``; of
-        particles also ``ess`` (..., N, T) and draws of both paths.
+    ``variance``, ``covariance``, ``filtered``, ``log_evidence`` (..., N), ``to_dataset``; of
+    particles also ``ess`` (..., N, T) and draws of both paths.
     Raises: InputError if the emission is not linear and Gaussian.
 
     Example:
