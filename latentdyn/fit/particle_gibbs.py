@@ -62,7 +62,7 @@ def particle_gibbs(
         warmup: draws in which step sizes and metric are learned.
         chains: side by side.
         seed: of everything random.
-        keep_warmup: keep the draws of the warm-up as groups whose names begin with ``warmup`` of the DataTree.
+        keep_warmup: keep the draws of the warm-up too, as groups of the DataTree.
         spread: chains start uniformly within this distance of the current values, on the
             unconstrained scale.
         progress: show a progress bar.
