@@ -55,9 +55,10 @@ def main(batch_size: int | None) -> dict[str, list[float]]:
     torch.manual_seed(1)
     run.step()
     gradients = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
-    if run.accelerator.is_main_process:
-        return {name: g.flatten().tolist() for name, g in gradients.items()}
-    return {}
+    main_process = run.accelerator.is_main_process
+    found = {name: g.flatten().tolist() for name, g in gradients.items()}
+    run.accelerator.end_training()  # else gloo's threads may abort the exit
+    return found if main_process else {}
 
 
 if __name__ == "__main__":
