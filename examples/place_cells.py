@@ -11,7 +11,8 @@ positions lie in the 90% ellipses. Place cells are more variable than Poisson: w
 binomial counts the evidence rises by 2400 nats, and the coverage from a sixth to nearly a third.
 The rest is open: each field is one Gaussian bump here, and cells are independent given the place.
 The extended Kalman smoother stays near Laplace's, but its evidence is useless: at rates near zero
-a count has no Gaussian look.
+a count has no Gaussian look. Bin width, motion and count model were chosen while looking at the
+decoded part, so its errors are somewhat optimistic.
 
     python examples/place_cells.py            # half a minute
     python examples/place_cells.py --quick    # decodes one minute only
