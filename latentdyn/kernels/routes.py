@@ -10,16 +10,19 @@ import numpy as np
 from numpy import ndarray
 
 from latentdyn.errors import InputError
+from latentdyn.kernels import riccati_fast
 from latentdyn.kernels.banded import BandedRun
 from latentdyn.kernels.definite import inverse
 from latentdyn.kernels.doubling import steady_riccati
 from latentdyn.kernels.layout import Layout
+from latentdyn.kernels.particles_fast import available
 from latentdyn.kernels.recursion import riccati_backward, riccati_forward
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Backward, Forward, Sites, means_backward, means_forward
 
 __all__ = ["banded", "constant", "cyclic", "fastest", "stepwise"]
 
+MANY = 500
 DIGITS = 1e6  # what may be lost of 1e16 by the subtractions of the banded route
 
 
@@ -67,16 +70,24 @@ def cyclic(x: Sites) -> Run:
 
 
 def stepwise(x: Sites) -> Run:
-    """Any chain: one step after another, all problems at once."""
+    """Any chain: one step after another, all problems at once; compiled if the extra is there."""
     steps = x.g.shape[2]
-    P, Pf, det = riccati_forward(x.P, x.A, x.Q, x.J, steps)
+    fast = _compiles(x)
+    forward = riccati_fast.forward if fast else riccati_forward
+    backward = riccati_fast.backward if fast else riccati_backward
+    P, Pf, det = forward(x.P, x.A, x.Q, x.J, steps)
     layout = Layout(steps)
 
     def turn(x: Sites, ahead: Forward) -> tuple[Forward, Backward]:
-        L, W = riccati_backward(x.A, x.Q, x.J, steps)
+        L, W = backward(x.A, x.Q, x.J, steps)
         return ahead, means_backward(x, layout, L, W)
 
     return Run(x, means_forward(x, layout, P, Pf, det), turn)
+
+
+def _compiles(x: Sites) -> bool:
+    """Whether a compiled loop pays: many steps of small matrices."""
+    return len(x.g) * x.g.shape[2] >= MANY and x.P.shape[-1] <= 12 and available()
 
 
 def constant(x: Sites) -> Run:
