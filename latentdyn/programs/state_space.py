@@ -16,6 +16,7 @@ from latentdyn.data.outputs import simulated
 from latentdyn.distributions import MarkovPath, ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs._common import fit_batch, simulation_inputs, widest
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.prior_predictive import prior_predictive
 from latentdyn.programs.program import Program
@@ -62,7 +63,7 @@ class StateSpace(Program):
         initial = initials.Gaussian(transition.state_dim) if initial is None else initial
         self.transition, self.emission, self.initial = transition, emission, initial
         self.prior = prior
-        self.to(_widest(transition, emission, initial))
+        self.to(widest(transition, emission, initial))
         for name, part in (("emission", emission), ("initial", initial)):
             if part.state_dim != transition.state_dim:
                 fix = f"use state_dim={transition.state_dim}"
@@ -137,14 +138,7 @@ class StateSpace(Program):
 
     def fit_batch(self, batch: Batch) -> Batch:
         """The batch in the model's precision, after checking that it fits."""
-        D = batch.y.shape[-1]
-        if self.obs_dim != D:
-            raise InputError("y", f"{self.obs_dim} units", f"{D}", f"use obs_dim={D}")
-        U = 0 if batch.u is None else batch.u.shape[-1]
-        if self.input_dim not in (0, U):
-            fix = f"pass inputs with {self.input_dim} columns, or build with input_dim={U}"
-            raise InputError("u", f"{self.input_dim} inputs", f"{U}", fix)
-        return batch.to(self.dtype, self.device)
+        return fit_batch(self, batch)
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data."""
@@ -160,9 +154,8 @@ class StateSpace(Program):
         Returns: Dataset with ``y`` (trial, time, unit) and ``z`` (trial, time, state), and a dim
         ``draw`` before them if the program is bound to draws.
         """
-        trials, steps, u = whole("trials", trials), whole("steps", steps), None
-        if self.input_dim:
-            u = self._simulation_inputs(inputs, trials, steps)
+        trials, steps = whole("trials", trials), whole("steps", steps)
+        u = simulation_inputs(self, inputs, trials, steps)
         with seeded(seed):
             z = self.path(steps, u, trials).rsample()
             y = self.emission(z, u if self.emission.input_dim else None).sample()
@@ -178,19 +171,3 @@ class StateSpace(Program):
     ) -> Any:
         """Simulate with parameters drawn from the prior: see `prior_predictive`."""
         return prior_predictive(self, draws, trials, steps, inputs, seed)
-
-    def _simulation_inputs(self, inputs: Any, trials: int, steps: int) -> Tensor:
-        wanted = f"an array ({trials}, {steps}, {self.input_dim})"
-        if inputs is None:
-            raise InputError("inputs", wanted, "None", "the model has inputs: pass their values")
-        u = torch.as_tensor(inputs, dtype=self.dtype, device=self.device)
-        u = u.expand(trials, -1, -1) if u.dim() == 2 else u
-        if u.shape != (trials, steps, self.input_dim):
-            raise InputError("inputs", wanted, f"{tuple(u.shape)}", "give every step its inputs")
-        return u
-
-
-def _widest(*parts: Conditional) -> torch.dtype:
-    """One precision for the whole program: the highest that any part has."""
-    found = {p.dtype for part in parts for p in part.parameters() if p.is_floating_point()}
-    return max(found, key=lambda d: torch.finfo(d).bits, default=torch.get_default_dtype())
