@@ -59,9 +59,11 @@ class Stationary(Conditional):
             fix = "use initials.Gaussian to simulate or to sample paths from the prior"
             raise InputError("initial", "a proper distribution", "flat states", fix)
         _, mean, P, _ = self.affine()
+        if self._singular(P):
+            return gaussian(mean, P, "singular")
         if self.state_dim == 1:
             return gaussian(mean, P.squeeze(-1), "diagonal")
-        return gaussian(mean, P, "singular" if self._singular(P) else "full")
+        return gaussian(mean, P, "full")
 
     def _singular(self, P: Tensor) -> bool:
         return bool((torch.linalg.cholesky_ex(P.detach())[1] > 0).any())

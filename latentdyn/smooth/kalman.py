@@ -10,7 +10,7 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
 from latentdyn.smooth.given import given
-from latentdyn.smooth.solution import ExactSolution, SiteSolution
+from latentdyn.smooth.solution import solve
 
 __all__ = ["kalman"]
 
@@ -72,12 +72,7 @@ def linear_gaussian(
     chain: tuple[Affine, Affine, Affine],
 ) -> SmoothedPath:
     """Posterior of an affine chain: first state, transition and emission."""
-    flat = model.first().flat
-    emission = chain[2]
-    solution: Any = None
-    if emission.diagonal or model.emission.noise != "singular":
-        solution = SiteSolution(*chain, batch, flat, route)
-    if solution is None or solution.cancels:
-        solution = ExactSolution(*chain, batch, flat, route)
+    singular = not chain[2].diagonal and model.emission.noise == "singular"
+    solution = solve(chain, singular, batch, model.first().flat, route)
     shape = (*solution.log_evidence.shape, batch.steps, model.state_dim)
     return SmoothedPath(shape, solution, solution.log_evidence, batch.length, data, batch.valid)

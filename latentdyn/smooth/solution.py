@@ -19,7 +19,7 @@ from latentdyn.smooth.observe import observe, observe_exactly
 
 CANCELLED, STIFF = 1e4, 1e9  # of the 1e16 of double precision
 
-__all__ = ["ChainSolution", "ExactSolution", "SiteSolution"]
+__all__ = ["ChainSolution", "ExactSolution", "SiteSolution", "solve"]
 
 
 class ChainSolution:
@@ -72,6 +72,7 @@ class SiteSolution(ChainSolution):
         weight, offset, _, _ = transition
         self.constants = seen.constants
         chain = (*start, weight, offset, transition.covariance, seen.J, seen.g)
+        self.stiffness = start[1].detach().amax((-1, -2)) * seen.J.detach().amax((-1, -2, -3))
         self.found = evidence(chain, flat, route)
         self.log_evidence = self.found.log_z + self.constants.sum(-1)
 
@@ -80,8 +81,7 @@ class SiteSolution(ChainSolution):
         """Whether the noise is so small that digits are lost between sites and their constants."""
         size = self.constants.detach().abs().sum(-1)
         lost = size > CANCELLED * (1 + self.log_evidence.detach().abs())
-        start = self.found.run.sites.P.max((-1, -2)) * self.found.run.sites.J.max((-1, -2, -3))
-        return bool(lost.any()) or bool((start > STIFF).any())
+        return bool(lost.any()) or bool((self.stiffness > STIFF).any())
 
     def filtered(self) -> Moments:
         """Of z_t given y_1..y_t."""
@@ -168,6 +168,24 @@ class ExactSolution(SiteSolution):
         moved = super().increments()
         start = self.start.expand(moved.shape[:-1])[..., None]
         return torch.cat([start, moved[..., :-1]], -1)[..., self.skipped :]
+
+
+def solve(
+    chain: tuple[Affine, Affine, Affine],
+    singular: bool,
+    batch: Batch,
+    flat: tuple[bool, ...] = (),
+    route: Route | None = None,
+) -> SiteSolution:
+    """Posterior of an affine chain (first state, transition, emission).
+
+    By sites, unless the observation noise is ``singular`` or so small that they lose digits.
+    """
+    if not singular:
+        solution = SiteSolution(*chain, batch, flat, route)
+        if not solution.cancels:
+            return solution
+    return ExactSolution(*chain, batch, flat, route)
 
 
 def _later(x: Tensor, event: int) -> Tensor:
