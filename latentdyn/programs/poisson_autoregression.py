@@ -15,6 +15,7 @@ from latentdyn.data.outputs import simulated
 from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs._common import simulation_inputs
 from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 from latentdyn.values import whole
@@ -163,7 +164,9 @@ class PoissonAutoregression(Program):
         trials, steps = whole("trials", trials), whole("steps", steps)
         silence = torch.zeros(trials, self.emission.depth, self.obs_dim, dtype=self.dtype)
         with seeded(seed):
-            return self._walk(silence.to(self.device), steps, self._inputs(inputs, trials, steps))
+            return self._walk(
+                silence.to(self.device), steps, simulation_inputs(self, inputs, trials, steps)
+            )
 
     @torch.no_grad()
     def forecast(self, y: Any, steps: int, inputs: Any = None, seed: int | None = None) -> Any:
@@ -189,18 +192,8 @@ class PoissonAutoregression(Program):
             wanted = f"{depth} observed steps at the end of each trial"
             raise InputError("y", wanted, "fewer", "cut the trials where they are observed")
         with seeded(seed):
-            return self._walk(batch.y[rows, back], steps, self._inputs(inputs, len(rows), steps))
-
-    def _inputs(self, inputs: Any, trials: int, steps: int) -> Tensor | None:
-        if not self.input_dim:
-            return None
-        wanted = f"an array ({trials}, {steps}, {self.input_dim})"
-        if inputs is None:
-            raise InputError("inputs", wanted, "None", "the model has inputs: pass their values")
-        u = torch.as_tensor(inputs, dtype=self.dtype, device=self.device)
-        if u.shape != (trials, steps, self.input_dim):
-            raise InputError("inputs", wanted, f"{tuple(u.shape)}", "give every step its inputs")
-        return u
+            u = simulation_inputs(self, inputs, len(rows), steps)
+            return self._walk(batch.y[rows, back], steps, u)
 
     def _walk(self, past: Tensor, steps: int, u: Tensor | None) -> Any:
         """Counts after ``past`` (N, depth, D), newest first."""

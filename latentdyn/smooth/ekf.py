@@ -17,7 +17,7 @@ from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
 from latentdyn.smooth.recursive import filter_path
-from latentdyn.smooth.solution import ExactSolution, SiteSolution
+from latentdyn.smooth.solution import SiteSolution, solve
 
 __all__ = ["ekf", "ukf"]
 
@@ -105,9 +105,8 @@ class Chain:
     def solve(self, before: Moments, now: Moments, route: Route | None) -> SiteSolution:
         """Posterior of the chain that is linear near these moments."""
         parts = self.linear(before, now)
-        exact = not parts[2].diagonal and self.model.emission.noise == "singular"
-        kind = ExactSolution if exact else SiteSolution
-        return kind(*parts, self.batch, self.flat, route)
+        singular = not parts[2].diagonal and self.model.emission.noise == "singular"
+        return solve(parts, singular, self.batch, self.flat, route)
 
     def points(self, route: Route | None) -> tuple[Moments, Moments]:
         """Filtered moments of the step before and predicted ones, by sweeps."""
