@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from latentdyn.errors import InputError
+from latentdyn.nn import jacobian
 from latentdyn.values import as_float, whole
 
 __all__ = ["Affine", "Conditional", "Template", "rebind", "templates_of"]
@@ -97,7 +98,16 @@ class Conditional(nn.Module, abc.ABC):
         full = getattr(child, "covariance_matrix", None)
         return child.mean, torch.diag_embed(child.variance) if full is None else full
 
-    def affine(self, u: Tensor | None = None) -> Affine | None:
+    def step(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """Mean of the child of z, (..., K) or (..., D): of a transition, F(z, u) without noise."""
+        return self(z, u).mean
+
+    def jacobian(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """Derivative of `step` in z, (..., K, K) or (..., D, K): by automatic differentiation."""
+        rows = getattr(self, "obs_dim", self.state_dim)
+        return jacobian(lambda x: self.step(x, u), z, rows)
+
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine | None:
         """The child as an affine function of its parent plus Gaussian noise, if it is one."""
         return None
 

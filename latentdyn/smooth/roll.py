@@ -1,0 +1,63 @@
+"""Noiseless paths of a transition, pulled towards data or free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdyn.kernels.roll import compiled, dense, hinged
+from latentdyn.kernels.rollout import Pull, attach, forward
+from latentdyn.transitions.piecewise import PiecewiseLinear
+
+__all__ = ["roll"]
+
+
+def roll(
+    transition: Any, first: Tensor, steps: int, u: Tensor | None = None, pull: Pull | None = None
+) -> tuple[Tensor, Tensor]:
+    """z_{t+1} = F(f_t, u_{t+1}), f_t = z_t pulled towards its target: z and f, (..., N, T, K).
+
+    Gradients of z reach the parameters of the transition, the first state and the targets. The backward pass is analytic: no tape is kept over time.
+
+    Args:
+        transition: bound to draws or not.
+        first: z_1, (..., N, K).
+        steps: T.
+        u: inputs (N, T, U); those of t lead into step t.
+        pull: targets and weights; None for a free run.
+    """
+    ahead = None if u is None or not transition.input_dim else u[..., 1:, :]
+    with torch.no_grad():
+        forced, adjoint = _forced(transition, first.detach(), steps, ahead, pull)
+    if steps == 1:
+        return first[..., None, :], forced
+    if pull is not None and pull.target.requires_grad:  # the part of f that is the target's
+        forced = forced + pull.weight * (pull.target - pull.target.detach())
+    later = transition.at(slice(1, None)).step(forced[..., :-1, :], ahead)
+    z = attach(first, later, adjoint)
+    return z, forced
+
+
+def _forced(
+    transition: Any, first: Tensor, steps: int, u: Tensor | None, pull: Pull | None
+) -> tuple[Tensor, Any]:
+    """f (..., T, K), and the adjoint of the path."""
+    pull = None if pull is None else pull.detach()
+    hinges = None
+    if isinstance(transition, PiecewiseLinear) and not transition.time_varying:
+        hinges = transition.hinges(u)
+        found = compiled(hinges, first, steps, pull)
+        if found is not None:
+            return found
+
+    def step(z: Tensor, t: int) -> Tensor:
+        now = transition.at(slice(t + 1, t + 2))
+        return now.step(z[..., None, :], None if u is None else u[..., t : t + 1, :])[..., 0, :]
+
+    forced = forward(step, first, steps, pull)
+    if hinges is not None:
+        return forced, hinged(hinges, forced, pull)
+    jacobians = transition.at(slice(1, None)).jacobian(forced[..., :-1, :], u)
+    return forced, dense(jacobians, pull)
