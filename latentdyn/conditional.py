@@ -71,6 +71,7 @@ class Conditional(nn.Module, abc.ABC):
 
     state_dim: int
     input_dim: int = 0
+    memory: int = 0  # earlier states that an emission sees, which then is called with whole paths
     noise: str = "diagonal"
     constraints: Mapping[str, constraints.Constraint] = {}
     time_varying: frozenset[str] = frozenset()

@@ -16,11 +16,34 @@ TRANSITIONS = {
     "linear-full": lambda U=0: transitions.Linear(3, U, noise="full"),
     "plrnn": lambda U=0: transitions.PLRNN(3, U),
     "plrnn-full": lambda U=0: transitions.PLRNN(3, U, noise="full"),
+    "plrnn-centred": lambda U=0: transitions.PLRNN(3, U, centred=True),
+    "plrnn-bounded": lambda U=0: transitions.PLRNN(3, U, bounded=True),
+    "clipped-plrnn": lambda U=0: transitions.ClippedPLRNN(3, U, bounded=True),
+    "dendritic-plrnn": lambda U=0: transitions.DendriticPLRNN(3, 4, U),
+    "dendritic-plrnn-clipped": lambda U=0: transitions.DendriticPLRNN(
+        3, 4, U, clipped=True, bounded=True
+    ),
+    "shallow-plrnn": lambda U=0: transitions.ShallowPLRNN(3, 8, U),
+    "shallow-plrnn-clipped": lambda U=0: transitions.ShallowPLRNN(
+        3, 8, U, clipped=True, bounded=True
+    ),
+    "almost-linear-rnn": lambda U=0: transitions.AlmostLinearRNN(3, 2, U),
+    "low-rank-rnn": lambda U=0: transitions.LowRankRNN(3, 8, U),
+    "low-rank-rnn-clipped": lambda U=0: transitions.LowRankRNN(
+        3, 24, U, clipped=True, noise="full"
+    ),
     "gru": lambda U=0: transitions.GRU(3, U),
     "gru-full": lambda U=0: transitions.GRU(3, U, noise="full"),
     "gated": lambda U=0: transitions.Gated(3, U, hidden=8),
     "mlp": lambda U=0: transitions.MLP(3, U, hidden=8),
     "mean-reverting": lambda U=0: transitions.MeanReverting(3, U),
+    "elman": lambda U=0: transitions.Elman(3, U),
+    "lstm": lambda U=0: transitions.LSTM(4, U),  # two halves
+    "mut1": lambda U=0: transitions.MUT1(3, U),
+    "mut2": lambda U=0: transitions.MUT2(3, U),
+    "mut3": lambda U=0: transitions.MUT3(3, U, noise="full"),
+    "orthogonal": lambda U=0: transitions.Orthogonal(3, U),
+    "orthogonal-tanh": lambda U=0: transitions.Orthogonal(3, U, activation="tanh", determinant=-1),
 }
 
 EMISSIONS = {
@@ -32,6 +55,8 @@ EMISSIONS = {
     "bernoulli": lambda U=0: emissions.Bernoulli(3, 4, U),
     "categorical": lambda U=0: emissions.Categorical(3, 4, 5, U),
     "volatility": lambda U=0: emissions.Volatility(3, 4, U),
+    "ordinal": lambda U=0: emissions.Ordinal(3, 4, 5, U),
+    "zero-inflated-poisson": lambda U=0: emissions.ZeroInflatedPoisson(3, 4, U),
 }
 
 INITIALS = {

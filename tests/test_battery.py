@@ -66,7 +66,7 @@ def test_shapes(entry, lead):
 @each
 def test_settings_are_attributes_and_parameters_lie_in_their_supports(entry):
     c = fresh(*entry)
-    assert c.state_dim == 3
+    assert c.state_dim == (4 if isinstance(c, transitions.LSTM) else 3)
     assert c.input_dim == (entry[1] if len(entry) > 1 else 0)
     for name, template in templates_of(c).items():
         assert template.support.check(template.value).all(), name
@@ -77,7 +77,7 @@ def test_settings_are_attributes_and_parameters_lie_in_their_supports(entry):
     "pair",
     [
         *[
-            pytest.param((t, EMISSIONS["gaussian"]), id=f"transition-{n}")
+            pytest.param((t, None), id=f"transition-{n}")  # read out by a Gaussian
             for n, t in TRANSITIONS.items()
         ],
         *[
@@ -87,11 +87,13 @@ def test_settings_are_attributes_and_parameters_lie_in_their_supports(entry):
     ],
 )
 def test_draws_bound_at_once_equal_a_loop_over_draws(pair, inputs):
-    transition, emission = (fresh(make, inputs) for make in pair)
-    model = StateSpace(transition, emission, fresh(INITIALS["gaussian-full"]))
+    transition = fresh(pair[0], inputs)
+    K = transition.state_dim
+    emission = fresh(pair[1] or (lambda U: emissions.Gaussian(K, 4, U)), inputs)
+    model = StateSpace(transition, emission, fresh(lambda: initials.Gaussian(K, noise="full")))
     y = outcome(emission, *parents(emission, 3, 7))
     batch = ragged_batch(inputs=inputs, y=y)
-    z = torch.randn(3, 7, 3, dtype=FLOAT64)
+    z = torch.randn(3, 7, K, dtype=FLOAT64)
     if not isinstance(emission(*parents(emission)), Independent):
         batch = batch.replace(mask=batch.mask.any(-1, keepdim=True).expand_as(batch.mask))
     theta = random_draws(model.templates, 4)
@@ -242,9 +244,10 @@ def test_parameters_that_vary_in_time_equal_a_loop_over_time(entry):
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_time_varying_transition_in_a_path(name):
     """The entry at t leads into step t, so the first is not used."""
-    c, T = fresh(TRANSITIONS[name], 2), 4
+    c, T = fresh(TRANSITIONS[name], 2), 5  # not K: (K, K) would be a covariance
     values = random_draws(templates_of(c), T)
-    initial, u = fresh(INITIALS["gaussian"]), torch.randn(2, T, 2, dtype=FLOAT64)
+    initial = fresh(lambda: initials.Gaussian(c.state_dim))
+    u = torch.randn(2, T, 2, dtype=FLOAT64)
     path = MarkovPath(initial, known(c, values), T, u, batch_shape=(2,))
     z = path.rsample()
     expected = initial().log_prob(z[:, 0])
@@ -320,7 +323,7 @@ def test_copies_are_equal_and_independent(entry):
 def test_repr_names_class_and_dimensions(entry):
     c = fresh(*entry)
     assert repr(c).startswith(type(c).__name__ + "(")
-    assert "state_dim=3" in repr(c)
+    assert f"state_dim={c.state_dim}" in repr(c)
 
 
 @pytest.mark.parametrize(

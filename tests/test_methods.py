@@ -71,7 +71,10 @@ def collapsed(model):
         ways = {"HMM": ld.smooth.hmm, "SwitchingLinear": ld.smooth.switching}
         way = ways.get(type(model).__name__)
         return model if way is None else model.collapse(way)
-    if model.transition.affine() is not None and model.emission.affine() is not None:
+    if (
+        model.transition.linear_gaussian() is not None
+        and model.emission.linear_gaussian() is not None
+    ):
         return model.collapse(ld.smooth.kalman)
     return model.collapse(ld.smooth.laplace)
 

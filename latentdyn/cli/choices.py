@@ -24,7 +24,19 @@ __all__ = [
     "tree_draws",
 ]
 
-TRANSITIONS = {"plrnn": "PLRNN", "linear": "Linear", "gru": "GRU", "gated": "Gated", "mlp": "MLP"}
+TRANSITIONS = {
+    "plrnn": "PLRNN",
+    "clipped_plrnn": "ClippedPLRNN",
+    "dendritic_plrnn": "DendriticPLRNN",
+    "shallow_plrnn": "ShallowPLRNN",
+    "almost_linear_rnn": "AlmostLinearRNN",
+    "low_rank_rnn": "LowRankRNN",
+    "linear": "Linear",
+    "gru": "GRU",
+    "gated": "Gated",
+    "mlp": "MLP",
+}
+HIDDEN, BASES, RELUS = 50, 20, 2  # of those that ask for them
 EMISSIONS = {
     "gaussian": "Gaussian",
     "student_t": "StudentT",
@@ -59,7 +71,14 @@ def emission_name(ds: xr.Dataset, name: str) -> str:
 
 def make_transition(name: str, state_dim: int, input_dim: int) -> Any:
     """The transition of this name."""
-    return _class(transitions, TRANSITIONS[name], "--model")(state_dim, input_dim)
+    sizes = {
+        "dendritic_plrnn": {"bases": BASES},
+        "shallow_plrnn": {"hidden": HIDDEN},
+        "almost_linear_rnn": {"relus": min(RELUS, state_dim)},
+        "low_rank_rnn": {"hidden": HIDDEN},
+    }
+    cls = _class(transitions, TRANSITIONS[name], "--model")
+    return cls(state_dim, input_dim=input_dim, **sizes.get(name, {}))
 
 
 def make_emission(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> Any:
@@ -83,8 +102,9 @@ def make_prior(name: str, model: str, state_dim: int) -> Any:
     if name == "none":
         return None
     if name == "ard":
-        matrix = {"plrnn": "transition.W", "linear": "transition.A"}.get(model, "emission.C")
-        return _class(priors, "ARD", "--prior")(matrix)
+        with_W = ("plrnn", "clipped_plrnn", "dendritic_plrnn", "almost_linear_rnn")
+        matrices = {"linear": "transition.A"} | dict.fromkeys(with_W, "transition.W")
+        return _class(priors, "ARD", "--prior")(matrices.get(model, "emission.C"))
     if model != "plrnn":
         raise InputError("--prior", "none or ard for this model", name, "or use --model plrnn")
     return _class(priors, "ManifoldAttractor", "--prior")(max(1, state_dim // 2))

@@ -17,7 +17,18 @@ from latentdyn.errors import InputError, NonFiniteError
 __all__ = ["main"]
 
 # as in latentdyn.cli.choices, which is imported only when a command runs
-MODELS = ("plrnn", "linear", "gru", "gated", "mlp")
+MODELS = (
+    "plrnn",
+    "clipped_plrnn",
+    "dendritic_plrnn",
+    "shallow_plrnn",
+    "almost_linear_rnn",
+    "low_rank_rnn",
+    "linear",
+    "gru",
+    "gated",
+    "mlp",
+)
 EMISSIONS = (
     "auto",
     "gaussian",

@@ -19,7 +19,8 @@ class Batch:
     Shapes: ``y`` (N, T, D), zero where missing; ``mask`` (N, T, D), true where observed; ``length``
     (N,), steps of each trial; ``u`` (N, T, U) inputs or None; ``session`` (N,) session number of
     each trial or None; ``scored`` (N, T) or None: the steps that count, where this batch is a
-    window with some context around it; ``scale``: how many times this batch stands for the data.
+    window with some context around it; ``scale``: how many times this batch stands for the data;
+    ``states`` (N, T, K) or None: states that a path is to be pulled towards.
     """
 
     y: Tensor
@@ -29,6 +30,7 @@ class Batch:
     session: Tensor | None = None
     scored: Tensor | None = None
     scale: float = 1.0
+    states: Tensor | None = None
 
     @classmethod
     def of(

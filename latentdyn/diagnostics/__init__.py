@@ -2,6 +2,21 @@
 
 from latentdyn.diagnostics.bits import bits_per_spike
 from latentdyn.diagnostics.compare import compare, log_scores
+from latentdyn.diagnostics.dynamics import (
+    basins,
+    cycles,
+    fixed_points,
+    floors,
+    flow_field,
+    free_run,
+    kaplan_yorke,
+    lyapunov_spectrum,
+    power_spectrum_distance,
+    prediction_error,
+    score_table,
+    scores,
+    state_space_divergence,
+)
 from latentdyn.diagnostics.future import LeaveFutureOut
 from latentdyn.diagnostics.importance import ess, khat
 from latentdyn.diagnostics.prediction import held_out
@@ -12,11 +27,24 @@ __all__ = [
     "PSISLOO",
     "HeldOut",
     "LeaveFutureOut",
+    "basins",
     "bits_per_spike",
     "compare",
+    "cycles",
     "ess",
+    "fixed_points",
+    "floors",
+    "flow_field",
+    "free_run",
     "held_out",
+    "kaplan_yorke",
     "khat",
     "log_scores",
     "log_weights",
+    "lyapunov_spectrum",
+    "power_spectrum_distance",
+    "prediction_error",
+    "score_table",
+    "scores",
+    "state_space_divergence",
 ]

@@ -11,6 +11,7 @@ from pyro.distributions import MultivariateNormal, TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
+from latentdyn.distributions.side_by_side import SideBySide
 from latentdyn.errors import InputError
 
 __all__ = ["ObservedPath"]
@@ -25,7 +26,7 @@ class ObservedPath(TorchDistribution):
 
     Shapes: event (T, D). Units that are independent given the state are masked one by one; of a
     Gaussian with full covariance the marginal of the observed units is taken; any other joint
-    distribution may only miss whole steps.
+    distribution may only miss whole steps. Distributions side by side each have their own way.
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -83,6 +84,8 @@ class ObservedPath(TorchDistribution):
             return each if self.observed is None else each.where(self.observed, 0)
         if self.observed is None:
             return self.steps.log_prob(y)
+        if isinstance(self.steps, SideBySide):
+            return self._of_parts(self.steps, y, self.observed)
         if isinstance(self.steps, MultivariateNormal):
             return _observed_gaussian(self.steps, y, self.observed)
         whole = self.observed.all(-1)
@@ -95,6 +98,13 @@ class ObservedPath(TorchDistribution):
                 "set the whole step to NaN, or use an emission with independent units",
             )
         return self.steps.log_prob(y).where(whole, 0)
+
+    def _of_parts(self, steps: SideBySide, y: Tensor, observed: Tensor) -> Tensor:
+        """The sum over parts, of which each misses what it may miss."""
+        each = zip(steps.parts, steps.split(y), steps.split(observed), strict=True)
+        terms = [ObservedPath(part, seen).pointwise(x) for part, x, seen in each]
+        rank = len(self.batch_shape) + 1
+        return sum(t.sum(-1) if t.dim() > rank else t for t in terms)  # type: ignore[return-value]
 
 
 def _observed_gaussian(steps: Any, y: Tensor, observed: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.emissions._readback import pseudo_inverse, read_back
 from latentdyn.emissions._readout import principal_readout
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
@@ -68,8 +69,25 @@ class Gaussian(Conditional):
         loc = matvec(self.C, z) + self.d
         return gaussian(loc if u is None else loc + matvec(self.D, u), self.R, self.noise)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """C, d + D u and R."""
         offset = self.timed("d")
         offset = offset if u is None else offset + matvec(self.timed("D"), u)
         return Affine(self.timed("C"), offset, self.timed("R"), self.noise == "diagonal")
+
+    @property
+    def projector(self) -> Tensor:
+        """The part of the state that observations determine, C^+ C (..., K, K)."""
+        return pseudo_inverse(self.C)[1]
+
+    def readback(
+        self, y: Tensor, mask: Tensor | None = None, u: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The smallest states C^+ (y - d - D u), (..., K), that show y (..., D), and weights.
+
+        With `projector` P, z + weight (states - P z) is the state nearest to z that shows y (with
+        more units than states: that comes closest to y). A step that misses a unit cannot be read
+        back: its weights (..., K) and states are zero, else weights are one.
+        """
+        r = y - self.d
+        return read_back(self.C, r if u is None else r - matvec(self.D, u), mask)

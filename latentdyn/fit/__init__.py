@@ -6,6 +6,7 @@ from latentdyn.fit.mcmc import mcmc
 from latentdyn.fit.particle_gibbs import particle_gibbs
 from latentdyn.fit.particle_mcmc import particle_mcmc
 from latentdyn.fit.svi import svi
+from latentdyn.fit.teacher_forcing import teacher_forcing
 from latentdyn.fit.training import Progress, Training
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "particle_gibbs",
     "particle_mcmc",
     "svi",
+    "teacher_forcing",
 ]

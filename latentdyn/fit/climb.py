@@ -106,6 +106,6 @@ def _first_density(first: Any, z: Tensor) -> Tensor:
     own = [i for i, flat in enumerate(first.flat) if not flat]
     if not own:
         return z.new_zeros(z.shape[:-1])
-    _, mean, _, _ = affine = first.affine()
+    _, mean, _, _ = affine = first.linear_gaussian()
     V = affine.covariance[..., own, :][..., own]
     return MultivariateNormal(mean[..., own], V, validate_args=False).log_prob(z[..., own])

@@ -97,13 +97,20 @@ class LogDensity:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The log-density at x (P,), a number."""
+        return self._conditioned(x, self.program, self.batch)
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """The prior's log-density at x (P,), log |dtheta / dx| included, a number."""
+        return self._conditioned(x, self.program.draw)
+
+    def _conditioned(self, x: Tensor, program: Any, *given: Any) -> Tensor:
         values, log_det = {}, x.new_zeros(())
         for site in self.sites:
             own = x[site.place].reshape(site.shape)
             values[site.name] = site.transform(own)
             log_det = log_det + site.transform.log_abs_det_jacobian(own, values[site.name]).sum()
         with local_params(), pyro.validation_enabled(False):
-            trace = poutine.trace(poutine.condition(self.program, values)).get_trace(self.batch)
+            trace = poutine.trace(poutine.condition(program, values)).get_trace(*given)
             return trace.log_prob_sum() + log_det
 
     def gradient(self, x: Tensor) -> tuple[float, Tensor]:

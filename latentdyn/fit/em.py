@@ -140,7 +140,11 @@ def _default(program: Any) -> Callable[[Any, Batch], Any]:
     if isinstance(program, HMM):
         return hmm
     parts = (program.first(), program.transition, program.emission)
-    if all(p.affine() is not None for p in parts):
+    if all(p.linear_gaussian() is not None for p in parts):
         return kalman
     labels = isinstance(program.emission, Categorical)  # they have no moments
-    return laplace if labels or parts[1].affine() is not None else partial(iekf, sweeps=SWEEPS)
+    return (
+        laplace
+        if labels or parts[1].linear_gaussian() is not None
+        else partial(iekf, sweeps=SWEEPS)
+    )

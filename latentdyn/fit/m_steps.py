@@ -43,7 +43,7 @@ def _transition(program: Any, e: Expectations) -> None:
     starts = isinstance(program.initial, initials.Stationary)
     if _closed(part, transitions.Linear) and not starts:
         _linear_steps(part, e)
-    elif _closed(part, transitions.PLRNN):
+    elif _closed(part, transitions.PLRNN) and not (part.centred or part.bounded):
         piecewise_steps(part, e)
     else:
         climb(program, free_of(program, "transition."), expected_steps(e))

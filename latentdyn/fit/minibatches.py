@@ -23,12 +23,16 @@ class Minibatches:
         window: steps in a block; None takes whole trials. Every step belongs to exactly one block,
             so the scaled bound is unbiased.
         context: steps on both sides of a window that the encoder sees and that are not scored.
+        lookahead: of these the steps after it, if they are fewer.
+        shift: whether the grid of windows starts somewhere else each time.
     """
 
     batch: Batch
     size: int | None = None
     window: int | None = None
     context: int = 32
+    lookahead: int | None = None
+    shift: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("batch_size", self.size), ("window", self.window)):
@@ -41,9 +45,11 @@ class Minibatches:
         trials = torch.arange(self.batch.trials)
         if self.window is None:
             return torch.stack([trials, torch.zeros_like(trials)], -1)
-        starts = torch.arange(0, self.batch.steps, self.window)
+        offset = int(torch.randint(self.window, ())) if self.shift else 0
+        starts = torch.arange(-offset, self.batch.steps, self.window)
         pairs = torch.cartesian_prod(trials, starts)
-        return pairs[pairs[:, 1] < self.batch.length.cpu()[pairs[:, 0]]]
+        inside = (pairs[:, 1] < self.batch.length.cpu()[pairs[:, 0]]) & (pairs[:, 1] > -self.window)
+        return pairs[inside]
 
     def draw(self, rank: int = 0, world: int = 1) -> Batch:
         """A random minibatch; of several processes, each takes its share of the same one."""
@@ -62,7 +68,9 @@ class Minibatches:
         """The given blocks, with context, as a batch."""
         if self.window is None:
             return self.batch[blocks[:, 0].to(self.batch.y.device)]
-        T, width = self.batch.steps, min(self.window + 2 * self.context, self.batch.steps)
+        after = self.context if self.lookahead is None else self.lookahead
+        T = self.batch.steps
+        width = min(self.context + self.window + after, T)
         first = (blocks[:, 1] - self.context).clamp(0, T - width)  # (B,)
         times = first[:, None] + torch.arange(width)  # (B, width)
         inside = (times >= blocks[:, 1:]) & (times < blocks[:, 1:] + self.window)
@@ -76,4 +84,5 @@ class Minibatches:
             u=None if whole.u is None else whole.u[trial, times],
             session=None if whole.session is None else whole.session[trial[:, 0]],
             scored=inside,
+            states=None if whole.states is None else whole.states[trial, times],
         )

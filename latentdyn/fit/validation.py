@@ -28,7 +28,7 @@ def check_support(model: Program, batch: Batch) -> None:
     with torch.no_grad():
         z = torch.zeros(1, 1, program.state_dim, dtype=batch.y.dtype)
         u = None if batch.u is None or not program.emission.input_dim else batch.u[:1, :1]
-        if program.emission.affine(u) is not None:
+        if program.emission.linear_gaussian(u) is not None:
             return  # Gaussian: any number will do
         support: Any = program.emission.at(slice(0, 1))(z, u).support
         support = getattr(support, "base_constraint", support)

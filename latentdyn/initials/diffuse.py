@@ -57,6 +57,6 @@ class Diffuse(Conditional):
             "use initials.Gaussian to simulate or to sample paths from the prior",
         )
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """Mean and covariance of the states that are not flat."""
         return Affine(None, self.timed("mean"), self.timed("covariance"))

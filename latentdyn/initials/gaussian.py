@@ -40,6 +40,6 @@ class Gaussian(Conditional):
         """Distribution of the first state."""
         return gaussian(self.mean, self.covariance, self.noise)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """Mean and covariance."""
         return Affine(None, self.timed("mean"), self.timed("covariance"), self.noise == "diagonal")

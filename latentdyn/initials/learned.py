@@ -47,7 +47,7 @@ class Learned(Conditional):
         """Distribution of the first state."""
         return Normal(self.mean, self.scale, validate_args=False).to_event(1)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """The point and its small noise."""
         mean = self.timed("mean")
         return Affine(None, mean, torch.full_like(mean, self.scale**2), diagonal=True)

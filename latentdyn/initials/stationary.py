@@ -39,9 +39,9 @@ class Stationary(Conditional):
         new.__dict__["transition"] = transition
         return new
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """Stationary mean and covariance, zero where flat."""
-        linear = None if self.transition is None else self.transition.affine()
+        linear = None if self.transition is None else self.transition.linear_gaussian()
         if linear is None:
             kind = type(self.transition).__name__
             raise InputError("initial", "a linear transition", kind, "use initials.Gaussian")
@@ -58,7 +58,7 @@ class Stationary(Conditional):
         if any(self.flat):
             fix = "use initials.Gaussian to simulate or to sample paths from the prior"
             raise InputError("initial", "a proper distribution", "flat states", fix)
-        _, mean, P, _ = self.affine()
+        _, mean, P, _ = self.linear_gaussian()
         if self._singular(P):
             return gaussian(mean, P, "singular")
         if self.state_dim == 1:

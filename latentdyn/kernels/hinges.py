@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentdyn.kernels import thresholds
 from latentdyn.nn import broadcast_shapes, matvec
 
 __all__ = ["Hinges"]
+
+LARGE = 2**22  # numbers
+SEARCH = 2**17  # numbers from which a search is faster than all hinges, on a CPU
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,44 @@ class Hinges:
             plain = isinstance(self.kink, float) and self.kink == 1
             at_zero = v.relu() if plain else self.kink * v.relu()
         if self.H is not None:
-            elsewhere = self._weigh((v[..., None] - self.H).relu())
+            elsewhere = self._at_thresholds(v, self.H)
         if at_zero is None or elsewhere is None:
             found = elsewhere if at_zero is None else at_zero
             return torch.zeros_like(v) if found is None else found
         return at_zero + elsewhere
+
+    def _at_thresholds(self, v: Tensor, H: Tensor) -> Tensor:
+        """sum_b alpha_b relu(v - H_b), (..., L') -> (..., L')."""
+        bases = H.shape[-1]
+        if self._searched(v):
+            assert self.alpha is not None
+            return thresholds.total(v, self.alpha, H)
+        if self.alpha is None or v.numel() * bases < LARGE:
+            return self._weigh((v[..., None] - H).relu())
+        # one after the other: 2 to 4 times faster where all at once leave the cache
+        out = torch.zeros_like(v)
+        for b in range(bases):
+            out = out + self.alpha[..., b, None] * (v - H[..., b]).relu()
+        return out
+
+    def _searched(self, v: Tensor) -> bool:
+        """Whether many numbers share many thresholds."""
+        if self.alpha is None or self.H is None or v.device.type != "cpu":
+            return False
+        bases, sets = self.H.shape[-1], max(self.H.numel(), self.units * self.alpha.numel())
+        return bases >= 4 and v.numel() * bases >= max(SEARCH, 64 * sets)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """psi' of every unit, (..., L); on a kink, that of the side where relu is flat."""
+        v = self.before(z)
+        bent = v[..., self.linear :]
+        if not self._searched(bent):
+            return self.slopes(self.region(z))[0]
+        assert self.alpha is not None and self.H is not None
+        found = thresholds.slope(bent, self.alpha, self.H)
+        if self.kink is not None:
+            found = found + self.kink * (bent > 0).to(found.dtype)
+        return self._beside(found.new_ones(self.linear), found) if self.linear else found
 
     def region(self, z: Tensor) -> Tensor:
         """Which kinks lie below the state, (..., R)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,35 @@ from latentdyn.nn import broadcast_shapes, matvec
 __all__ = ["compiled", "dense", "hinged"]
 
 
-def dense(jacobians: Tensor, pull: Pull | None) -> Adjoint:
+def dense(jacobians: Callable[[], Tensor], pull: Pull | None) -> Adjoint:
     """The adjoint of any map, from its Jacobians at f_1, .., f_T-1, (..., T-1, K, K)."""
 
-    def transpose(later: Tensor, t: int) -> Tensor:
-        return (jacobians[..., t, :, :].mT @ later[..., None]).squeeze(-1)
+    def adjoint(gradient: Tensor) -> Tensor:
+        J = jacobians()
 
-    return lambda gradient: backward(transpose, gradient, pull)
+        def transpose(later: Tensor, t: int) -> Tensor:
+            return (J[..., t, :, :].mT @ later[..., None]).squeeze(-1)
+
+        return backward(transpose, gradient, pull)
+
+    return adjoint
 
 
 def hinged(hinges: Hinges, forced: Tensor, pull: Pull | None) -> Adjoint:
     """The adjoint of a hinge map with parameters that do not vary in time: no Jacobian is built."""
-    slope, _ = hinges.slopes(hinges.region(forced[..., :-1, :]))
-    a, W, V = (None if x is None else _timeless(x, r) for x, r in _parts(hinges))
 
-    def transpose(later: Tensor, t: int) -> Tensor:
-        gain = matvec(W.mT, later) * slope[..., t, :]
-        return torch.addcmul(gain if V is None else matvec(V.mT, gain), a, later)
+    def adjoint(gradient: Tensor) -> Tensor:
+        slope = hinges.slope(forced[..., :-1, :])
+        a, W = _timeless(hinges.a, 1), _timeless(hinges.W, 2).mT
+        V = None if hinges.V is None else _timeless(hinges.V, 2).mT
 
-    return lambda gradient: backward(transpose, gradient, pull)
+        def transpose(later: Tensor, t: int) -> Tensor:
+            gain = matvec(W, later) * slope[..., t, :]
+            return torch.addcmul(gain if V is None else matvec(V, gain), a, later)
 
+        return backward(transpose, gradient, pull)
 
-def _parts(hinges: Hinges) -> list[tuple[Any, int]]:
-    return [(hinges.a, 1), (hinges.W, 2), (hinges.V, 2)]
+    return adjoint
 
 
 def _timeless(x: Tensor, rank: int) -> Tensor:
@@ -61,38 +68,44 @@ def compiled(
     layout = _Layout.of(hinges, first, pull) if available() else None
     if layout is None:
         return None
-    x = hinges
-    empty = first.new_zeros(0, 0, 0).numpy()
-    a, W = layout.own(x.a, 1), layout.own(x.W, 2)
-    V = empty if x.V is None else layout.own(x.V, 2)
-    bent = x.units - x.linear
-    kink = x.a.new_zeros(0) if x.kink is None else torch.as_tensor(x.kink).to(x.a)
-    kink = kink if x.kink is None else kink.expand(*kink.shape[:-1], bent)
-    H = x.a.new_zeros(x.units, 0) if x.H is None else x.H
-    alpha = x.a.new_zeros(0) if x.alpha is None else x.alpha
-    maps = (
-        a,
-        _swap(W),
-        V if x.V is None else _swap(V),
-        layout.rows(x.h),
-        empty[None] if x.w is None else layout.rows(x.w),
-        layout.own(kink, 1),
-        layout.own(alpha, 1),
-        layout.own(H, 2),
-    )
-    if pull is None:
-        target, weight, at = empty[None], empty[None], np.zeros(0, np.bool_)
-    else:
-        target, weight = layout.rows(pull.target), layout.rows(pull.weight)
-        at = np.array(pull.at, np.bool_)
-    start = layout.rows(first[..., None, :])[0]
-    forced, slope = rollout_fast.forward(start, steps, maps, x.linear, (target, weight, at))
+    pulls = _pulls(layout, pull, first)
+    start = layout.rows(first[..., None, :])[:, :, 0]
+    size = layout.M, layout.C, steps
+    a, W, V = linear = _linear(layout, hinges)
+    maps = (a, _swap(W), _swap(V), *_bends(layout, hinges))
+    forced, slope = rollout_fast.forward(start, size, maps, hinges.linear, pulls)
 
     def adjoint(gradient: Tensor) -> Tensor:
         g = layout.rows(gradient)
-        return layout.back(rollout_fast.backward(g, (a, W, V), slope, (weight, at)))
+        return layout.back(rollout_fast.backward(g, linear, slope, pulls[1:]))
 
     return layout.back(forced), adjoint
+
+
+def _linear(layout: _Layout, x: Hinges) -> tuple[Any, Any, Any]:
+    """a, W and V, which is empty for the identity."""
+    V = x.a.new_zeros(0, 0, 0).numpy() if x.V is None else layout.own(x.V, 2)
+    return layout.own(x.a, 1), layout.own(x.W, 2), V
+
+
+def _bends(layout: _Layout, x: Hinges) -> tuple[Any, ...]:
+    """h, w, kink, alpha and H; empty without."""
+    bent = x.units - x.linear
+    none = x.a.new_zeros(0)
+    kink = none if x.kink is None else torch.as_tensor(x.kink).to(x.a)
+    kink = kink if x.kink is None else kink.expand(*kink.shape[:-1], bent)
+    alpha = none if x.alpha is None else x.alpha
+    H = none.expand(bent, 0) if x.H is None else x.H
+    w = none.expand(0, 0, 0, 0).numpy() if x.w is None else layout.rows(x.w)
+    return layout.rows(x.h), w, layout.own(kink, 1), layout.own(alpha, 1), layout.own(H, 2)
+
+
+def _pulls(layout: _Layout, pull: Pull | None, first: Tensor) -> tuple[Any, Any, Any]:
+    """Targets, weights, and at which steps; empty without."""
+    if pull is None:
+        nothing = first.new_zeros(0, 0, 0, 0).numpy()
+        return nothing, nothing, np.zeros(0, np.bool_)
+    return layout.rows(pull.target), layout.rows(pull.weight), np.array(pull.at, np.bool_)
 
 
 def _swap(x: Any) -> Any:
@@ -135,13 +148,14 @@ class _Layout:
         return x.reshape(self.M, *shape).contiguous().numpy()
 
     def rows(self, x: Tensor) -> Any:
-        """(..., T or 1, K) -> (T or 1, M, C, K)."""
+        """(..., T or 1, K) -> (M or 1, C or 1, T or 1, K)."""
         x = x.detach()
         x = x[None] if x.dim() == 1 else x
-        x = x.expand(*self.batch, *x.shape[-2:]).reshape(self.M, self.C, *x.shape[-2:])
-        return x.permute(2, 0, 1, 3).contiguous().numpy()
+        own = x.shape[-2:]
+        if math.prod(x.shape[:-2]) == 1:
+            return x.reshape(1, 1, *own).contiguous().numpy()
+        return x.expand(*self.batch, *own).reshape(self.M, self.C, *own).contiguous().numpy()
 
     def back(self, x: Any) -> Tensor:
-        """(T, M, C, K) -> (..., T, K)."""
-        found = torch.from_numpy(x).permute(1, 2, 0, 3)
-        return found.reshape(*self.batch, *found.shape[-2:])
+        """(M, C, T, K) -> (..., T, K)."""
+        return torch.from_numpy(x).reshape(*self.batch, *x.shape[-2:])

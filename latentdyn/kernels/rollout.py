@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["Adjoint", "Pull", "attach", "backward", "forward"]
 
@@ -70,7 +71,8 @@ def forward(
     for t in range(steps):
         forced.append(pull.towards(now, t) if pull is not None and pull.at[t] else now)
         now = step(forced[-1], t) if t + 1 < steps else now
-    return torch.stack(forced, -2)
+    shape = forced[-1].shape  # the first ones may not have met all draws yet
+    return torch.stack([f.expand(shape) for f in forced], -2)
 
 
 def backward(
@@ -101,6 +103,7 @@ class _Attached(torch.autograd.Function):
         return torch.cat([first[..., None, :].expand(*later.shape[:-2], 1, -1), later], -2)
 
     @staticmethod
+    @once_differentiable  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         found = ctx.adjoint(gradient)
         return found[..., 0, :].sum_to_size(ctx.rows), found[..., 1:, :], None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import colour_bar, heat_map, new_axes, tidy, whole_ticks
+from latentdyn.plots.canvas import INK, colour_bar, heat_map, new_axes, tidy, whole_ticks
 from latentdyn.plots.source import parameter
+from latentdyn.priors import ManifoldAttractor
 
-__all__ = ["matrix"]
+__all__ = ["connectivity", "matrix"]
 
 
 def matrix(source: Any, name: str = "transition.W") -> Any:
@@ -49,16 +51,112 @@ def matrix(source: Any, name: str = "transition.W") -> Any:
     return axes
 
 
+def connectivity(
+    source: Any,
+    name: str = "transition.W",
+    *,
+    second: str = "sd",
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> Any:
+    """Posterior mean and standard deviation of a coupling matrix, states sorted into groups.
+
+    The groups are those of the prior: a `ManifoldAttractor` has regularised states, which keep what
+    they hold and stand first, and free ones. Lines separate them; ticks say which state it is.
+
+    Args:
+        source: a Posterior or its DataTree.
+        name: dotted path of a parameter with two dimensions, its rows to the states.
+        second: what the second panel shows, ``"sd"``, or ``"sign"`` for P(> 0) - P(< 0).
+        groups: name -> states, in place of those of the prior; a DataTree has no prior.
+
+    Returns: array of two axes, or of one if the parameter was learned as a single point.
+    Raises: InputError if there is no such matrix, and for groups that do not part its rows.
+    """
+    draws = parameter(source, name)
+    if draws.ndim != 3:
+        got, fix = f"{name} with {draws.ndim - 1}", "use plots.matrix"
+        raise InputError("name", "a parameter with two dimensions", got, fix)
+    if second not in ("sd", "sign"):
+        raise InputError("second", "'sd' or 'sign'", repr(second), "choose one")
+    parts = _parts(source, name, draws.shape[1]) if groups is None else dict(groups)
+    order = [int(k) for states in parts.values() for k in states] or list(range(draws.shape[1]))
+    if sorted(order) != list(range(draws.shape[1])):
+        expected = f"each of the rows 0 to {draws.shape[1] - 1} once"
+        raise InputError("groups", expected, groups, "name every row")
+    square = draws.dims[1:] == ("state", "state_aux")
+    values = draws.values[:, order][..., order] if square else draws.values[:, order]
+    known = len(values) > 1
+    axes = new_axes(1, 1 + known, width=5.0 * (1 + known), height=_height(values) + 0.4)
+    axes = np.atleast_1d(axes).ravel()
+    mean, rows = values.mean(0), str(draws.dims[1])
+    top, pad = float(np.abs(mean).max()) or 1.0, 0.07 if parts else 0.02
+    _panel(
+        axes[0], mean, draws, rows, top, f"{name}: posterior mean" if known else name, "value", pad
+    )
+    if known and second == "sign":
+        sign = (values > 0).mean(0) - (values < 0).mean(0)
+        _panel(axes[1], sign, draws, rows, 1.0, "How sure is the sign", "P(> 0) − P(< 0)", pad)
+    elif known:
+        sd = values.std(0)
+        _panel(axes[1], sd, draws, rows, None, "How uncertain it is", "standard deviation", pad)
+    for ax in axes:
+        _groups(ax, parts, order, square)
+    return axes
+
+
+def _parts(source: Any, name: str, rows: int) -> dict[str, list[int]]:
+    """Groups of the rows in the prior, as far as it says."""
+    for prior in _priors(getattr(getattr(source, "model", None), "prior", None)):
+        if isinstance(prior, ManifoldAttractor) and name in prior.names:
+            quiet = prior.regularised
+            first = list(range(quiet)) if isinstance(quiet, int) else sorted(quiet)
+            rest = [k for k in range(rows) if k not in first]
+            return {k: v for k, v in (("regularised", first), ("free", rest)) if v}
+    return {}
+
+
+def _priors(prior: Any) -> list[Any]:
+    """A prior and those that it is made of."""
+    inner = [*getattr(prior, "priors", ()), getattr(prior, "population", None)]
+    return [prior, *(p for each in inner if each is not None for p in _priors(each))]
+
+
+def _groups(ax: Any, parts: Mapping[str, Sequence[int]], order: list[int], square: bool) -> None:
+    """Borders between groups, their names on the right, and which state is where."""
+    if order != sorted(order):
+        for axis in (ax.xaxis, ax.yaxis) if square else (ax.yaxis,):
+            axis.set_ticks(range(len(order)), order)
+    first = 0
+    for name, states in parts.items():
+        last = first + len(states)
+        if last < len(order):
+            for line in (ax.axhline, ax.axvline)[: 1 + square]:
+                line(last - 0.5, color=INK, linewidth=1.2)
+        style = {"rotation": 270, "va": "center", "ha": "left", "fontsize": 9, "color": INK}
+        place = {"transform": ax.get_yaxis_transform(), "clip_on": False}
+        ax.text(1.01, (first + last - 1) / 2, name, **style, **place)
+        first = last
+
+
 def _height(values: np.ndarray) -> float:
     rows, columns = values.shape[1:]
     return float(np.clip(1.4 + 3.2 * rows / columns, 2.2, 7))
 
 
 def _panel(
-    ax: Any, values: np.ndarray, draws: xr.DataArray, rows: str, top: float, title: str, text: str
+    ax: Any,
+    values: np.ndarray,
+    draws: xr.DataArray,
+    rows: str,
+    top: float | None,
+    title: str,
+    text: str,
+    pad: float = 0.02,
 ) -> None:
-    image = heat_map(ax, values, cmap="RdBu_r", vmin=-top, vmax=top)
-    colour_bar(ax, image, text)
+    """Values around zero up to ``top``; None if they start at zero."""
+    low, colours = (0.0, "cividis") if top is None else (-top, "RdBu_r")
+    image = heat_map(ax, values, vmin=low, vmax=top, cmap=colours)
+    colour_bar(ax, image, text, pad=pad)
     columns = str(draws.dims[-1])
     pair = rows == "state" and columns == "state_aux"
     tidy(ax, title, "from state" if pair else columns, "to state" if pair else rows)

@@ -17,7 +17,9 @@ from latentdyn.programs import Collapsed
 __all__ = ["paths", "smoothed"]
 
 # smoothers that take a program bound to draws, all draws at once
-_AT_ONCE = (smooth.kalman, smooth.ekf, smooth.ukf, smooth.iekf, smooth.laplace)
+_AT_ONCE = (
+    smooth.kalman, smooth.ekf, smooth.ukf, smooth.iekf, smooth.laplace, smooth.forced,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,17 @@ def future(
     if drawn.z is None:
         raise without_states(program)
     z = continued(bound, drawn.z, batch, steps, u)
-    return bound.emission(z, u if bound.emission.input_dim else None).sample(), z
+    u = u if bound.emission.input_dim else None
+    memory = bound.emission.memory
+    past = (past_states(drawn.z, batch, memory),) if memory else ()
+    return bound.emission(z, u, *past).sample(), z
+
+
+def past_states(z: Tensor, batch: Batch, number: int) -> Tensor:
+    """The last states of each trial, (S, N, T, K) -> (S, N, number, K), the first one repeated."""
+    times = batch.length[:, None] - number + torch.arange(number, device=batch.length.device)
+    index = times.clamp(min=0).to(z.device)[None, :, :, None]
+    return z.gather(-2, index.expand(z.shape[0], -1, -1, z.shape[-1]))
 
 
 def continued(bound: Any, z: Tensor, batch: Batch, steps: int, u: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import pyro
 import torch
 from pyro.distributions import Normal
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from latentdyn.conditional import Template
 from latentdyn.errors import InputError
@@ -98,6 +98,9 @@ class ManifoldAttractor(Prior):
                 f"none called {missing} among {sorted(templates)}",
                 "use a PLRNN, or the path of the module that has them",
             )
+        if not isinstance(templates[self.names[0]].support, type(constraints.real)):
+            fix = "use bounded=False: this prior keeps a near 1 by itself; or priors.Independent"
+            raise InputError("transition", "a that may be any number", "one with |a| < 1", fix)
         return {name.rpartition(".")[2]: unbounded(templates, name) for name in self.names}
 
     def _quiet(self, a: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from latentdyn.programs.arma import ARMA
 from latentdyn.programs.collapsed import Collapsed
+from latentdyn.programs.delayed import delayed
 from latentdyn.programs.hmm import HMM
 from latentdyn.programs.poisson_autoregression import PoissonAutoregression
 from latentdyn.programs.program import Program
@@ -26,5 +27,6 @@ __all__ = [
     "StochasticVolatility",
     "Structural",
     "SwitchingLinear",
+    "delayed",
     "given_first_steps",
 ]

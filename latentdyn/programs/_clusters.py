@@ -82,7 +82,7 @@ def switching_start(program: Any, batch: Batch, rounds: int = 20) -> None:
 
     Nothing is done unless the emission is linear and Gaussian.
     """
-    affine = program.emission.affine(batch.u if program.emission.input_dim else None)
+    affine = program.emission.linear_gaussian(batch.u if program.emission.input_dim else None)
     if affine is None or batch.steps < 3:
         return
     z = ((batch.y - affine.offset) * batch.mask) @ torch.linalg.pinv(affine.weight).mT

@@ -66,6 +66,9 @@ class HMM(Program):
         if emission.state_dim != S:
             fix = f"use state_dim={S}"
             raise InputError("emission", f"state_dim={S}, as states", emission.state_dim, fix)
+        if emission.memory:
+            kind, fix = type(emission).__name__, "use a StateSpace"
+            raise InputError("emission", "one that sees one state", kind, fix)
         self.states, self.prior = S, prior
         self.initial = nn.Parameter(torch.full((S,), 1 / S))
         stay = 0.9 if S > 1 else 0.0

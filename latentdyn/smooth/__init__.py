@@ -5,6 +5,7 @@ from latentdyn.smooth.assumed_density import expectation_correction, kim
 from latentdyn.smooth.backward import backward, backward_mcmc, fixed_lag, genealogy
 from latentdyn.smooth.conditional import conditional_particles
 from latentdyn.smooth.ekf import ekf, ukf
+from latentdyn.smooth.forced import forced
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.kalman import kalman
@@ -22,6 +23,7 @@ __all__ = [
     "ekf",
     "expectation_correction",
     "fixed_lag",
+    "forced",
     "genealogy",
     "hmm",
     "iekf",

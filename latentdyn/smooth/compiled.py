@@ -26,14 +26,14 @@ INITIALS = (initials.Gaussian, initials.Learned, initials.Stationary)
 
 
 def fits(steps: Steps) -> bool:
-    """Whether states are of this kind: a Gaussian start, then an affine transition or a PLRNN,
-    constant but for inputs."""
+    """Whether states are of this kind: a Gaussian start, then an affine transition or a PLRNN
+    that is not centred, constant but for inputs."""
     transition = steps.model.transition
     if steps.y[0].device.type != "cpu" or type(steps.first) not in INITIALS:
         return False
     if type(transition) is transitions.PLRNN:
-        return not transition.time_varying
-    affine = steps.affine()
+        return not (transition.time_varying or transition.centred)
+    affine = steps.linear_gaussian()
     return affine is not None and affine.weight.shape[-3] == affine.covariance.shape[-3] == 1
 
 
@@ -117,7 +117,7 @@ def _model(steps: Steps) -> fast.Model:
 
 def _transition(steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A, W, b and Q of A z + W relu(z) + b + N(0, Q)."""
-    transition, affine = steps.model.transition, steps.affine()
+    transition, affine = steps.model.transition, steps.linear_gaussian()
     if affine is not None:
         return affine.weight, torch.zeros_like(affine.weight), affine.offset, affine.covariance
     b = _plus_inputs(transition.timed("h"), transition, "B", steps)

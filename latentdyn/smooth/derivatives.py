@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.smooth.linearise import jacobian
+from latentdyn.nn import jacobian
 
 __all__ = ["Expansion", "emission_terms", "expand", "positive_part"]
 

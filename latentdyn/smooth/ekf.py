@@ -164,7 +164,7 @@ class Chain:
 def first_moments(model: Any) -> Affine:
     """Mean and covariance of the first state."""
     first = model.first()
-    affine = first.affine()
+    affine = first.linear_gaussian()
     if affine is None:
         mean, covariance = first.moments()
         fixed = mean.dim() == 1
@@ -200,7 +200,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _bends(conditional: Any, u: Tensor | None, z: Tensor) -> bool:
     """Whether Jacobian or noise of some step change with the state, by one projection of them."""
-    if conditional.affine(u) is not None:
+    if conditional.linear_gaussian(u) is not None:
         return False
     x = z.detach().requires_grad_()
     with torch.enable_grad():

@@ -52,9 +52,9 @@ def parts(model: Any, batch: Batch) -> tuple[Affine, Affine, Affine]:
     """First state, transition and emission as affine functions with Gaussian noise."""
     u = batch.u
     found = (
-        model.first().affine(),
-        model.transition.affine(u if model.transition.input_dim else None),
-        model.emission.affine(u if model.emission.input_dim else None),
+        model.first().linear_gaussian(),
+        model.transition.linear_gaussian(u if model.transition.input_dim else None),
+        model.emission.linear_gaussian(u if model.emission.input_dim else None),
     )
     for name, affine in zip(("initial", "transition", "emission"), found, strict=True):
         if affine is None:

@@ -63,9 +63,9 @@ def laplace(
     """
     batch, data = given(model, y, u)
     steps = whole("steps", steps)
-    affine = model.transition.affine(batch.u if model.transition.input_dim else None)
+    affine = model.transition.linear_gaussian(batch.u if model.transition.input_dim else None)
     first = first_moments(model)
-    seen = model.emission.affine(batch.u if model.emission.input_dim else None)
+    seen = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is not None and seen is not None:
         return linear_gaussian(model, batch, data, route, (first, affine, seen))
     if affine is None:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.errors import InputError
-from latentdyn.nn import matvec
+from latentdyn.nn import jacobian, matvec
 
-__all__ = ["Linearise", "jacobian", "sigma_points", "taylor"]
+__all__ = ["Linearise", "sigma_points", "taylor"]
 
 Linearise = Callable[[Conditional, Tensor | None, Tensor, Tensor], Affine]
 
@@ -27,7 +27,7 @@ def taylor(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> 
     H comes from automatic differentiation. The noise is the conditional covariance of the child,
     whatever its family: counts have that of a Poisson with mean h(m).
     """
-    affine = conditional.affine(u)
+    affine = conditional.linear_gaussian(u)
     if affine is not None:
         return affine
     mean, noise, diagonal = moments(conditional, z, u)
@@ -60,24 +60,6 @@ def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tens
     return mean, full if full.dim() > 2 else full[None], False  # a time axis, as all noises have
 
 
-def jacobian(f: Callable[[Tensor], Tensor], z: Tensor, rows: int) -> Tensor:
-    """df/dz, (..., J, K), of a function (..., K) -> (..., J) that acts on each row alone.
-
-    J = ``rows`` copies of z, of which each is asked for one output: a single backward pass.
-    Differentiable in turn wherever gradients are enabled.
-    """
-    wanted = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = z if wanted and z.requires_grad else z.detach()
-        x = x.expand(rows, *z.shape)
-        x = x if x.requires_grad else x.clone().requires_grad_()
-        each = f(x).diagonal(dim1=0, dim2=-1).sum()
-        if not each.requires_grad:
-            return z.new_zeros(*z.shape[:-1], rows, z.shape[-1])
-        (found,) = torch.autograd.grad(each, x, create_graph=wanted, materialize_grads=True)
-    return found.movedim(0, -2)
-
-
 def sigma_points(spread: float | None = None) -> Linearise:
     r"""Statistical linear regression on 2K + 1 sigma points m, m +- sqrt(K + kappa) columns of L.
 
@@ -87,7 +69,7 @@ def sigma_points(spread: float | None = None) -> Linearise:
     """
 
     def linearise(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> Affine:
-        affine = conditional.affine(u)
+        affine = conditional.linear_gaussian(u)
         if affine is not None:
             return affine
         K = z.shape[-1]

@@ -118,7 +118,7 @@ class _Affine:
     @classmethod
     def of(cls, steps: Steps, normals: _Normals) -> _Affine | None:
         """Of the transition, if it is of this kind."""
-        found = steps.affine()
+        found = steps.linear_gaussian()
         if found is None or found.weight.shape[-3] > 1:
             return None
         A, offset, noise, diagonal = found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.programs.hmm import HMM, log_probability
 from latentdyn.smooth.ekf import ekf, first_moments, ukf
-from latentdyn.smooth.given import given
+from latentdyn.smooth.given import given, without_memory
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
@@ -64,6 +65,7 @@ def online(
         name = getattr(smoother, "__name__", repr(smoother))
         fix = "use smooth.kalman, ekf, ukf, particle or hmm, or call the method on all data so far"
         raise InputError("method", "a filter", f"{name}, which needs the whole series", fix)
+    without_memory(model)
     if smoother is hmm:
         new: Online = DiscreteOnline(model)
     elif smoother is particle:
@@ -141,7 +143,7 @@ class DiscreteOnline(Online):
         emission = self.model.emission
         names = emission.time_varying
         now = emission.at(slice(self.t, self.t + 1))
-        model = rebind(self.model, {f"emission.{n}": getattr(now, n) for n in names})
+        model = rebind(self.model, {f"emission.{n}": attrgetter(n)(now) for n in names})
         joint = state + model.log_likelihood(batch)[..., 0, :].double()
         increment = joint.logsumexp(-1)
         return joint - increment[..., None], increment
@@ -169,7 +171,7 @@ def _linearisation(model: Any, smoother: Any, settings: Any) -> Linearise:
         return sigma_points(settings.get("spread"))
     parts = {"initial": model.first(), "transition": model.transition, "emission": model.emission}
     for name, part in parts.items():
-        if smoother is kalman and part.affine() is None:
+        if smoother is kalman and part.linear_gaussian() is None:
             kind, fix = type(part).__name__, "use method=smooth.ekf"
             raise InputError("model", f"a linear-Gaussian {name}", kind, fix)
     return taylor

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentdyn.kernels.roll import compiled, dense, hinged
 from latentdyn.kernels.rollout import Pull, attach, forward
+from latentdyn.nn import matvec
 from latentdyn.transitions.piecewise import PiecewiseLinear
 
 __all__ = ["roll"]
@@ -19,7 +20,8 @@ def roll(
 ) -> tuple[Tensor, Tensor]:
     """z_{t+1} = F(f_t, u_{t+1}), f_t = z_t pulled towards its target: z and f, (..., N, T, K).
 
-    Gradients of z reach the parameters of the transition, the first state and the targets. The backward pass is analytic: no tape is kept over time.
+    Gradients of z reach the parameters of the transition, the first state and the targets. The
+    backward pass is analytic: no tape is kept over time, and there are no second derivatives.
 
     Args:
         transition: bound to draws or not.
@@ -33,11 +35,30 @@ def roll(
         forced, adjoint = _forced(transition, first.detach(), steps, ahead, pull)
     if steps == 1:
         return first[..., None, :], forced
-    if pull is not None and pull.target.requires_grad:  # the part of f that is the target's
-        forced = forced + pull.weight * (pull.target - pull.target.detach())
+    if pull is None and not torch.is_grad_enabled():
+        return forced, forced
+    if pull is not None:
+        forced = _towards_learned(transition, first, forced, ahead, pull)
     later = transition.at(slice(1, None)).step(forced[..., :-1, :], ahead)
     z = attach(first, later, adjoint)
     return z, forced
+
+
+def _towards_learned(
+    transition: Any, first: Tensor, forced: Tensor, u: Tensor | None, pull: Pull
+) -> Tensor:
+    """f, with a graph to the targets and the projector where these are learned."""
+    learned = [x for x in (pull.target, pull.projector) if x is not None and x.requires_grad]
+    if not learned:
+        return forced
+    change = pull.target
+    if pull.projector is not None:
+        with torch.no_grad():
+            later = transition.at(slice(1, None)).step(forced[..., :-1, :], u)
+            start = first[..., None, :].expand(*later.shape[:-2], 1, -1)
+            z = torch.cat([start, later], -2)
+        change = change - matvec(pull.projector, z)
+    return forced + pull.weight * (change - change.detach())
 
 
 def _forced(
@@ -59,5 +80,5 @@ def _forced(
     forced = forward(step, first, steps, pull)
     if hinges is not None:
         return forced, hinged(hinges, forced, pull)
-    jacobians = transition.at(slice(1, None)).jacobian(forced[..., :-1, :], u)
-    return forced, dense(jacobians, pull)
+    later = transition.at(slice(1, None))
+    return forced, dense(lambda: later.jacobian(forced[..., :-1, :], u), pull)

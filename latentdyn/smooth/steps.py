@@ -46,10 +46,10 @@ class Steps:
     def __getitem__(self, t: int) -> Step:
         return Step(self, t)
 
-    def affine(self) -> Affine | None:
+    def linear_gaussian(self) -> Affine | None:
         """The transition of all steps at once, if it is affine."""
         transition = self.model.transition
-        return transition.affine(self.u if transition.input_dim else None)
+        return transition.linear_gaussian(self.u if transition.input_dim else None)
 
 
 class Step:
@@ -108,7 +108,7 @@ class Step:
             return self.all.first.moments()
         transition = self.transition
         u = self.inputs(transition)
-        affine = transition.affine(u)
+        affine = transition.linear_gaussian(u)
         if affine is None:
             return transition.moments(z, u)
         return matvec(affine.weight, z) + affine.offset, affine.covariance
@@ -117,7 +117,7 @@ class Step:
         """Mean (..., D) of y_t, its Jacobian (..., D, K) and covariance (..., D, D) at z_t."""
         emission = self.emission
         u = self.inputs(emission)
-        affine = emission.affine(u)
+        affine = emission.linear_gaussian(u)
         if affine is not None:
             return matvec(affine.weight, z) + affine.offset, affine.weight, affine.covariance
 

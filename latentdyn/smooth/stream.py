@@ -159,7 +159,9 @@ def _varying(model: Any) -> Iterator[tuple[str, Tensor, int]]:
         part = getattr(model, prefix) if prefix else model
         for name in getattr(part, "time_varying", ()):
             dotted = f"{prefix}.{name}" if prefix else name
-            yield dotted, getattr(part, name), -part.rank(name) - 1
+            path, _, leaf = name.rpartition(".")
+            owner = part.get_submodule(path)
+            yield dotted, getattr(owner, leaf), -owner.rank(leaf) - 1
 
 
 def _last(model: Any) -> int | None:

@@ -52,7 +52,7 @@ def switching(
         fix = "build it with programs.SwitchingLinear"
         raise InputError("model", "a switching linear system", type(model).__name__, fix)
     batch, data = given(model, y, u, SwitchingLinear)
-    affine = model.emission.affine(batch.u if model.emission.input_dim else None)
+    affine = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is None:
         kind = type(model.emission).__name__
         fix = "fit it with fit.svi(model, y, states=encoder), which takes any emission"

@@ -102,7 +102,7 @@ class ARMA(Conditional):
         """Distribution of the next state."""
         return gaussian(matvec(self._weight(), z) + self._offset(), self._covariance(), self.noise)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """T, c e_1 and variance R R'."""
         noise = lead_in(self._covariance(), 2)
         return Affine(lead_in(self._weight(), 2), lead_in(self._offset(), 1), noise)

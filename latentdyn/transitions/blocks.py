@@ -36,7 +36,7 @@ class Blocks(Conditional):
     def __init__(self, parts: Mapping[str, Conditional]):
         super().__init__()
         for name, part in parts.items():
-            if not isinstance(part, Conditional) or part.affine() is None:
+            if not isinstance(part, Conditional) or part.linear_gaussian() is None:
                 kind = type(part).__name__
                 raise InputError("parts", "linear-Gaussian dynamics", kind, "use a StateSpace")
             self.add_module(name, part)
@@ -66,9 +66,9 @@ class Blocks(Conditional):
         for part in self.parts.values():
             part.initialise(batch)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """Block-diagonal weights and noise."""
-        each = [part.affine(u if part.input_dim else None) for part in self.parts.values()]
+        each = [part.linear_gaussian(u if part.input_dim else None) for part in self.parts.values()]
         found = [a for a in each if a is not None]
         diagonal = all(a.diagonal for a in found)
         noise = (
@@ -81,7 +81,7 @@ class Blocks(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""
-        weight, offset, noise, diagonal = self.affine(u)
+        weight, offset, noise, diagonal = self.linear_gaussian(u)
         if z.dim() == 1:
             weight, offset, noise = weight.squeeze(0), offset.squeeze(0), noise.squeeze(0)
         if diagonal and not bool((noise > 0).all()):

@@ -59,7 +59,7 @@ class Component(Conditional):
             return gaussian(matvec(self.T, z), V, "diagonal")
         return gaussian(matvec(self.T, z), torch.diag_embed(V), "singular")
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """T, zero, and the variances."""
         V = lead_in(self.variances(), 1)
         return Affine(self.T[None], V.new_zeros(1, self.state_dim), V, diagonal=True)

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.nn import gru_step, matvec
+from latentdyn.nn import gru_jacobian, gru_step, matvec
 from latentdyn.values import as_float
 
 __all__ = ["GRU"]
@@ -70,5 +70,15 @@ class GRU(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""
-        drive = self.b if u is None else self.b + matvec(self.B, u)
-        return gaussian(gru_step(z, drive, self.U, self.c), self.Q, self.noise)
+        return gaussian(self.step(z, u), self.Q, self.noise)
+
+    def step(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """F(z, u), (..., K)."""
+        return gru_step(z, self._drive(u), self.U, self.c)
+
+    def jacobian(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """dF/dz, (..., K, K)."""
+        return gru_jacobian(z, self._drive(u), self.U, self.c)
+
+    def _drive(self, u: Tensor | None) -> Tensor:
+        return self.b if u is None else self.b + matvec(self.B, u)

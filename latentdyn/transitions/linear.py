@@ -65,7 +65,7 @@ class Linear(Conditional):
         loc = matvec(self.A, z) + self.b
         return gaussian(loc if u is None else loc + matvec(self.B, u), self.Q, self.noise)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """A, b + B u and Q."""
         offset = self.timed("b")
         offset = offset if u is None else offset + matvec(self.timed("B"), u)

@@ -57,7 +57,7 @@ class MeanReverting(Conditional):
         loc = loc if u is None else loc + matvec(self.B, u)
         return gaussian(loc, self.sigma.square(), "diagonal")
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """diag(phi), (1 - phi) mu + B u and the variances."""
         offset = lead_in((1 - self.phi) * self.mu, 1)
         offset = offset if u is None else offset + matvec(self.timed("B"), u)

@@ -75,7 +75,7 @@ class VAR(Conditional):
         loc = matvec(self._weight(), z) + self._offset()
         return gaussian(loc, self._covariance(), self.noise)
 
-    def affine(self, u: Tensor | None = None) -> Affine:
+    def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """Companion matrix, constant and covariance of the whole state."""
         noise = lead_in(self._covariance(), 2)
         return Affine(lead_in(self._weight(), 2), lead_in(self._offset(), 1), noise)

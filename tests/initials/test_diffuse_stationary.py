@@ -30,7 +30,7 @@ def scalar(A, Q, b=0.0, first=None):
 @pytest.mark.parametrize("a", [-0.9, 0.0, 0.5, 0.999, 0.999999])
 def test_first_order_autoregression(a):
     """Variance Q / (1 - a^2), mean b / (1 - a): rounding is magnified up to 1e6 times."""
-    first = scalar(a, 0.7, b=0.3).first().affine()
+    first = scalar(a, 0.7, b=0.3).first().linear_gaussian()
     assert_close(first.covariance.reshape(()), 0.7 / (1 - a * a), rtol=1e-9)
     assert_close(first.offset.reshape(()), 0.3 / (1 - a), rtol=1e-9)
 
@@ -210,7 +210,7 @@ def test_wrong_number_of_flat_states():
 def test_of_keeps_only_the_proper_block():
     """What is said about flat states does not count."""
     first = initials.Diffuse.of([True, False], [0.0, 1.0], np.array([[5.0, 2.0], [2.0, 3.0]]))
-    assert_close(first.affine().covariance[0], [[0.0, 0.0], [0.0, 3.0]])
+    assert_close(first.linear_gaussian().covariance[0], [[0.0, 0.0], [0.0, 3.0]])
 
 
 @pytest.mark.parametrize("q", [0.0, 1e-30, 1e30])

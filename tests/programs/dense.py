@@ -14,8 +14,8 @@ CASES = pathlib.Path(__file__).parents[3] / "shared" / "data" / "reference_cases
 
 def matrices(model: Any) -> dict[str, np.ndarray]:
     """A, b, Q, C, d, R, m, P of a program that does not vary in time."""
-    first = model.first().affine()
-    A, C = model.transition.affine(), model.emission.affine()
+    first = model.first().linear_gaussian()
+    A, C = model.transition.linear_gaussian(), model.emission.linear_gaussian()
     found = {"A": A.weight, "b": A.offset, "Q": A.covariance, "C": C.weight, "d": C.offset}
     found |= {"R": C.covariance, "m": first.offset, "P": first.covariance}
     return {k: v.detach().numpy()[0] for k, v in found.items()}

@@ -11,8 +11,8 @@ from torch.distributions import Independent, Normal
 from latentdyn import emissions, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError
-from latentdyn.nn import matvec
-from latentdyn.smooth.linearise import jacobian, sigma_points, taylor
+from latentdyn.nn import jacobian, matvec
+from latentdyn.smooth.linearise import sigma_points, taylor
 from tests.helpers import FLOAT32, assert_close, fresh, parents
 from tests.registry import EMISSIONS, TRANSITIONS
 
@@ -45,9 +45,10 @@ def test_tangent(name):
     conditional = fresh(EVERY[name], 2)
     torch.manual_seed(1)
     z, u = parents(conditional, 2, 4)
-    near = taylor(conditional, u, z, spread(2, 4, 3))
+    K = conditional.state_dim
+    near = taylor(conditional, u, z, spread(2, 4, K))
     mean, noise = conditional.moments(z, u)
-    J = near.weight.expand(2, 4, -1, 3)
+    J = near.weight.expand(2, 4, -1, K)
     assert_close(matvec(J, z) + near.offset, mean)
     assert_close(near.covariance.expand_as(noise), noise)
     for n in range(2):
@@ -63,7 +64,7 @@ def test_affine_conditionals_stay_as_they_are(name, method):
     conditional = fresh(EVERY[name], 2)
     z, u = parents(conditional, 2, 4)
     found = METHODS[method](conditional, u, z, spread(2, 4, 3))
-    for a, b in zip(found, conditional.affine(u), strict=True):
+    for a, b in zip(found, conditional.linear_gaussian(u), strict=True):
         assert a is b or torch.equal(a, b)
 
 

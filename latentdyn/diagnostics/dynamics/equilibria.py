@@ -1,0 +1,220 @@
+"""What fixed points and cycles share: the search in each draw, and the Dataset over draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from latentdyn.diagnostics.dynamics.kinds import kinds
+from latentdyn.diagnostics.dynamics.maps import Map, maps_of
+from latentdyn.diagnostics.dynamics.matching import matched
+from latentdyn.errors import InputError
+from latentdyn.kernels import equilibria as kernel
+from latentdyn.posterior import Posterior
+from latentdyn.rng import seeded
+from latentdyn.values import above, as_float, whole
+
+__all__ = ["Search", "equilibria"]
+
+APART = 1e-6  # closer than this times the scale, two orbits are one
+WITHIN = 1.0  # times the scale: further away it is not the same point in another draw
+ROUNDS = 10
+METHODS = ("exhaustive", "scyfi", "newton")
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look for orbits of ``order`` steps: the arguments of `fixed_points`."""
+
+    order: int
+    draws: int
+    method: str | None
+    max_regions: int
+    start: Any
+    starts: int
+    u: Any
+    tolerance: float
+    most: int
+    seed: int | None
+
+    def chosen(self, map: Map) -> str:
+        """The method for a map."""
+        few = map.piecewise and map.hinges.kinks * self.order <= np.log2(self.max_regions)  # type: ignore[union-attr]
+        if self.method is None:
+            return "exhaustive" if few else "scyfi" if map.piecewise else "newton"
+        if self.method not in METHODS:
+            fix = "leave it out, or use one of these"
+            raise InputError("method", f"one of {METHODS}", repr(self.method), fix)
+        if self.method != "newton" and not map.piecewise:
+            got = type(map.chain.transition).__name__
+            fix = "use method='newton'"
+            raise InputError("method", "a piecewise-linear transition for it", got, fix)
+        if self.method == "exhaustive" and not few:
+            got = f"2^{map.hinges.kinks * self.order} of them"  # type: ignore[union-attr]
+            fix = "raise max_regions or use method='scyfi'"
+            raise InputError("method", f"at most {self.max_regions} regions", got, fix)
+        return self.method
+
+
+@torch.no_grad()
+def equilibria(source: Any, search: Search) -> xr.Dataset:
+    """Dataset with dims (chain, draw, point, phase, state) of the orbits that were found."""
+    whole("draws", search.draws), whole("starts", search.starts), whole("max_points", search.most)
+    above("tolerance", search.tolerance, 0.0, "give a small positive number")
+    maps = maps_of(source, search.draws, search.seed, search.u)
+    method = search.chosen(maps[0])
+    found, more = [], False
+    for m in maps:
+        with seeded(search.seed):
+            orbits, cut = _orbits(m, search, method)
+            found.append(_aligned(orbits.cpu().numpy(), float(m.scale().nanmedian())))
+        more |= cut
+    with seeded(search.seed):
+        z = _aligned_chains(found, maps)
+    ds = _dataset(z, maps, source)
+    return ds.assign_attrs(
+        method=method, order=search.order, tolerance=search.tolerance, more=int(more)
+    )
+
+
+def _orbits(m: Map, search: Search, method: str) -> tuple[Tensor, bool]:
+    """Distinct orbits (S, P, k, K) of each draw, and whether there were more than asked for."""
+    scale = m.scale()
+    known = m.like.new_zeros(m.draws, 0, search.order, m.state_dim)
+    more, before, quiet = False, -1, 0
+    for z, last in _candidates(m, search, method):
+        orbits = kernel.orbit(m.step, z, search.order)
+        kept = kernel.proper(m.step, m.jacobian, orbits, scale, search.tolerance, APART)
+        kept = kept[:, torch.isfinite(kept).all(-1).all(-1).any(0)]
+        known, more = kernel.distinct(torch.cat([known, kept], 1), scale, APART, search.most)
+        if not last:
+            continue
+        number = int(torch.isfinite(known).all(-1).all(-1).sum())
+        quiet = quiet + 1 if number == before else 0
+        if quiet == 2:
+            break
+        before = number
+    return known, more
+
+
+def _candidates(m: Map, search: Search, method: str) -> Iterator[tuple[Tensor, bool]]:
+    """States (S, P, K) that may lie on an orbit, and whether they end a round of starts."""
+    pieces: Any = None
+    if method != "newton":
+        pieces = kernel.Regions(m.step, m.region, m.affine, m.hinges.kinks)  # type: ignore[union-attr]
+    if method == "exhaustive":
+        for z in kernel.exhaustive(pieces, search.order, m.visited(1)):
+            yield z, False
+        return
+    given = None if search.start is None else _given(m, search.start)
+    chunk = max(1, kernel.ENTRIES // (m.draws * m.state_dim**2))
+    for number in range(ROUNDS):
+        starts = given if number == 0 and given is not None else m.spread(search.starts)
+        parts = _seeds(m, starts, search.order).split(chunk, 1)
+        for i, seeds in enumerate(parts):
+            if method == "newton":
+                z = kernel.newton(m.step, m.jacobian, seeds[:, :, 0], search.order)
+            else:
+                z = kernel.search(pieces, seeds)
+            yield z, i + 1 == len(parts)
+
+
+def _seeds(m: Map, z: Tensor, order: int) -> Tensor:
+    """Orbits (S, P, k, K) of the first half, in the other half states that do not follow."""
+    seeds = kernel.orbit(m.step, z, order)
+    half = z.shape[1] // 2
+    for i in range(1, order):
+        seeds[:, half:, i] = z[:, half:].roll(i, 1)
+    return torch.nan_to_num(seeds)
+
+
+def _given(m: Map, start: Any) -> Tensor:
+    z = as_float("start", start).to(m.like)
+    if z.dim() < 2 or z.shape[-1] != m.state_dim:
+        got = f"shape {tuple(z.shape)}"
+        raise InputError("start", f"shape (points, {m.state_dim})", got, "give states as rows")
+    return z.reshape(-1, m.state_dim).expand(m.draws, -1, -1)
+
+
+def _aligned(orbits: np.ndarray, scale: float) -> np.ndarray:
+    """(S, P, k, K), where a place in P is the same point in all draws."""
+    numbers, shifts = matched(orbits, scale, WITHIN)
+    found = np.full((len(orbits), numbers.max(initial=-1) + 1, *orbits.shape[2:]), np.nan)
+    for s, p in np.argwhere(numbers >= 0):
+        found[s, numbers[s, p]] = np.roll(orbits[s, p], shifts[s, p], 0)
+    return found
+
+
+def _aligned_chains(found: list[np.ndarray], maps: list[Map]) -> np.ndarray:
+    """(C, S, P, k, K): points of several chains meet by what is observed there, if anything is."""
+    most = max(f.shape[1] for f in found)
+    pad = [
+        np.pad(f, [(0, 0), (0, most - f.shape[1])] + [(0, 0)] * 2, constant_values=np.nan)
+        for f in found
+    ]
+    if len(found) == 1 or most == 0:
+        return np.stack(pad)
+    seen = [_observed(m, z) for m, z in zip(maps, pad, strict=True)]
+    features = [z if y is None else y for z, y in zip(pad, seen, strict=True)]
+    centres = np.stack([_mean(f) for f in features])
+    away = maps[0].visited(200).cpu().numpy()[:, :, None]
+    away = away if seen[0] is None else _observed(maps[0], away)
+    scale = np.sqrt(np.square(away - away.mean((0, 1))).sum(-1).mean())
+    numbers, shifts = matched(centres, scale, WITHIN)
+    z = np.full((len(pad), pad[0].shape[0], numbers.max() + 1, *pad[0].shape[2:]), np.nan)
+    for c, p in np.argwhere(numbers >= 0):
+        z[c, :, numbers[c, p]] = np.roll(pad[c][:, p], shifts[c, p], 1)
+    return z
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+    """Over the draws in which a point is there; NaN if it is in none."""
+    there = np.isfinite(x).all((-1, -2)).sum(0)[:, None, None]
+    return np.where(there, np.nan_to_num(x).sum(0) / np.maximum(there, 1), np.nan)
+
+
+def _observed(m: Map, z: np.ndarray) -> Any:
+    """Emission mean at the points z (S, P, k, K); None without an emission."""
+    if m.chain.program is None:
+        return None
+    program = m.chain.program
+    u = m.inputs_of(program.emission)
+    x = torch.as_tensor(np.nan_to_num(z)).to(program.device, program.dtype)
+    y = program.emission.at(slice(0, 1)).step(x, u).cpu().numpy()
+    return np.where(np.isfinite(z).all(-1)[..., None], y, np.nan)
+
+
+def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
+    place = ("chain", "draw", "point")
+    there = np.isfinite(z).all((-1, -2))
+    values = np.stack(
+        [
+            kernel.multipliers(m.jacobian, torch.as_tensor(x).to(m.like)).cpu()
+            for m, x in zip(maps, z, strict=True)
+        ]
+    )
+    stable = np.where(there, np.abs(values).max(-1) < 1, np.nan)
+    ds = xr.Dataset(
+        {
+            "z": ((*place, "phase", "state"), z),
+            "eigenvalues": ((*place, "state"), values),
+            "stable": (place, stable),
+            "kind": (place, kinds(values)),
+            "found": (place, there),
+        }
+    )
+    if maps[0].chain.program is not None:
+        y = np.stack([_observed(m, x) for m, x in zip(maps, z, strict=True)])
+        ds["observed"] = ((*place, "phase", "unit"), y)
+    ds = ds.assign_coords({dim: np.arange(size) for dim, size in ds.sizes.items()})
+    if isinstance(source, Posterior) and ds.sizes.get("unit") == source.data.sizes.get("unit"):
+        ds = ds.assign_coords(unit=source.data["unit"].values)
+    ds["probability"] = ds["found"].mean(("chain", "draw"))
+    ds["stability_probability"] = ds["stable"].mean(("chain", "draw"))
+    return ds

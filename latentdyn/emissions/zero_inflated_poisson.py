@@ -1,0 +1,81 @@
+"""Counts with more zeros than a Poisson variable has."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from latentdyn.conditional import Conditional
+from latentdyn.data import Batch
+from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
+from latentdyn.errors import InputError
+from latentdyn.nn import matvec
+from latentdyn.values import as_float
+
+__all__ = ["ZeroInflatedPoisson"]
+
+MOST = 0.5  # of the starting probability of an extra zero
+
+
+class ZeroInflatedPoisson(Conditional):
+    r"""y = 0 with probability pi, else y ~ Poisson(m), m = exp(C z + d + D u).
+
+    p(0) = pi + (1 - pi) exp(-m); mean (1 - pi) m, variance (1 - pi) (m + pi m^2).
+
+    Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,); ``pi`` (D,), between 0 and 1.
+    ``ZeroInflatedPoisson.of(C=, d=, pi=)`` builds it from known values.
+    Source: Lambert (1992), section 2.
+
+    Example:
+        >>> y = ZeroInflatedPoisson.of(C=[[1.0]], d=[0.0], pi=[0.5])(torch.zeros(1).double())
+        >>> y.mean.item(), y.variance.item()                      # 1 / 2 and (1 + 1 / 2) / 2
+        (0.5, 0.75)
+    """
+
+    def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):
+        super().__init__()
+        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
+        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
+        self.d = nn.Parameter(torch.zeros(obs_dim))
+        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
+        self.pi = nn.Parameter(torch.full((obs_dim,), 0.2))
+        self.constraints = {"pi": constraints.unit_interval}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weak random loadings."""
+        self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
+
+    @classmethod
+    def of(cls, C: Any, d: Any, pi: Any, D: Any = None) -> Self:
+        """Known read-out."""
+        obs_dim, state_dim = as_float("C", C).shape[-2:]
+        pi = as_float("pi", pi)
+        if not bool(((pi > 0) & (pi < 1)).all()):
+            wrong = pi[(pi <= 0) | (pi >= 1)][0]
+            fix = "without extra zeros use emissions.Poisson"
+            raise InputError("pi", "probabilities between 0 and 1", f"{wrong:g}", fix)
+        input_dim = 0 if D is None else as_float("D", D).shape[-1]
+        return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, pi=pi, D=D)
+
+    def initialise(self, batch: Batch) -> None:
+        """Half of the overdispersion counts as extra zeros; loadings as those of counts."""
+        y, mask = batch.y * batch.mask, batch.mask
+        seen = mask.sum((0, 1)).clamp(min=1)
+        mean = log_mean(y, mask).exp()
+        square = y.square().sum((0, 1)) / seen
+        odds = 0.5 * ((square - mean) / mean.square() - 1).clamp(min=0)  # E y (y-1) / m^2 - 1
+        pi = (odds / (1 + odds)).clamp(0.05, MOST)
+        C, _, _ = principal_readout(smooth_rates(y, mask).log(), mask, self.state_dim)
+        self.start(C=C, d=mean.log() - (-pi).log1p(), pi=pi)
+
+    def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
+        """Distribution of the counts."""
+        eta = matvec(self.C, z) + self.d
+        eta = eta if u is None else eta + matvec(self.D, u)
+        extra = dist.ZeroInflatedPoisson(eta.exp(), gate=self.pi, validate_args=False)
+        return extra.to_event(1)

@@ -1,0 +1,120 @@
+"""What is known about parameters around the mode of a forced likelihood."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdyn.errors import InputError
+from latentdyn.fit.density import LogDensity, free_names, start_values
+from latentdyn.fit.ensembles import sgld, swag
+from latentdyn.fit.flat import Flat
+from latentdyn.fit.gauss_newton import fisher, laplace_draws, prior_precision
+from latentdyn.fit.minibatches import Minibatches
+from latentdyn.guide import local_params
+from latentdyn.posterior.drawn import DrawnGuide
+
+__all__ = ["POSTERIORS", "around"]
+
+POSTERIORS = ("laplace", "last-layer", "swag", "sgld")
+LOOKS = 8  # minibatches of at least so many windows from which the curvature is taken
+RATE = 1e-3  # of the optimiser and of Langevin dynamics around the mode
+
+
+def around(
+    program: Any, mode: Any, data: Minibatches, kind: str, draws: int, steps: int, interval: int
+) -> DrawnGuide:
+    """Draws of all random and free parameters around the mode.
+
+    The program then has a flat prior on its free parameters, so that they are drawn as well.
+
+    Args:
+        program: collapsed, with the forcing as its smoother, at the mode.
+        mode: point guide of the random parameters, or None.
+        data: minibatches.
+        kind: one of `POSTERIORS`.
+        draws: how many.
+        steps: of the optimisation so far; ensembles take as many.
+        interval: between two pulls.
+    """
+    inner = program.model
+    flat = [n for n in free_names(inner) if _matters(inner, n)]
+    if flat:
+        inner.prior = Flat(flat, inner.prior)
+    double = copy.deepcopy(program).double()
+    start = start_values(double)
+    if mode is not None:
+        with local_params(), torch.no_grad():
+            start |= {k: v.detach().double() for k, v in mode().items() if k in start}
+    batch = data.batch.to(torch.float64)
+    data = Minibatches(batch, data.size, data.window, data.context, data.lookahead, data.shift)
+    density = LogDensity(double, data.draw(), start)
+    if kind in ("swag", "sgld"):
+        method = swag if kind == "swag" else sgld
+        found = method(density, density.centre, data, max(steps, 500), RATE, draws)
+    else:
+        found = _gaussian(density, data, kind, draws)
+    return _as(found, inner.dtype)
+
+
+def _matters(model: Any, name: str) -> bool:
+    """Whether the forced path depends on a free parameter."""
+    return name != "transition.Q" and not name.startswith("initial.")
+
+
+def _gaussian(density: LogDensity, data: Minibatches, kind: str, draws: int) -> DrawnGuide:
+    places = torch.arange(density.size)
+    if kind == "last-layer":
+        places = _outer(density)
+    batches = [data.draw() for _ in range(1 if data.draw() is data.batch else LOOKS)]
+    shares = [b.replace(scale=b.scale / len(batches)) for b in batches]
+    x = density.centre
+    precision = fisher(density, x, places, shares) + prior_precision(density, x, places)
+    x = _towards_mode(density, x, places, precision, batches)
+    return laplace_draws(density, x, places, precision, draws)
+
+
+def _outer(density: Any) -> Tensor:
+    """Where the parameters are in which F is linear."""
+    transition = density.program.model.transition
+    outer = getattr(transition, "outer", None)
+    if outer is None:
+        fix = "use parameters='laplace'"
+        got = type(transition).__name__
+        raise InputError("parameters", "a map that is linear in some of its parameters", got, fix)
+    names = {f"transition.{n}" for n in (*outer, "B")}
+    found = [torch.arange(s.place.start, s.place.stop) for s in density.sites if s.name in names]
+    if not found:
+        fix = "leave them free or give them a prior"
+        raise InputError("parameters", f"some of {sorted(names)} to be learned", "none", fix)
+    return torch.cat(found)
+
+
+def _towards_mode(
+    density: Any, x: Tensor, places: Tensor, precision: Tensor, batches: list[Any]
+) -> Tensor:
+    """One Newton step, exact where predictions are linear, if the density rises."""
+    before, gradient = _mean(density, x, batches)
+    moved = x.clone()
+    moved[places] += torch.linalg.solve(precision, gradient[places])
+    after, _ = _mean(density, moved, batches)
+    return moved if after > before else x
+
+
+def _mean(density: Any, x: Tensor, batches: list[Any]) -> tuple[float, Tensor]:
+    """Density and gradient over minibatches."""
+    values, gradients = [], []
+    for batch in batches:
+        density.batch = batch
+        value, g = density.gradient(x)
+        values.append(value)
+        gradients.append(g)
+    return sum(values) / len(values), torch.stack(gradients).mean(0)
+
+
+def _as(guide: DrawnGuide, dtype: torch.dtype) -> DrawnGuide:
+    draws = {k: v.to(dtype) for k, v in guide.draws.items()}
+    return DrawnGuide(draws, guide.log_q.to(dtype))

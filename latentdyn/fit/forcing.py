@@ -1,0 +1,180 @@
+"""What states are pulled towards while they are learned, how often and how strongly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from latentdyn.data import Batch
+from latentdyn.distributions.point import PointPath
+from latentdyn.encoders import Encoder
+from latentdyn.errors import InputError
+from latentdyn.kernels.rollout import Pull
+from latentdyn.smooth.forced import pulled, schedule, towards_readback
+
+__all__ = ["Forcing", "forcing_interval"]
+
+EVERY = 5  # minibatches between two looks at the Jacobians, as published
+SLOW = 0.999  # how slowly the strength falls, as published
+
+
+class Forcing:
+    """The smoother of a model while it is learned by teacher forcing.
+
+    Args:
+        towards: "readback"; an encoder; or "states", those of the batch.
+        interval: steps from one pull to the next.
+        alpha: strength, or "adaptive": 1 - 1 / (largest gain of the Jacobians), found while
+            learning (`strength`).
+        temperature: weight of the likelihood.
+        reconstruction: weight of log p(y_t | encoded state), if there is an encoder.
+        consistency: weight of -|encoded state - z_t|^2 / 2, if there is an encoder.
+    """
+
+    def __init__(
+        self,
+        towards: Any,
+        interval: int,
+        alpha: float | str,
+        temperature: float,
+        reconstruction: float = 1.0,
+        consistency: float = 1.0,
+    ):
+        self.towards, self.interval, self.temperature = towards, interval, temperature
+        self.reconstruction, self.consistency = reconstruction, consistency
+        self.adaptive = alpha == "adaptive"
+        self.alpha = 1.0 if self.adaptive else float(alpha)
+        self.calls = 0
+
+    def __call__(self, model: Any, batch: Batch) -> PointPath:
+        """The pulled path of a batch and its evidence."""
+        weight = schedule(batch, self.interval, self.alpha)
+        if isinstance(self.towards, Encoder):
+            return self._encoded(model, batch, weight)
+        if self.towards == "readback":
+            pull = towards_readback(model, batch, weight)
+        else:
+            pull = _everywhere(batch.states, weight)
+        if self.adaptive and torch.is_grad_enabled():
+            self._adapt(model, batch, pull)
+        path = pulled(model, batch, pull, self.temperature)
+        return path if self.towards == "readback" else self._of_states(model, batch, path)
+
+    def predictions(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Mean and variance of what is predicted, what of it counts, and whether it is Gaussian.
+
+        Shapes: (..., N, T, D) of the observations, (..., N, T, K) where states are given.
+        """
+        path = self(model, batch)
+        counts = (path.increments != 0)[..., None]
+        if self.towards == "states":
+            child = model.transition.at(slice(1, None))(path.mean[..., :-1, :])
+            variance = child.variance[..., :1, :]
+            return path.predicted.mean, variance, counts.expand(path.z.shape), True
+        y = model.observations(path.predicted.mean, batch)
+        normal = isinstance(y.steps, Independent) and isinstance(y.steps.base_dist, Normal)
+        return y.mean, y.variance, batch.mask & counts, normal
+
+    def _of_states(self, model: Any, batch: Batch, path: PointPath) -> PointPath:
+        """Scored by p(state_t | f_{t-1}) with the process noise, and p(y_t | state_t)."""
+        u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
+        child = model.transition.at(slice(1, None))(path.mean[..., :-1, :], u)
+        z = path.predicted.mean[..., 1:, :]  # through all of time, as child.mean is not
+        each = child.log_prob(batch.states[..., 1:, :] - z + child.mean)
+        each = torch.cat([torch.zeros_like(each[..., :1]), each], -1)
+        each = each if batch.valid is None else each.where(batch.valid, 0)
+        read = model.observations(batch.states, batch).log_prob(batch.y)
+        new = PointPath(path.z, path.predicted.mean, self.temperature * each, batch.length)
+        new.log_evidence = new.log_evidence + self.temperature * read
+        return new
+
+    def _encoded(self, model: Any, batch: Batch, weight: Tensor) -> PointPath:
+        encoder: Any = self.towards
+        target = encoder.encode(batch).mean
+        path = pulled(model, batch, _everywhere(target, weight), self.temperature)
+        read = model.observations(target, batch).log_prob(batch.y)
+        apart = (target - path.predicted.mean).square().sum(-1) / 2
+        apart = apart if batch.valid is None else apart.where(batch.valid, 0)
+        more = self.reconstruction * read - self.consistency * apart.sum(-1)
+        path.log_evidence = path.log_evidence + self.temperature * more
+        return path
+
+    @torch.no_grad()
+    def _adapt(self, model: Any, batch: Batch, pull: Pull) -> None:
+        self.calls += 1
+        if self.calls % EVERY != 1:
+            return
+        u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
+        now = strength(model.transition, pull.target[..., :-1, :].detach(), u)
+        slow = SLOW * self.alpha + (1 - SLOW) * now
+        self.alpha = max(now, slow, 1e-3)
+
+
+def strength(transition: Any, z: Tensor, u: Tensor | None = None) -> float:
+    r"""max(0, 1 - 1 / g), with g the largest over paths of the geometric mean of |J(z_t)|_2.
+
+    Pulled so strongly, gradients neither explode nor vanish by more than the Jacobians' mean gain.
+    Source: Hess et al. (2023), section 3.3.
+    """
+    norm = torch.linalg.matrix_norm(transition.jacobian(z, u), 2)  # (..., N, T-1)
+    gain = float(norm.log().mean(-1).exp().max())
+    return max(0.0, 1 - 1 / gain) if gain > 0 else 0.0
+
+
+def _everywhere(target: Any, weight: Tensor) -> Pull:
+    at = weight.flatten(0, -2).any(0).tolist()
+    return Pull(target, weight[..., None].expand(*weight.shape, target.shape[-1]), None, at)
+
+
+def forcing_interval(batch: Batch, most: int = 100, bins: int = 64) -> int:
+    r"""Steps over which data remember: between two pulls, so that errors can be seen but not run.
+
+    The smaller of two times: the median over units of the first lag at which the autocorrelation
+    has a minimum or falls below 1/e, and of that at which the mutual information of y_t and y_{t+l}
+    has its first minimum. Source: Brenner et al. (2022), supplement; Fraser & Swinney (1986).
+
+    Raises: InputError if no unit varies.
+    """
+    found = []
+    for d in range(batch.y.shape[-1]):
+        for n in range(batch.trials):
+            x = batch.y[n, : int(batch.length[n]), d].double().cpu().numpy()
+            seen = batch.mask[n, : len(x), d].cpu().numpy()
+            if seen.sum() > 10 and x[seen].std() > 0:
+                found.append((_decay(x, seen, most), _information(x, seen, most, bins)))
+    if not found:
+        raise InputError("y", "units that vary", "constant ones", "give interval=")
+    return max(1, int(min(np.median(np.array(found), 0))))
+
+
+def _decay(x: Any, seen: Any, most: int) -> int:
+    x = np.where(seen, x - x[seen].mean(), 0.0)
+    last, variance = np.inf, (x * x).sum() / seen.sum()
+    for lag in range(1, min(most, len(x) - 1) + 1):
+        pairs = (seen[lag:] & seen[:-lag]).sum()
+        r = (x[lag:] * x[:-lag]).sum() / max(pairs, 1) / variance
+        if r < np.exp(-1):
+            return lag
+        if r > last:
+            return lag - 1
+        last = r
+    return min(most, len(x) - 1)
+
+
+def _information(x: Any, seen: Any, most: int, bins: int) -> int:
+    last = np.inf
+    for lag in range(1, min(most, len(x) - 1) + 1):
+        both = seen[lag:] & seen[:-lag]
+        joint = np.histogram2d(x[:-lag][both], x[lag:][both], bins)[0]
+        p = joint / joint.sum()
+        outer = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
+        some = p > 0
+        information = (p[some] * np.log(p[some] / outer[some])).sum()
+        if information > last:
+            return lag - 1
+        last = information
+    return min(most, len(x) - 1)

@@ -1,0 +1,160 @@
+"""Where teacher forcing starts: least squares on the states that the forcing knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdyn.data import Batch
+from latentdyn.errors import InputError
+from latentdyn.fit.local_trend import local_trend
+from latentdyn.fit.regress import Steps, can_regress, regress
+from latentdyn.programs import StateSpace
+from latentdyn.smooth.forced import schedule, towards_readback
+
+__all__ = ["noiseless", "warm_start"]
+
+ROUNDS = 4  # of smoothing and least squares; the likelihood hardly rises after three
+PART = 10_000  # steps from which the size of the process noise is judged
+FACTOR = 2.0  # between two sizes that are tried
+
+
+def noiseless(program: StateSpace) -> None:
+    """Take the process noise out of a program: forced states have none."""
+    transition: Any = program.transition
+    Q = getattr(transition, "Q", None)
+    if Q is None or not hasattr(transition, "noise"):
+        return  # a stranger's transition, of which only the mean is used
+    if program.prior is not None and "transition.Q" in getattr(program.prior, "names", ()):
+        fix = "leave it out of the prior, or use forcing=smooth.ekf"
+        raise InputError("prior", "no prior on the process noise", "'transition.Q'", fix)
+    K = transition.state_dim
+    transition.Q = nn.Parameter(Q.detach().new_zeros(K, K), requires_grad=False)
+    transition.noise = "singular"
+    transition.__dict__.pop("_event_ranks", None)
+    if isinstance(transition.constraints, dict):
+        transition.constraints.pop("Q", None)
+
+
+def warm_start(
+    program: StateSpace, batch: Batch, smoother: Any, encoder: Any, iterations: int
+) -> Batch:
+    """Start the transition from states that are known, and a smoother's from its own states.
+
+    Returns: the batch, with the smoother's states in it if there is one.
+    """
+    able = can_regress(program.transition) and iterations > 0
+    if smoother is None:
+        if able and encoder is None:
+            z, inside = _shown(program, batch)
+            if z is not None:
+                left = _learn(program, z, inside, batch, iterations)
+                _start_noise(program, left, left)
+                _start_at(program, z)
+        return batch
+    if able and hasattr(program.emission, "readback"):
+        curves, noise = local_trend(batch)
+        z, inside = _shown(
+            program, batch.replace(y=curves, mask=_inside(batch)[..., None].expand_as(curves))
+        )
+        if z is not None:
+            left = _learn(program, z, inside, batch, iterations)
+            _start_noise(program, left, noise)
+            _start_at(program, z)
+    for turn in range(ROUNDS if able else 0):
+        _search_noise(program, batch, smoother)
+        path = smoother(program, batch)
+        _learn(program, path.mean.detach(), _inside(batch), batch, iterations // 2)
+        _observation_noise(program, path, batch)
+    return batch.replace(states=smoother(program, batch).mean.detach())
+
+
+def _inside(batch: Batch) -> Tensor:
+    return torch.arange(batch.steps, device=batch.y.device) < batch.length[:, None]
+
+
+@torch.no_grad()
+def _shown(program: StateSpace, batch: Batch) -> tuple[Any, Tensor]:
+    """States that the observations show, and where; None if they do not show all of the state."""
+    pull = towards_readback(program, batch, schedule(batch, 1, 1.0))
+    whole = (pull.weight > 0).all(-1).expand(batch.y.shape[:2]) & _inside(batch)
+    if pull.projector is not None or not bool(whole.any()):
+        return None, whole
+    return pull.target.expand(*batch.y.shape[:2], -1), whole
+
+
+def _learn(program: Any, z: Tensor, inside: Tensor, batch: Batch, iterations: int) -> Tensor:
+    transition = program.transition
+    if not getattr(transition, "_placed", False):
+        transition.place(z[inside])
+        transition.__dict__["_placed"] = True
+    u = None if batch.u is None or not transition.input_dim else batch.u
+    return regress(transition, Steps(z, inside, u), iterations)
+
+
+def _start_at(program: Any, z: Tensor) -> None:
+    if hasattr(program.initial, "mean"):
+        program.initial.start(mean=z[:, 0].mean(0).to(program.dtype))
+
+
+@torch.no_grad()
+def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
+    """Variances of the process (K,), if it has any, and of the observations (D,)."""
+    transition, emission = program.transition, program.emission
+    if getattr(transition, "noise", "") == "diagonal":
+        transition.start(Q=process.to(program.dtype) + transition.noise_floor)
+    if getattr(emission, "noise", "") == "diagonal" and len(noise) == emission.obs_dim:
+        emission.start(R=noise.to(program.dtype) + emission.noise_floor)
+
+
+@torch.no_grad()
+def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
+    """The process noise, up to a factor, by the evidence of a part of the data."""
+    transition = program.transition
+    if getattr(transition, "noise", "") != "diagonal" or not transition.Q.requires_grad:
+        return
+    part = _part(batch)
+    Q = transition.Q.detach().clone()
+    floor = 2 * transition.noise_floor
+
+    def evidence(power: int) -> float:
+        transition.Q.copy_(torch.where(Q * FACTOR**power > floor, Q * FACTOR**power, floor))
+        return float(smoother(program, part).log_evidence.sum())
+
+    best, value = 0, evidence(0)
+    for direction in (-1, 1):
+        while abs(best) < 12 and (new := evidence(best + direction)) > value:
+            best, value = best + direction, new
+        if best:
+            break
+    evidence(best)
+
+
+def _part(batch: Batch) -> Batch:
+    """The first steps of the first trials."""
+    trials = max(1, PART // batch.steps)
+    return batch.replace(
+        y=batch.y[:trials, :PART],
+        mask=batch.mask[:trials, :PART],
+        length=batch.length[:trials].clamp(max=PART),
+        u=None if batch.u is None else batch.u[:trials, :PART],
+        session=None if batch.session is None else batch.session[:trials],
+    )
+
+
+@torch.no_grad()
+def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
+    """R = E[(y - C z - d)^2] over the smoothed path, of Gaussian units with noise of their own."""
+    emission = program.emission
+    affine = emission.linear_gaussian(None if not emission.input_dim else batch.u)
+    if affine is None or getattr(emission, "noise", "") != "diagonal":
+        return
+    C = affine.weight
+    r = batch.y - (C @ path.mean[..., None]).squeeze(-1) - affine.offset
+    spread = (C @ path.covariance @ C.mT).diagonal(dim1=-2, dim2=-1)
+    seen = batch.mask & _inside(batch)[..., None]
+    R = ((r.square() + spread) * seen).sum((0, 1)) / seen.sum((0, 1)).clamp(min=1)
+    floor = 2 * emission.noise_floor
+    emission.start(R=torch.where(floor < R, R, floor))

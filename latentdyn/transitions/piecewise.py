@@ -1,0 +1,65 @@
+"""Transitions that are affine in each of finitely many regions of the state space."""
+
+from __future__ import annotations
+
+import abc
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from latentdyn.conditional import Conditional
+from latentdyn.distributions.gaussian import gaussian
+from latentdyn.kernels.hinges import Hinges
+
+__all__ = ["AffineMap", "PiecewiseLinear"]
+
+
+class AffineMap(NamedTuple):
+    """z' = weight z + offset, (..., K, K) and (..., K)."""
+
+    weight: Tensor
+    offset: Tensor
+
+
+class PiecewiseLinear(Conditional):
+    r"""z' ~ N(F(z, u), Q) with F a sum of hinges: J z + c in each region, J and c in closed form.
+
+    A subclass has parameters of its own and says with `hinges` what they mean.
+    """
+
+    Q: Tensor
+    outer: tuple[str, str, str] | None = ("a", "W", "h")  # F is linear in these, if it is in any
+
+    @abc.abstractmethod
+    def hinges(self, u: Tensor | None = None) -> Hinges:
+        """F as hinges, at the inputs u (..., U)."""
+
+    def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
+        """Distribution of the next state."""
+        return gaussian(self.step(z, u), self.Q, self.noise)
+
+    def step(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """F(z, u), (..., K)."""
+        return self.hinges(u)(z)
+
+    def place(self, z: Tensor) -> None:
+        """Put free kinks where states z (n, K) are, before learning; by default they stay."""
+
+    @property
+    def kinks(self) -> int:
+        """R: a region is R bits."""
+        return self.hinges().kinks
+
+    def region(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """On what side of each kink the state is, (..., R) of bools."""
+        return self.hinges(u).region(z)
+
+    def affine(self, region: Tensor, u: Tensor | None = None) -> AffineMap:
+        """F in a region: z' = J z + c."""
+        return AffineMap(*self.hinges(u).affine(region))
+
+    def jacobian(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """dF/dz, (..., K, K); at a kink, that of the side where relu is flat."""
+        hinges = self.hinges(u)
+        return hinges.jacobian(hinges.slopes(hinges.region(z))[0])
