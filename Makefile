@@ -19,7 +19,7 @@ CREATE = $(PYTHON) -m venv $(VENV)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: venv demo test test-slow check lint types docs bench bench-states clean
+.PHONY: venv demo test test-slow check lint types docs bench bench-states bench-reconstruction clean
 
 venv: $(VENV)/.ready
 
@@ -64,6 +64,10 @@ bench: $(VENV)/.ready
 # against statsmodels, and dynamax, cuthbert and particles where they are installed
 bench-states: $(VENV)/.ready
 	$(BIN)/python benchmarks/states.py
+
+# against loops over time in plain torch, as published codes write them
+bench-reconstruction: $(VENV)/.ready
+	$(BIN)/python benchmarks/reconstruction.py
 
 clean:
 	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -33,8 +33,10 @@ INTERVAL = 16
 @contextlib.contextmanager
 def loops(compiled: bool) -> Iterator[None]:
     """With the compiled loops, or without."""
-    with contextlib.nullcontext() if compiled else patch(
-        "latentdyn.kernels.roll.available", return_value=False
+    with (
+        contextlib.nullcontext()
+        if compiled
+        else patch("latentdyn.kernels.roll.available", return_value=False)
     ):
         yield
 
@@ -125,7 +127,7 @@ def training(title: str, goal: float, make: Callable[[], Any], step: reference.S
                 torch.autograd.grad(loss, list(side.parameters.values()))
                 for loss, side in zip(losses, sides, strict=True)
             ]
-        agree(f"{title}: loss", *losses, 1e-5)
+        agree(f"{title}: loss", losses[0], losses[1], 1e-5)
         for name, mine, other in zip(sides[0].parameters, *grads, strict=True):
             agree(f"{title}: gradient of {name}", mine, other, 1e-4)  # sums of 3,200 rows
     against(title, goal, *sides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pyro
@@ -53,8 +54,8 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
 
     Args:
         program: its prior says what is random.
-        given: None for AutoNormal; an autoguide class or any callable that takes the prior program
-            and returns a guide; or an autoguide object.
+        given: None for AutoNormal; an autoguide class (or `functools.partial` of one), which starts at
+            the parameters' values; any other callable that takes the prior program and returns a guide; or an autoguide object.
     """
     if program.prior is None:
         if given is not None:
@@ -72,7 +73,8 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
         elif isinstance(given, AutoGuide):
             guide = _adopt(given, draw)
         elif callable(given) and not isinstance(given, nn.Module):
-            guide = given(draw)
+            starts = "init_loc_fn" in signature(given).parameters
+            guide = given(draw, init_loc_fn=start) if starts else given(draw)
         else:
             guide = given
         guide()

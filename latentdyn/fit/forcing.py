@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from latentdyn.data import Batch
@@ -22,7 +22,7 @@ EVERY = 5  # minibatches between two looks at the Jacobians, as published
 SLOW = 0.999  # how slowly the strength falls, as published
 
 
-class Forcing:
+class Forcing(nn.Module):
     """The smoother of a model while it is learned by teacher forcing.
 
     Args:
@@ -31,8 +31,12 @@ class Forcing:
         alpha: strength, or "adaptive": 1 - 1 / (largest gain of the Jacobians), found while
             learning (`strength`).
         temperature: weight of the likelihood.
-        reconstruction: weight of log p(y_t | encoded state), if there is an encoder.
-        consistency: weight of -|encoded state - z_t|^2 / 2, if there is an encoder.
+        prediction: weight of log p(y_t | z_t), if there is an encoder.
+
+    Towards "readback" the evidence is sum_t log p(y_t | z_t). Towards given states s it is
+    sum_t log p(s_t | f_{t-1}) + log p(y_t | s_t); an encoder q draws them, which adds the entropy
+    of q: with a pull at every step that is the evidence lower bound, otherwise its transitions run
+    over several steps.
     """
 
     def __init__(
@@ -41,16 +45,28 @@ class Forcing:
         interval: int,
         alpha: float | str,
         temperature: float,
-        reconstruction: float = 1.0,
-        consistency: float = 1.0,
+        prediction: float = 1.0,
     ):
-        self.towards, self.interval, self.temperature = towards, interval, temperature
-        self.reconstruction, self.consistency = reconstruction, consistency
+        super().__init__()
+        self._towards = (towards,)  # not a part: an encoder belongs to what is learned
+        self.interval, self.temperature = interval, temperature
+        self.prediction = prediction
         self.adaptive = alpha == "adaptive"
-        self.alpha = 1.0 if self.adaptive else float(alpha)
-        self.calls = 0
+        start = 1.0 if self.adaptive else float(alpha)
+        self.state: Tensor
+        self.register_buffer("state", torch.tensor([start, 0.0], dtype=torch.float64))
 
-    def __call__(self, model: Any, batch: Batch) -> PointPath:
+    @property
+    def towards(self) -> Any:
+        """What states are pulled towards."""
+        return self._towards[0]
+
+    @property
+    def alpha(self) -> float:
+        """The strength now."""
+        return float(self.state[0])
+
+    def forward(self, model: Any, batch: Batch) -> PointPath:
         """The pulled path of a batch and its evidence."""
         weight = schedule(batch, self.interval, self.alpha)
         if isinstance(self.towards, Encoder):
@@ -58,6 +74,9 @@ class Forcing:
         if self.towards == "readback":
             pull = towards_readback(model, batch, weight)
         else:
+            if batch.states is None:
+                fix = "pass Batch.replace(states=...)"
+                raise InputError("batch", "states to be pulled towards", "none", fix)
             pull = _everywhere(batch.states, weight)
         if self.adaptive and torch.is_grad_enabled():
             self._adapt(model, batch, pull)
@@ -72,7 +91,8 @@ class Forcing:
         path = self(model, batch)
         counts = (path.increments != 0)[..., None]
         if self.towards == "states":
-            child = model.transition.at(slice(1, None))(path.mean[..., :-1, :])
+            u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
+            child = model.transition.at(slice(1, None))(path.mean[..., :-1, :], u)
             variance = child.variance[..., :1, :]
             return path.predicted.mean, variance, counts.expand(path.z.shape), True
         y = model.observations(path.predicted.mean, batch)
@@ -81,37 +101,37 @@ class Forcing:
 
     def _of_states(self, model: Any, batch: Batch, path: PointPath) -> PointPath:
         """Scored by p(state_t | f_{t-1}) with the process noise, and p(y_t | state_t)."""
+        states: Any = batch.states
         u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
         child = model.transition.at(slice(1, None))(path.mean[..., :-1, :], u)
         z = path.predicted.mean[..., 1:, :]  # through all of time, as child.mean is not
-        each = child.log_prob(batch.states[..., 1:, :] - z + child.mean)
+        each = child.log_prob(states[..., 1:, :] - z + child.mean)
         each = torch.cat([torch.zeros_like(each[..., :1]), each], -1)
         each = each if batch.valid is None else each.where(batch.valid, 0)
-        read = model.observations(batch.states, batch).log_prob(batch.y)
+        read = model.observations(states, batch).log_prob(batch.y)
         new = PointPath(path.z, path.predicted.mean, self.temperature * each, batch.length)
         new.log_evidence = new.log_evidence + self.temperature * read
         return new
 
     def _encoded(self, model: Any, batch: Batch, weight: Tensor) -> PointPath:
-        encoder: Any = self.towards
-        target = encoder.encode(batch).mean
-        path = pulled(model, batch, _everywhere(target, weight), self.temperature)
-        read = model.observations(target, batch).log_prob(batch.y)
-        apart = (target - path.predicted.mean).square().sum(-1) / 2
-        apart = apart if batch.valid is None else apart.where(batch.valid, 0)
-        more = self.reconstruction * read - self.consistency * apart.sum(-1)
-        path.log_evidence = path.log_evidence + self.temperature * more
-        return path
+        """The bound of a drawn path, with what is predicted of the data from where it pulls."""
+        q = self.towards.encode(batch)
+        drawn = q.rsample()
+        path = pulled(model, batch, _everywhere(drawn, weight), self.temperature)
+        found = self._of_states(model, batch.replace(states=drawn), path)
+        log_p = found.log_evidence + self.prediction * path.log_evidence
+        found.log_evidence = log_p - q.score(drawn)
+        return found
 
     @torch.no_grad()
     def _adapt(self, model: Any, batch: Batch, pull: Pull) -> None:
-        self.calls += 1
-        if self.calls % EVERY != 1:
+        self.state[1] += 1
+        if int(self.state[1]) % EVERY != 1:
             return
         u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
         now = strength(model.transition, pull.target[..., :-1, :].detach(), u)
         slow = SLOW * self.alpha + (1 - SLOW) * now
-        self.alpha = max(now, slow, 1e-3)
+        self.state[0] = max(now, slow, 1e-3)
 
 
 def strength(transition: Any, z: Tensor, u: Tensor | None = None) -> float:

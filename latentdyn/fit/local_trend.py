@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentdyn import emissions, initials, transitions
+from latentdyn import emissions, initials, smooth, transitions
 from latentdyn.data import Batch
 from latentdyn.programs import StateSpace
-from latentdyn.smooth import kalman
 
 __all__ = ["local_trend"]
 
@@ -34,7 +33,7 @@ def local_trend(batch: Batch) -> tuple[Tensor, Tensor]:
         )
         found = [(*_profile(part, ratio), ratio) for ratio in RATIOS]
         _, variance, ratio = max(found)
-        curves.append(kalman(_model(unit, ratio * variance, variance), unit).mean[..., 0])
+        curves.append(smooth.kalman(_model(unit, ratio * variance, variance), unit).mean[..., 0])
         noise.append(variance)
     y = torch.stack(curves, -1).to(batch.y)
     return y, torch.tensor(noise).to(batch.y)
@@ -53,7 +52,7 @@ def _model(batch: Batch, q: float, r: float) -> StateSpace:
 
 def _profile(batch: Batch, ratio: float) -> tuple[float, float]:
     """Log-likelihood at the best variance for this ratio, and that variance."""
-    q = kalman(_model(batch, ratio, 1.0), batch)
+    q = smooth.kalman(_model(batch, ratio, 1.0), batch)
     r = q.standardised_residuals[:, 3:].flatten()
     r = r[~torch.isnan(r)]
     n, square = len(r), float(r.square().sum())

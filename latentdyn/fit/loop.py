@@ -56,7 +56,7 @@ class Run:
         self.module, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.device = self.accelerator.device
         self.entries = max(float(data.batch.mask.sum()), 1.0)
-        self.good = self.snapshot()
+        self.good = self.older = self.snapshot()
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of everything learned so far."""
@@ -87,7 +87,7 @@ class Run:
         except KeyboardInterrupt:
             bar.set_postfix_str("interrupted: keeping the fit so far")
         except NonFiniteError:
-            self.objective.load_state_dict(self.good)
+            self._fall_back()
             raise
         finally:
             bar.close()
@@ -127,7 +127,7 @@ class Run:
             score = values["validation"] = self.validate(self.objective)
         progress.record(**values)
         if training.patience is None:
-            self.good = self.snapshot()
+            self.older, self.good = self.good, self.snapshot()
         elif self.beta(progress.step) == 1.0:
             self._judge(score)
         if training.checkpoint is not None and self.accelerator.is_main_process:
@@ -135,6 +135,15 @@ class Run:
             save_checkpoint(folder, self.objective, self.good, self.optimizer, progress)
         if any([callback(progress) == "stop" for callback in self.callbacks]):
             progress.stop = True
+
+    def _fall_back(self) -> None:
+        """The last snapshot, or the one before it, after which there was a finite loss."""
+        self.objective.load_state_dict(self.good)
+        try:
+            with torch.no_grad():
+                self.objective(self.data.draw().to(device=self.device))
+        except NonFiniteError:
+            self.objective.load_state_dict(self.older)
 
     def _judge(self, score: float) -> None:
         if score > self.progress.best:

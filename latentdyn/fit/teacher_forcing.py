@@ -87,8 +87,8 @@ def teacher_forcing(
         callbacks: called with a `Progress` at every evaluation; returning "stop" stops.
         training: further settings; by default RAdam without a ramp.
 
-    Returns: a `Posterior`. Its dynamics have no process noise, unless ``forcing`` is a smoother,
-    which needs some; then its states are the smoother's.
+    Returns: a `Posterior`. Its dynamics have no process noise if ``forcing`` is "readback";
+    otherwise its states are the smoother's or the encoder's.
     Raises: InputError if an argument does not fit; NonFiniteError, with the fit so far as its
     ``posterior``, if the likelihood stops being finite.
     Source: Williams & Zipser (1989); Brenner et al. (2022, 2024); Hess et al. (2023); Bissiri,
@@ -206,7 +206,7 @@ class _Task:
             if encoder is not None:
                 encoder.initialise(batch, program.emission)
         self.interval = _interval(settings, batch)
-        if settings.smoother is None:
+        if settings.forcing == "readback":
             noiseless(program)
         self.batch = warm_start(program, batch, settings.smoother, encoder, iterations)
         towards = "states" if settings.smoother is not None else settings.forcing

@@ -63,7 +63,7 @@ def warm_start(
             left = _learn(program, z, inside, batch, iterations)
             _start_noise(program, left, noise)
             _start_at(program, z)
-    for turn in range(ROUNDS if able else 0):
+    for _ in range(ROUNDS if able else 0):
         _search_noise(program, batch, smoother)
         path = smoother(program, batch)
         _learn(program, path.mean.detach(), _inside(batch), batch, iterations // 2)

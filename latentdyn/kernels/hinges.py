@@ -86,8 +86,7 @@ class Hinges:
     def _at_thresholds(self, v: Tensor, H: Tensor) -> Tensor:
         """sum_b alpha_b relu(v - H_b), (..., L') -> (..., L')."""
         bases = H.shape[-1]
-        if self._searched(v):
-            assert self.alpha is not None
+        if self.alpha is not None and self._searched(v):
             return thresholds.total(v, self.alpha, H)
         if self.alpha is None or v.numel() * bases < LARGE:
             return self._weigh((v[..., None] - H).relu())
@@ -102,15 +101,14 @@ class Hinges:
         if self.alpha is None or self.H is None or v.device.type != "cpu":
             return False
         bases, sets = self.H.shape[-1], max(self.H.numel(), self.units * self.alpha.numel())
-        return bases >= 4 and v.numel() * bases >= max(SEARCH, 64 * sets)
+        return bases > 4 and v.numel() * bases >= max(SEARCH, 64 * sets)
 
     def slope(self, z: Tensor) -> Tensor:
         """psi' of every unit, (..., L); on a kink, that of the side where relu is flat."""
         v = self.before(z)
         bent = v[..., self.linear :]
-        if not self._searched(bent):
+        if self.alpha is None or self.H is None or not self._searched(bent):
             return self.slopes(self.region(z))[0]
-        assert self.alpha is not None and self.H is not None
         found = thresholds.slope(bent, self.alpha, self.H)
         if self.kink is not None:
             found = found + self.kink * (bent > 0).to(found.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from latentdyn.kernels.particles_fast import available
 from latentdyn.kernels.rollout import Adjoint, Pull, backward
 from latentdyn.nn import broadcast_shapes, matvec
 
-__all__ = ["compiled", "dense", "hinged"]
+__all__ = ["compiled", "dense", "hinged", "stepping"]
 
 
 def dense(jacobians: Callable[[], Tensor], pull: Pull | None) -> Adjoint:
@@ -38,21 +39,46 @@ def hinged(hinges: Hinges, forced: Tensor, pull: Pull | None) -> Adjoint:
 
     def adjoint(gradient: Tensor) -> Tensor:
         slope = hinges.slope(forced[..., :-1, :])
-        a, W = _timeless(hinges.a, 1), _timeless(hinges.W, 2).mT
-        V = None if hinges.V is None else _timeless(hinges.V, 2).mT
+        a, W = _timeless(hinges.a, 1), _times(_timeless(hinges.W, 2).mT)
+        V = None if hinges.V is None else _times(_timeless(hinges.V, 2).mT)
 
         def transpose(later: Tensor, t: int) -> Tensor:
-            gain = matvec(W, later) * slope[..., t, :]
-            return torch.addcmul(gain if V is None else matvec(V, gain), a, later)
+            gain = W(later) * slope[..., t, :]
+            return torch.addcmul(gain if V is None else V(gain), a, later)
 
         return backward(transpose, gradient, pull)
 
     return adjoint
 
 
+def stepping(hinges: Hinges) -> Callable[[Tensor, int], Tensor]:
+    """F at step t of a hinge map of which only h and w vary in time, for `rollout.forward`."""
+    ranks = {"a": 1, "W": 2, "V": 2, "kink": 1, "alpha": 1, "H": 2}
+    own = {n: getattr(hinges, n) for n in ranks}
+    own = {n: _timeless(x, ranks[n]) for n, x in own.items() if isinstance(x, Tensor) and x.dim()}
+    x = replace(hinges, **own)
+    h, w = (None if p is None else torch.atleast_2d(p).unbind(-2) for p in (x.h, x.w))
+    W, V = _times(x.W), None if x.V is None else _times(x.V)
+
+    def step(z: Tensor, t: int) -> Tensor:
+        v = z if V is None else V(z)
+        v = v if w is None else v + w[min(t, len(w) - 1)]
+        return torch.addcmul(W(x.psi(v)) + h[min(t, len(h) - 1)], x.a, z)  # type: ignore[arg-type,index]
+
+    return step
+
+
 def _timeless(x: Tensor, rank: int) -> Tensor:
     """(..., 1, own) -> (..., own), of parameters that are aligned with time."""
     return x if x.dim() == rank else x.squeeze(-rank - 1)
+
+
+def _times(A: Tensor) -> Callable[[Tensor], Tensor]:
+    """z (..., N, K) -> A z, for A (..., N or 1, J, K): one product for all trials, if it can be."""
+    if A.dim() > 2 and A.shape[-3] != 1:
+        return lambda z: matvec(A, z)
+    turned = (A if A.dim() == 2 else A.squeeze(-3)).mT
+    return lambda z: z @ turned
 
 
 def compiled(

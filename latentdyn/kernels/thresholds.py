@@ -9,6 +9,7 @@ cumulative sums; neither time nor memory grows with the number of hinges, but fo
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -24,8 +25,8 @@ def total(v: Tensor, alpha: Tensor, H: Tensor) -> Tensor:
     -> (..., L). Rounding is that of numbers as large as v and H, not as their difference.
     """
     rows = _Rows(v, alpha, H)
-    slope, offset = (_sums(x, rows.below) for x in (rows.alpha, rows.alpha * rows.H))
-    return rows.back(slope * rows.v - offset)
+    slope, offset = (_sums(x, rows.below) for x in (rows.alpha, -rows.alpha * rows.H))
+    return rows.back(torch.addcmul(offset, slope, rows.v))
 
 
 def slope(v: Tensor, alpha: Tensor, H: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def attractor(
         rows, columns = -(-number // 3), min(number, 3)
         size = {
             "width": max(5.4, 3.9 * columns),
-            "height": 0.7 + (4.6 if columns == 1 else 3.7) * rows,
+            "height": 0.7 + (4.6 if columns == 1 else 3.4) * rows,
         }
         ax = new_axes(rows, columns, **size, subplot_kw={"projection": "3d"} if space else {})
     axes = np.ravel(ax)
@@ -79,6 +79,9 @@ def attractor(
     title = "The data and what the model does on its own" if seen.data else TITLE
     _title(axes, title, own and number > 1)
     legend(axes[0], own)
+    shown = axes[0].figure.legends[-1] if own else axes[0].get_legend()
+    for handle in shown.legend_handles:
+        handle.set(linewidth=2, alpha=1)  # thin lines are hard to tell apart there
     return axes[0] if len(axes) == 1 else axes[:number]
 
 
@@ -131,10 +134,11 @@ def _dress(ax: Any, limits: list[tuple[float, float]], names: list[str]) -> None
     if len(names) == 2:
         return
     ax.set_zlabel(names[2], fontsize=11, color=INK)
-    ax.set_box_aspect(None, zoom=1.08)  # or the last label is cut off
+    ax.set_box_aspect(None, zoom=0.9)  # or the last label is cut off
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((1, 1, 1, 0))
         axis.set_major_locator(MaxNLocator(4))
-        axis.set_tick_params(labelsize=9, pad=0)
+        axis.set_tick_params(labelsize=9, pad=-1)
+        axis.labelpad = -2
         axis.line.set_color(GREY)
         axis._axinfo["grid"]["color"] = "#E8E8E8"

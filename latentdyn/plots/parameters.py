@@ -100,7 +100,8 @@ def connectivity(
         sd = values.std(0)
         _panel(axes[1], sd, draws, rows, None, "How uncertain it is", "standard deviation", pad)
     for ax in axes:
-        _groups(ax, parts, order, square)
+        dark = ax is axes[-1] and known and second == "sd"
+        _groups(ax, parts, order, square, "white" if dark else INK)
     return axes
 
 
@@ -121,7 +122,9 @@ def _priors(prior: Any) -> list[Any]:
     return [prior, *(p for each in inner if each is not None for p in _priors(each))]
 
 
-def _groups(ax: Any, parts: Mapping[str, Sequence[int]], order: list[int], square: bool) -> None:
+def _groups(
+    ax: Any, parts: Mapping[str, Sequence[int]], order: list[int], square: bool, colour: str
+) -> None:
     """Borders between groups, their names on the right, and which state is where."""
     if order != sorted(order):
         for axis in (ax.xaxis, ax.yaxis) if square else (ax.yaxis,):
@@ -131,7 +134,7 @@ def _groups(ax: Any, parts: Mapping[str, Sequence[int]], order: list[int], squar
         last = first + len(states)
         if last < len(order):
             for line in (ax.axhline, ax.axvline)[: 1 + square]:
-                line(last - 0.5, color=INK, linewidth=1.2)
+                line(last - 0.5, color=colour, linewidth=1.5)
         style = {"rotation": 270, "va": "center", "ha": "left", "fontsize": 9, "color": INK}
         place = {"transform": ax.get_yaxis_transform(), "clip_on": False}
         ax.text(1.01, (first + last - 1) / 2, name, **style, **place)

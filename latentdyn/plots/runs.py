@@ -175,7 +175,7 @@ def _clock(data: Any) -> tuple[float, str]:
         return 1.0, ""
     time = data["time"].values
     step = float(time[-1] - time[0]) / (len(time) - 1)
-    return step, str(data["time"].attrs.get("units", "time" if step != 1 else ""))
+    return step, str(data["time"].attrs.get("units", ""))
 
 
 def place_of(unit: Any, seen: Beside) -> int:

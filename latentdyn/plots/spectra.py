@@ -82,7 +82,8 @@ def power_spectra(
 
 
 def _name(axes: Any, number: int, columns: int, seen: Beside) -> None:
-    where = f"frequency (1/{seen.clock})" if seen.clock else "frequency (cycles per step)"
+    cycles = "cycles per step" if seen.dt == 1 else "cycles per unit of time"
+    where = f"frequency ({f'1/{seen.clock}' if seen.clock else cycles})"
     for k in range(number):
         tidy(
             axes[k],
@@ -117,7 +118,7 @@ def _spectra(seen: Beside, smoothing: float | None) -> tuple[np.ndarray, Any, np
     runs = seen.runs[seen.stays].astype(float)
     if not len(runs):
         raise InputError("source", "runs that stay finite", "none", "pass shorter runs: steps=")
-    shortest = min(runs.shape[1], *map(len, seen.data))
+    shortest = min([runs.shape[1], *map(len, seen.data)])
     if shortest < 4:
         raise InputError("source", "four steps or more", shortest, "pass longer series")
     width = max(1.0, min(20.0, shortest / 1000)) / shortest

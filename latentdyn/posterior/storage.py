@@ -30,8 +30,8 @@ _KEPT_DRAWS = 2000
 def save(posterior: Posterior, folder: Path) -> None:
     """Write ``posterior.json``, ``weights.safetensors`` and ``data.nc`` into a folder.
 
-    Pyro's plain autoguides and Markov chains are kept as they are; any other guide over the
-    parameters is kept as 2000 of its draws.
+    Pyro's plain autoguides, Markov chains and other draws are kept as they are; any other guide
+    over the parameters is kept as 2000 of its draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -67,6 +67,10 @@ def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -
         tensors |= {f"{at}parameters/{k}": v for k, v in inner.state_dict().items()}
     else:
         config["parameters"] = "draws"
+        if isinstance(inner, DrawnGuide):
+            _save(inner, at, tensors)
+            tensors[f"{at}draws_log_q"] = inner.log_q
+            return config
         sites = draw_parameters(program, guide, _KEPT_DRAWS)
         kept = {k: v for k, v in sites.sites.items() if k in sites.latent}
         tensors |= {f"{at}draws/{k}": v for k, v in kept.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 from pyro import poutine
+from pyro.distributions import Unit
 from torch import Tensor
 
 from latentdyn.conditional import Template
@@ -55,7 +56,9 @@ class Collapsed(Program):
         bound = self.model._bind_aligned(self.model.parameters_of(batch))
         with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
             log_evidence = self.smoother(bound, batch).log_evidence
-            pyro.factor("log_evidence", log_evidence)
+            # as pyro.factor, but what is not finite is left for whoever evaluates it to name
+            unit = Unit(log_evidence, validate_args=False)
+            pyro.sample("log_evidence", unit, obs=unit.sample(), infer={"is_auxiliary": True})
         return log_evidence
 
     def draw(self) -> dict[str, Tensor]:

@@ -62,7 +62,8 @@ def forced(
         >>> from latentdyn import emissions, transitions
         >>> model = StateSpace(transitions.Linear.of(A=[[0.5]], Q=[0.1]),
         ...                    emissions.Identity.of(state_dim=1, R=[1.0]))
-        >>> forced(model, [4.0, 2.0, 1.5, 1.0], interval=2).predicted.mean.detach().flatten().tolist()
+        >>> z = forced(model, [4.0, 2.0, 1.5, 1.0], interval=2).predicted.mean
+        >>> z.detach().flatten().tolist()
         [0.0, 2.0, 1.0, 0.75]
     """
     batch, data = _given(model, y, u)
@@ -80,6 +81,7 @@ def pulled(
 ) -> PointPath:
     """The path that follows the dynamics and is pulled so, with its forced evidence."""
     first = model.first()().mean
+    first = first[..., 0, :] if first.dim() > 1 else first  # without the axis of time
     lead = broadcast_shapes(model.lead, first.shape[:-1], pull.target.shape[:-2])
     first = first.expand(*lead, first.shape[-1])
     z, f = roll(model.transition, first, batch.steps, batch.u, pull)
@@ -115,7 +117,7 @@ def towards_readback(model: Any, batch: Batch, weight: Tensor) -> Pull:
     if not hasattr(emission, "readback"):
         raise InputError(
             "model",
-            "an emission that can be read back, such as emissions.Identity or emissions.Gaussian",
+            "an emission that can be read back, such as emissions.Identity or .Gaussian",
             type(emission).__name__,
             "use fit.teacher_forcing with an encoder or a smoother as forcing, or fit.svi",
         )

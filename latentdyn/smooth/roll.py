@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdyn.kernels.roll import compiled, dense, hinged
+from latentdyn.kernels.roll import compiled, dense, hinged, stepping
 from latentdyn.kernels.rollout import Pull, attach, forward
 from latentdyn.nn import matvec
 from latentdyn.transitions.piecewise import PiecewiseLinear
@@ -66,19 +66,18 @@ def _forced(
 ) -> tuple[Tensor, Any]:
     """f (..., T, K), and the adjoint of the path."""
     pull = None if pull is None else pull.detach()
-    hinges = None
     if isinstance(transition, PiecewiseLinear) and not transition.time_varying:
         hinges = transition.hinges(u)
         found = compiled(hinges, first, steps, pull)
         if found is not None:
             return found
+        forced = forward(stepping(hinges), first, steps, pull)
+        return forced, hinged(hinges, forced, pull)
 
     def step(z: Tensor, t: int) -> Tensor:
         now = transition.at(slice(t + 1, t + 2))
         return now.step(z[..., None, :], None if u is None else u[..., t : t + 1, :])[..., 0, :]
 
     forced = forward(step, first, steps, pull)
-    if hinges is not None:
-        return forced, hinged(hinges, forced, pull)
     later = transition.at(slice(1, None))
     return forced, dense(lambda: later.jacobian(forced[..., :-1, :], u), pull)
