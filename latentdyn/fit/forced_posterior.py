@@ -80,12 +80,13 @@ def _gaussian(density: LogDensity, data: Minibatches, kind: str, draws: int) -> 
 def _outer(density: Any) -> Tensor:
     """Where the parameters are in which F is linear."""
     transition = density.program.model.transition
-    outer = getattr(transition, "outer", None)
-    if outer is None:
+    outer = getattr(transition, "outer", ())
+    if not outer:
         fix = "use parameters='laplace'"
         got = type(transition).__name__
         raise InputError("parameters", "a map that is linear in some of its parameters", got, fix)
-    names = {f"transition.{n}" for n in (*outer, "B")}
+    outer = outer if transition.design(torch.zeros(1, transition.state_dim).double()).own is None else (*outer, "B")
+    names = {f"transition.{n}" for n in outer}
     found = [torch.arange(s.place.start, s.place.stop) for s in density.sites if s.name in names]
     if not found:
         fix = "leave them free or give them a prior"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentdyn.conditional import rebind
 from latentdyn.distributions.hollow import hollow
-from latentdyn.transitions.piecewise import PiecewiseLinear
+from latentdyn.transitions.design import Design
 
 __all__ = ["Steps", "can_regress", "regress"]
 
@@ -46,24 +46,25 @@ class Steps:
 
 def can_regress(transition: Any) -> bool:
     """Whether F is linear in parameters that are all free and unbounded."""
-    if not isinstance(transition, PiecewiseLinear) or transition.outer is None:
+    outer = set(getattr(transition, "outer", ()))
+    if not outer or not hasattr(transition, "design"):
         return False
-    a, W, h = transition.outer
-    plain = a not in transition.constraints and transition.constraints.get(W, hollow) is hollow
-    names = (a, W, h, *(["B"] if transition.input_dim else []))
-    return plain and all(transition.get_parameter(n).requires_grad for n in names)
+    supports = [transition.constraints.get(n, hollow) for n in outer]
+    named = {n: p for n, p in transition.named_parameters() if p.numel()}
+    names = outer | ({"B"} & set(named))
+    return all(s is hollow for s in supports) and all(named[n].requires_grad for n in names)
 
 
 def regress(transition: Any, steps: Steps, iterations: int = 50, rows: int = 20_000) -> Tensor:
     r"""Minimise sum_t |z_{t+1} - F(z_t)|^2 / Var[z_{t+1} - z_t]; returns the variances left, (K,).
 
-    F(z) = a * z + W psi(z) + h + B u is linear in (a, W, h, B), which are the ridge solution for
-    whatever the other parameters are; those follow the gradient of what then remains (variable
-    projection), by L-BFGS on at most ``rows`` steps.
+    F is linear in some parameters (`Design`), such as (a, W, h, B) of a * z + W psi(z) + h + B u.
+    They are the ridge solution for whatever the other parameters are; those follow the gradient of
+    what then remains (variable projection), by L-BFGS on at most ``rows`` steps.
 
     Source: Golub & Pereyra (1973).
     """
-    whole, free = steps, _inner(transition)
+    whole, free = steps, _inner(transition, steps)
     some = steps.some(rows)
     if free and iterations:
         _search(transition, free, some, iterations)
@@ -73,9 +74,9 @@ def regress(transition: Any, steps: Steps, iterations: int = 50, rows: int = 20_
     return residual
 
 
-def _inner(transition: Any) -> dict[str, Tensor]:
-    """Free parameters inside psi."""
-    outside = {*transition.outer, "B", "Q"} if transition.outer else set()
+def _inner(transition: Any, steps: Steps) -> dict[str, Tensor]:
+    """Free parameters inside the features."""
+    outside = {*_design(transition, {}, steps.some(1)).names, "Q"}
     named = transition.named_parameters()
     return {n: p for n, p in named if p.requires_grad and p.numel() and n not in outside}
 
@@ -102,38 +103,49 @@ def _search(transition: Any, free: dict[str, Tensor], steps: Steps, iterations: 
     transition.start(**{n: v.to(free[n]) for n, v in good.items()})
 
 
+def _design(transition: Any, inner: dict[str, Tensor], steps: Steps) -> Design:
+    values = {n: p.detach().double() for n, p in transition.named_parameters()}
+    return rebind(transition, values | inner).design(steps.now, steps.u)
+
+
 def _solve(
     transition: Any, inner: dict[str, Tensor], steps: Steps
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """(a, W, h, B) given the other parameters, and the variances left."""
-    values = {n: p.detach().double() for n, p in transition.named_parameters()}
-    hinges = rebind(transition, values | inner).hinges()
-    K, L = steps.now.shape[-1], hinges.units
-    own = steps.now
-    psi = hinges.psi(hinges.before(own))
-    ones = own.new_ones(len(own), 1)
-    x = torch.cat([own, psi, ones, *([] if steps.u is None else [steps.u])], -1)
-    d = steps.then - own
-    G, r = x.mT @ x / len(x), x.mT @ d / len(x)
-    places = _columns(transition, K, L, x.shape[-1]).to(x.device)  # (K, m)
+    """The linear parameters given the others, and the variances left."""
+    design = _design(transition, inner, steps)
+    K, n = steps.now.shape[-1], len(steps)
+    own = [] if design.own is None else [design.own[1]]
+    x = torch.cat([*own, *(f for _, f in design.full), steps.now.new_ones(n, 1)], -1)
+    d = steps.then - design.base - sum(own)  # the own parameter is counted from one
+    G, r = x.mT @ x / n, x.mT @ d / n
+    places = _columns(transition, design, K).to(x.device)  # (K, m)
     eye = RIDGE * G.diagonal().detach().mean() * torch.eye(places.shape[-1]).to(x)
     block = G[places[:, :, None], places[:, None, :]] + eye
     theta = torch.linalg.solve(block, r.mT.gather(1, places)[..., None]).squeeze(-1)  # (K, m)
     full = theta.new_zeros(K, x.shape[-1]).scatter(1, places, theta)
     residual = (d - x @ full.mT).square().mean(0)
-    a, W, h = transition.outer
-    found = {
-        a: 1 + full.diagonal(),
-        W: full[:, K : K + L],
-        h: full[:, K + L],
-    }
-    return found | ({} if steps.u is None else {"B": full[:, K + L + 1 :]}), residual
+    return _named(design, full, K), residual
 
 
-def _columns(transition: Any, K: int, L: int, width: int) -> Tensor:
-    """For each state the features it depends on: its own z, units, one, inputs."""
-    units = [list(range(L)) for _ in range(K)]
-    if transition.constraints.get(transition.outer[1]) is hollow:
-        units = [[j for j in range(L) if j != i] for i in range(K)]
-    rest = list(range(K + L, width))
-    return torch.tensor([[i, *[K + j for j in units[i]], *rest] for i in range(K)])
+def _named(design: Design, full: Tensor, K: int) -> dict[str, Tensor]:
+    """Columns (K, m) as parameters by name."""
+    found, at = {design.offset: full[:, -1]}, 0
+    if design.own is not None:
+        found[design.own[0]] = 1 + full[:, :K].diagonal()
+        at = K
+    for name, features in design.full:
+        found[name] = full[:, at : at + features.shape[-1]]
+        at += features.shape[-1]
+    return found
+
+
+def _columns(transition: Any, design: Design, K: int) -> Tensor:
+    """For each state the features it depends on: its own, units, one."""
+    rows, at = [[] if design.own is None else [i] for i in range(K)], 0 if design.own is None else K
+    for name, features in design.full:
+        L = features.shape[-1]
+        hole = transition.constraints.get(name) is hollow
+        for i, row in enumerate(rows):
+            row += [at + j for j in range(L) if not (hole and j == i)]
+        at += L
+    return torch.tensor([[*row, at] for row in rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ def teacher_forcing(
     restarts: int = 1,
     seed: int = 0,
     callbacks: Sequence[Callable[[Progress], Any]] = (),
+    resume_from: Path | str | None = None,
     training: Training | None = None,
 ) -> Posterior:
     r"""Maximise, or infer the parameters under, the likelihood of forced predictions.
@@ -85,6 +87,7 @@ def teacher_forcing(
         restarts: independent fits from other starting values, kept as chains.
         seed: of everything random in the fit.
         callbacks: called with a `Progress` at every evaluation; returning "stop" stops.
+        resume_from: folder of a checkpoint to continue from, exactly.
         training: further settings; by default RAdam without a ramp.
 
     Returns: a `Posterior`. Its dynamics have no process noise if ``forcing`` is "readback";
@@ -115,6 +118,8 @@ def teacher_forcing(
                 callbacks,
             )
             run.progress.chain = chain
+            if resume_from is not None:
+                run.resume(Path(resume_from) / f"chain{chain}")
             error = _go(run) if steps else None
             fits.append(task.finish(data, steps))
             histories.append(run.progress.history)

@@ -65,10 +65,12 @@ def warm_start(
             _start_at(program, z)
     for _ in range(ROUNDS if able else 0):
         _search_noise(program, batch, smoother)
-        path = smoother(program, batch)
+        with torch.no_grad():
+            path = smoother(program, batch)
         _learn(program, path.mean.detach(), _inside(batch), batch, iterations // 2)
         _observation_noise(program, path, batch)
-    return batch.replace(states=smoother(program, batch).mean.detach())
+    with torch.no_grad():
+        return batch.replace(states=smoother(program, batch).mean)
 
 
 def _inside(batch: Batch) -> Tensor:

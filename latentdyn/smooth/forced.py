@@ -123,19 +123,23 @@ def towards_readback(model: Any, batch: Batch, weight: Tensor) -> Pull:
         )
     u = batch.u if emission.input_dim else None
     target, seen = emission.readback(batch.y, None if bool(batch.mask.all()) else batch.mask, u)
-    weight = weight[..., None] * seen
+    projector, shown = _projector(emission)
+    weight = weight[..., None] * (seen if shown is None else seen * shown)
     if weight.shape[0] > 1 and bool((weight == weight[:1]).all()):
         weight = weight[:1]
     at = weight.detach().flatten(0, -3).any(-1).any(0).tolist()
-    return Pull(target, weight, _projector(emission), at)
+    return Pull(target, weight, projector, at)
 
 
-def _projector(emission: Any) -> Tensor | None:
-    """C^+ C; None where it is the identity, or a part of it that the weights tell."""
+def _projector(emission: Any) -> tuple[Tensor | None, Tensor | None]:
+    """C^+ C; where that is diagonal None, and which states are shown, unless they all are."""
     P = emission.projector
     values = P.detach()
-    off = values - torch.diag_embed(values.diagonal(dim1=-2, dim2=-1))
-    return None if float(off.abs().max()) < 1e3 * torch.finfo(P.dtype).eps else P
+    own = values.diagonal(dim1=-2, dim2=-1)
+    if float((values - torch.diag_embed(own)).abs().max()) >= 1e3 * torch.finfo(P.dtype).eps:
+        return P, None
+    shown = own.round()
+    return None, None if bool(shown.all()) else shown
 
 
 def _given(model: Any, y: Any, u: Any) -> tuple[Batch, Any]:

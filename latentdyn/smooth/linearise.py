@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.errors import InputError
-from latentdyn.nn import jacobian, matvec
+from latentdyn.nn import matvec
 
 __all__ = ["Linearise", "sigma_points", "taylor"]
 
@@ -24,14 +24,14 @@ Linearise = Callable[[Conditional, Tensor | None, Tensor, Tensor], Affine]
 def taylor(conditional: Conditional, u: Tensor | None, z: Tensor, V: Tensor) -> Affine:
     r"""First order at the mean: E[y | z] = h(m) + H (z - m), Var[y | z] = R(m).
 
-    H comes from automatic differentiation. The noise is the conditional covariance of the child,
+    H is `Conditional.jacobian`. The noise is the conditional covariance of the child,
     whatever its family: counts have that of a Poisson with mean h(m).
     """
     affine = conditional.linear_gaussian(u)
     if affine is not None:
         return affine
     mean, noise, diagonal = moments(conditional, z, u)
-    H = jacobian(lambda x: moments(conditional, x, u)[0], z, mean.shape[-1])
+    H = conditional.jacobian(z, u)
     return Affine(H, mean - matvec(H, z), _once(noise, diagonal), diagonal)
 
 

@@ -37,7 +37,7 @@ class LowRankRNN(PiecewiseLinear):
         tensor([[6.5000]], dtype=torch.float64)
     """
 
-    outer = None
+    outer = ()
 
     def __init__(
         self,

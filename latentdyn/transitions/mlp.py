@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.nn import matvec
+from latentdyn.transitions.design import Design
 from latentdyn.values import as_float
 
 __all__ = ["MLP"]
@@ -27,6 +28,8 @@ class MLP(Conditional):
         >>> MLP.of(W=[[1.0]], V=[[0.5]], Q=[0.1])(torch.zeros(4, 1).double()).mean.squeeze()
         tensor([0., 0., 0., 0.], dtype=torch.float64)
     """
+
+    outer = ("V", "c")
 
     def __init__(
         self,
@@ -67,7 +70,28 @@ class MLP(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""
+        return gaussian(self.step(z, u), self.Q, self.noise)
+
+    def step(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """z + V tanh(W z + B u + b) + c, (..., K)."""
+        return z + matvec(self.V, self._units(z, u)) + self.c
+
+    def jacobian(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """I + V diag(1 - tanh^2) W, (..., K, K)."""
+        slope = 1 - self._units(z, u).square()
+        eye = torch.eye(self.state_dim, dtype=z.dtype, device=z.device)
+        return eye + (self.V * slope[..., None, :]) @ self.W
+
+    def design(self, z: Tensor, u: Tensor | None = None) -> Design:
+        """F is linear in V and c."""
+        return Design(z, None, [("V", self._units(z, u))], "c")
+
+    def place(self, z: Tensor) -> None:
+        """Units of random directions that bend at random states z (n, K), before learning."""
+        W = torch.nn.functional.normalize(torch.randn_like(self.W), dim=-1)
+        at = z[torch.randint(len(z), (self.hidden,))]
+        self.start(W=W, b=-(W * at.to(W)).sum(-1))
+
+    def _units(self, z: Tensor, u: Tensor | None) -> Tensor:
         drive = matvec(self.W, z) + self.b
-        drive = drive if u is None else drive + matvec(self.B, u)
-        loc = z + matvec(self.V, drive.tanh()) + self.c
-        return gaussian(loc, self.Q, self.noise)
+        return (drive if u is None else drive + matvec(self.B, u)).tanh()

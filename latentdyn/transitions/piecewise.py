@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.kernels.hinges import Hinges
+from latentdyn.transitions.design import Design
 
 __all__ = ["AffineMap", "PiecewiseLinear"]
 
@@ -29,7 +31,7 @@ class PiecewiseLinear(Conditional):
     """
 
     Q: Tensor
-    outer: tuple[str, str, str] | None = ("a", "W", "h")  # F is linear in these, if it is in any
+    outer: tuple[str, ...] = ("a", "W", "h")  # F is linear in these, and in B; none of them if empty
 
     @abc.abstractmethod
     def hinges(self, u: Tensor | None = None) -> Hinges:
@@ -42,6 +44,15 @@ class PiecewiseLinear(Conditional):
     def step(self, z: Tensor, u: Tensor | None = None) -> Tensor:
         """F(z, u), (..., K)."""
         return self.hinges(u)(z)
+
+    def design(self, z: Tensor, u: Tensor | None = None) -> Design | None:
+        """How F depends on the parameters in which it is linear."""
+        if not self.outer:
+            return None
+        a, W, h = self.outer
+        hinges = self.hinges()
+        full = [(W, hinges.psi(hinges.before(z))), *([] if u is None else [("B", u)])]
+        return Design(torch.zeros_like(z), (a, z), full, h)
 
     def place(self, z: Tensor) -> None:
         """Put free kinks where states z (n, K) are, before learning; by default they stay."""

@@ -320,3 +320,25 @@ def test_the_strength_is_part_of_a_checkpoint():
     other = Forcing("readback", 1, "adaptive", 1.0)
     other.load_state_dict(forcing.state_dict())
     assert other.alpha == pytest.approx(0.3)
+
+
+def test_resume_is_exact(data, tmp_path):
+    """Ten steps at once, or stopped after five and resumed: the same numbers to the last bit."""
+
+    def go(stop, folder, resume=None):
+        training = fit.Training(
+            torch.optim.RAdam, ramp=0.0, progress=False, evaluations=2, checkpoint=folder
+        )
+        callback = [lambda progress: "stop"] if stop else []
+        return fit.teacher_forcing(
+            fresh(), data, steps=10, alpha="adaptive", window=40, batch_size=4, seed=3,
+            callbacks=callback, resume_from=resume, training=training,
+        )  # fmt: skip
+
+    whole = go(False, tmp_path / "a")
+    go(True, tmp_path / "b")
+    resumed = go(False, tmp_path / "c", tmp_path / "b")
+    assert resumed.history["elbo"] == whole.history["elbo"]
+    for name, p in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], p), name
+    assert resumed.model.smoother.keywords == whole.model.smoother.keywords
