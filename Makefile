@@ -19,7 +19,7 @@ CREATE = $(PYTHON) -m venv $(VENV)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: venv demo test test-slow check lint types docs bench bench-states bench-reconstruction clean
+.PHONY: venv demo test test-slow check lint types docs bench bench-states bench-reconstruction studies clean
 
 venv: $(VENV)/.ready
 
@@ -68,6 +68,10 @@ bench-states: $(VENV)/.ready
 # against loops over time in plain torch, as published codes write them
 bench-reconstruction: $(VENV)/.ready
 	$(BIN)/python benchmarks/reconstruction.py
+
+# the numbers of docs/results.md, an hour or two
+studies: $(VENV)/.ready
+	for study in benchmarks/studies/*.py; do $(BIN)/python $$study || exit 1; done
 
 clean:
 	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -13,7 +13,7 @@ from latentdyn.transitions.design import Design
 
 __all__ = ["Steps", "can_regress", "regress"]
 
-RIDGE = 1e-7  # of the mean square of the features, so that units that are always off stay at zero
+RIDGE = 1e-6  # of the mean square of the features, so that units that are always off stay at zero
 
 
 class Steps:

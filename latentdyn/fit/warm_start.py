@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
+from latentdyn.fit.climb import climb
 from latentdyn.fit.local_trend import local_trend
+from latentdyn.fit.parameters import free_of
 from latentdyn.fit.regress import Steps, can_regress, regress
 from latentdyn.programs import StateSpace
+from latentdyn.smooth.derivatives import emission_terms
 from latentdyn.smooth.forced import schedule, towards_readback
 
 __all__ = ["noiseless", "warm_start"]
@@ -19,6 +22,7 @@ __all__ = ["noiseless", "warm_start"]
 ROUNDS = 4  # of smoothing and least squares; the likelihood hardly rises after three
 PART = 10_000  # steps from which the size of the process noise is judged
 FACTOR = 2.0  # between two sizes that are tried
+PATHS, CLIMB = 4, 10  # smoothed paths, and quasi-Newton steps, of emissions without read-back
 
 
 def noiseless(program: StateSpace) -> None:
@@ -54,7 +58,7 @@ def warm_start(
                 _start_noise(program, left, left)
                 _start_at(program, z)
         return batch
-    if able and hasattr(program.emission, "readback"):
+    if able and _reads_back(program.emission):
         curves, noise = local_trend(batch)
         z, inside = _shown(
             program, batch.replace(y=curves, mask=_inside(batch)[..., None].expand_as(curves))
@@ -71,6 +75,10 @@ def warm_start(
         _observation_noise(program, path, batch)
     with torch.no_grad():
         return batch.replace(states=smoother(program, batch).mean)
+
+
+def _reads_back(emission: Any) -> bool:
+    return any(hasattr(part, "readback") for part in getattr(emission, "emissions", [emission]))
 
 
 def _inside(batch: Batch) -> Tensor:
@@ -160,3 +168,15 @@ def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
     R = ((r.square() + spread) * seen).sum((0, 1)) / seen.sum((0, 1)).clamp(min=1)
     floor = 2 * emission.noise_floor
     emission.start(R=torch.where(floor < R, R, floor))
+
+
+def _read_out(program: Any, path: Any, batch: Batch) -> None:
+    """Emissions that are not linear and Gaussian climb E log p(y | z) at a few smoothed paths."""
+    free = free_of(program, "emission.")
+    if not free or program.emission.linear_gaussian(None) is not None:
+        return
+    part = _part(batch)
+    with torch.no_grad():
+        z = path.rsample((PATHS,))[..., : len(part.length), : part.steps, :]
+    entries = part.mask.sum().clamp(min=1)
+    climb(program, free, lambda p: emission_terms(p, part)(z).mean(0).sum() / entries, CLIMB)

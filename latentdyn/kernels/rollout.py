@@ -28,9 +28,10 @@ Adjoint = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pull:
-    """Targets g (..., T, K), weights w (..., T, K) that broadcast with them, P (..., K, K) or None.
+    """Targets g (..., T, K), weights w (..., T, K) that broadcast with them, P or None.
 
-    ``at`` says at which steps any weight is not zero.
+    P is (K, K), or (..., 1, K, K) with an axis for time. ``at`` says at which steps any weight is
+    not zero.
     """
 
     target: Tensor
@@ -45,15 +46,22 @@ class Pull:
 
     def towards(self, z: Tensor, t: int) -> Tensor:
         """f_t from z_t, (..., K)."""
-        seen = z if self.projector is None else (self.projector @ z[..., None]).squeeze(-1)
+        P = self._now
+        seen = z if P is None else (P @ z[..., None]).squeeze(-1)
         return z + self.weight[..., t, :] * (self.target[..., t, :] - seen)
 
     def back(self, down: Tensor, t: int) -> Tensor:
         """The gradient in z_t from that in f_t."""
         share = self.weight[..., t, :] * down
-        if self.projector is not None:
-            share = (self.projector.mT @ share[..., None]).squeeze(-1)
+        P = self._now
+        share = share if P is None else (P.mT @ share[..., None]).squeeze(-1)
         return down - share
+
+    @property
+    def _now(self) -> Tensor | None:
+        """P without the axis for time."""
+        P = self.projector
+        return P if P is None or P.dim() == 2 else P[..., 0, :, :]
 
 
 def forward(

@@ -56,8 +56,8 @@ def test_the_warm_start_is_least_squares(data):
         x, target = design(data, i), torch.as_tensor(data)[:, 1:, i].reshape(-1)
         want = torch.linalg.lstsq(x, target[:, None]).solution[:, 0]
         got = torch.stack([t.a[i], *[t.W[i, j] for j in range(3) if j != i], t.h[i]])
-        # the ridge of 1e-7 moves coefficients by about that, over the least eigenvalue 0.01
-        torch.testing.assert_close(got.detach(), want, rtol=0, atol=1e-4)
+        # the ridge of 1e-6 moves coefficients by about that, over the least eigenvalue 0.01
+        torch.testing.assert_close(got.detach(), want, rtol=0, atol=1e-3)
 
 
 def test_the_last_layer_posterior_is_that_of_bayesian_linear_regression(data):

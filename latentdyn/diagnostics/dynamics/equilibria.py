@@ -28,6 +28,9 @@ ROUNDS = 10
 METHODS = ("exhaustive", "scyfi", "newton")
 
 
+VISITED = 1000  # states to which points are compared
+
+
 @dataclass(frozen=True)
 class Search:
     """How to look for orbits of ``order`` steps: the arguments of `fixed_points`."""
@@ -77,7 +80,7 @@ def equilibria(source: Any, search: Search) -> xr.Dataset:
         more |= cut
     with seeded(search.seed):
         z = _aligned_chains(found, maps)
-    ds = _dataset(z, maps, source)
+        ds = _dataset(z, maps, source)
     return ds.assign_attrs(
         method=method, order=search.order, tolerance=search.tolerance, more=int(more)
     )
@@ -190,6 +193,14 @@ def _observed(m: Map, z: np.ndarray) -> Any:
     return np.where(np.isfinite(z).all(-1)[..., None], y, np.nan)
 
 
+def _distance(m: Map, z: np.ndarray) -> np.ndarray:
+    """How far orbits (S, P, k, K) lie from the nearest visited state, over the scale of these."""
+    seen = m.visited(VISITED)
+    x = torch.as_tensor(np.nan_to_num(z)).to(seen).flatten(1, 2)
+    nearest = torch.cdist(x, seen).amin(-1).unflatten(1, z.shape[1:3]).amax(-1)
+    return (nearest / m.scale()[:, None]).cpu().numpy()
+
+
 def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
     place = ("chain", "draw", "point")
     there = np.isfinite(z).all((-1, -2))
@@ -200,6 +211,7 @@ def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
         ]
     )
     stable = np.where(there, np.abs(values).max(-1) < 1, np.nan)
+    away = np.stack([_distance(m, x) for m, x in zip(maps, z, strict=True)])
     ds = xr.Dataset(
         {
             "z": ((*place, "phase", "state"), z),
@@ -207,6 +219,7 @@ def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
             "stable": (place, stable),
             "kind": (place, kinds(values)),
             "found": (place, there),
+            "distance": (place, np.where(there, away, np.nan)),
         }
     )
     if maps[0].chain.program is not None:

@@ -52,8 +52,10 @@ def fixed_points(
 
     Returns: Dataset with ``z`` (chain, draw, point, state), NaN where a draw has no such point;
     ``eigenvalues`` (chain, draw, point, state) complex, of the Jacobian, largest modulus first;
-    ``stable`` 1, 0 or NaN; ``kind`` a name, see `kinds`; ``found``; ``observed`` (chain, draw,
-    point, unit), the emission's mean, if there is one; ``probability`` (point), share of the draws
+    ``stable`` 1, 0 or NaN; ``kind`` a name, see `kinds`; ``found``; ``distance`` (chain, draw,
+    point) from the nearest of the paths' states, over how far these spread: well beyond the gaps
+    between states the dynamics are extrapolated; ``observed`` (chain, draw, point, unit), the
+    emission's mean, if there is one; ``probability`` (point), share of the draws
     that have it; ``stability_probability`` (point), share of those in which it is stable.
 
     Raises: InputError for a method that does not fit, and for dynamics that vary in time.

@@ -1,0 +1,218 @@
+"""Is the Lorenz attractor found from ratings and counts alone?
+
+The Lorenz system at dt = 0.05 was seen through eight ordinal channels (seven levels) and three
+Poisson channels of about one count a step; both say something about the states, neither can be
+inverted. A noisy direct look at the three states is in the file too and is not used to learn, only
+to draw the map between the model's coordinates and the true ones, which nothing else tells.
+
+1. `fit.svi` learns read-out, dynamics and a chain encoder together.
+2. `fit.teacher_forcing` goes on with a smoother: smoothing, least squares of the dynamics and a
+   climb of the read-out in turn; then gradient steps on trajectories pulled towards those states.
+
+    python benchmarks/studies/multimodal.py            # ten minutes
+    python benchmarks/studies/multimodal.py --quick
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import latentdyn as ld
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "../shared/data/lorenz_multimodal_train.nc"
+DT, HIDDEN, FLOOR = 0.05, 50, 1e-9
+
+
+# ---- data
+def load(steps: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels 0..6 and counts (T, 11), and the direct look (T, 3)."""
+    ds = xr.open_dataset(DATA, engine="h5netcdf").load().isel(time=slice(0, steps))
+    y = np.concatenate([ds["ordinal"].values - 1.0, ds["poisson"].values * 1.0], 1)
+    return y, ds["gaussian"].values.astype(float)
+
+
+def simulated(steps: int, seed: int) -> np.ndarray:
+    """A clean run of the true system, standardised as the direct look is."""
+    run = ld.data.systems.lorenz63(1, steps, dt=DT, obs_noise=0.0, seed=seed)["y"].values[0]
+    return (run - run.mean(0)) / run.std(0)
+
+
+# ---- learning
+class Smoother:
+    """The iterated extended Kalman smoother, which goes on from its last path."""
+
+    def __init__(self, path: torch.Tensor):
+        self.path = path
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        """Smoothed states of all data, or of their first part."""
+        q = ld.smooth.iekf(model, batch, sweeps=5, start=self.path[:, : batch.steps])
+        if batch.steps == self.path.shape[1]:
+            self.path = q.mean.detach()
+        return q
+
+
+def first_fit(y: np.ndarray, seed: int, steps: int) -> tuple[Any, torch.Tensor]:
+    """Read-out, dynamics and encoder by variational inference: the program, and its states."""
+    torch.manual_seed(seed)
+    ratings, counts = ld.emissions.Ordinal(3, 8, 7), ld.emissions.Poisson(3, 3)
+    transition = ld.transitions.ShallowPLRNN(3, HIDDEN, noise_floor=FLOOR)
+    model = ld.StateSpace(transition, ld.emissions.Product(ratings, counts))
+    post = ld.fit.svi(
+        model,
+        y,
+        states=ld.encoders.Chain(11, 3),
+        steps=steps,
+        batch_size=16,
+        window=100,
+        seed=seed,
+        training=ld.fit.Training(progress=False),
+    )
+    path = post.smooth().mean.detach().double()
+    return post.model.double(), path
+
+
+def second_fit(model: Any, y: np.ndarray, path: torch.Tensor, seed: int, steps: int) -> tuple:
+    """Dynamics by teacher forcing towards smoothed states: the program, and its states."""
+    smoother = Smoother(path)
+    training = ld.fit.Training(torch.optim.RAdam, ramp=0.0, initialise=False, progress=False)
+    post = ld.fit.teacher_forcing(
+        model,
+        y,
+        forcing=smoother,
+        alpha=0.15,
+        steps=steps,
+        batch_size=16,
+        window=100,
+        warm_start_iterations=40,
+        seed=seed,
+        training=training,
+    )
+    return post.model.model, smoother.path
+
+
+# ---- scores
+def affine(z: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Least squares map (4, 3) from states and one to the direct look."""
+    return np.linalg.lstsq(ones(z), seen, rcond=None)[0]
+
+
+def ones(z: np.ndarray) -> np.ndarray:
+    """With a column of ones."""
+    return np.concatenate([z, np.ones((len(z), 1))], 1)
+
+
+def distances(x: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """D_stsp and D_H."""
+    space = ld.diagnostics.state_space_divergence(x, truth)
+    return float(space), float(ld.diagnostics.power_spectrum_distance(x, truth))
+
+
+def scores(model: Any, path: torch.Tensor, seen: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Of smoothed states, and of a free run of the dynamics without noise."""
+    z = path[0].numpy()
+    to_truth = affine(z, seen)
+    mapped = ones(z) @ to_truth
+    run = ld.diagnostics.free_run(
+        model.transition, len(truth), start=path[0, len(z) // 2], burn_in=1000
+    )
+    alone = ones(run["z"].values[0, 0]) @ to_truth
+    largest = ld.diagnostics.lyapunov_spectrum(
+        model.transition, start=path[0, len(z) // 2], exponents=1, dt=DT
+    )
+    found = dict(zip(("states D_stsp", "states D_H"), distances(mapped, truth), strict=True))
+    found |= dict(zip(("run D_stsp", "run D_H"), distances(alone, truth), strict=True))
+    found["R2"] = float(1 - ((seen - mapped) ** 2).mean() / seen.var(0).mean())
+    found["lyapunov"] = float(largest.values.ravel()[0])
+    return found
+
+
+def study(quick: bool = False) -> str:
+    """Three seeds, each stage scored, as a section in markdown."""
+    if not DATA.exists():
+        return "Skipped: lorenz_multimodal_train.nc is not in ../shared/data.\n"
+    y, seen = load(4000 if quick else None)
+    truth, other = simulated(len(y), seed=1), simulated(len(y), seed=2)
+    rng = np.random.default_rng(0)
+    white = rng.multivariate_normal(np.zeros(3), np.cov(truth.T), len(y))
+    rows = [
+        row("floor: another run of the true system", distances(other, truth)),
+        row("white noise of the true covariance", distances(white, truth)),
+        row("one point", distances(np.zeros_like(truth), truth)),
+    ]
+    ends = []
+    for seed in (0,) if quick else (0, 1, 2):
+        stages, seconds = one(y, seen, truth, seed, quick)
+        for name, found in stages.items():
+            parts = found["run D_stsp"], found["run D_H"], found["lyapunov"]
+            more = f" {found['states D_stsp']:.2f} | {found['R2']:.4f} | {seconds[name]:.0f} |"
+            rows.append(row(f"seed {seed}: {name}", parts) + more)
+            print(rows[-1], flush=True)
+        ends.append(found["run D_stsp"])
+    verdict = "met" if max(ends) < 1.5 else f"met by {sum(e < 1.5 for e in ends)} of {len(ends)}"
+    return TEXT.format(rows="\n".join(rows), verdict=verdict, steps=len(y))
+
+
+def one(
+    y: np.ndarray, seen: np.ndarray, truth: np.ndarray, seed: int, quick: bool
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Scores and CPU seconds after each stage."""
+    began = time.process_time()
+    model, path = first_fit(y, seed, 200 if quick else 4000)
+    stages, seconds = {"svi": scores(model, path, seen, truth)}, {}
+    seconds["svi"] = time.process_time() - began
+    for name, steps in (("+ smoothing and regression", 0), ("+ teacher forcing", 3000)):
+        began = time.process_time()
+        learned, states = second_fit(model, y, path, seed, 20 if quick and steps else steps)
+        seconds[name] = time.process_time() - began
+        stages[name] = scores(learned, states, seen, truth)
+    return stages, seconds
+
+
+def row(name: str, parts: tuple[float, ...]) -> str:
+    """Name, D_stsp, D_H and perhaps the exponent."""
+    cells = " | ".join(f"{p:.3f}" for p in parts)
+    return f"| {name} | {cells} |" + (" | | | |" if len(parts) == 2 else "")
+
+
+TEXT = """## The Lorenz attractor from ratings and counts
+
+Goal: from eight ordinal and three Poisson channels alone, the dynamics are found with D_stsp below
+1.5. **{verdict}** (the last row of each seed).
+
+| | D_stsp of a free run | D_H | largest exponent (true 0.906) | D_stsp of the states | R2 | CPU s |
+|---|---|---|---|---|---|---|
+{rows}
+
+{steps} steps of dt = 0.05. A free run of the learned dynamics, without noise and of the same
+length, is compared with a clean simulation of the true system (30 bins a dimension). Coordinates
+are not identified: an affine map from smoothed states to the file's direct look (which learning
+never sees) is fitted by least squares and applied to states and runs alike; R2 is how much of the
+direct look it explains, and the states' own D_stsp bounds what such a map can reach.
+
+Model: `ShallowPLRNN(3, 50)` with `Product(Ordinal(3, 8, 7), Poisson(3, 3))`. First `fit.svi` with a
+`Chain` encoder, 4000 steps of 16 windows of 100. Then `fit.teacher_forcing` with the iterated
+extended Kalman smoother from the encoder's path on: four rounds of smoothing, least squares and
+read-out ("smoothing and regression"), then 3000 steps of generalised forcing with alpha = 0.15
+("teacher forcing"; CPU seconds include the rounds). Settings are the library's defaults or first
+guesses; the order of the two stages was settled in pilots on these data in which the distances
+were looked at: sparse forcing with the encoder after `svi` lost the attractor, smoothing from a
+linear model was stuck in bent coordinates. Seeds 1 and 2 were not part of them.
+"""
+
+
+if __name__ == "__main__":
+    section = study("--quick" in sys.argv)
+    print(section)
+    if "--quick" not in sys.argv:
+        folder = ROOT / "docs/results"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "multimodal.md").write_text(section)
