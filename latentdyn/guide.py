@@ -54,8 +54,9 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
 
     Args:
         program: its prior says what is random.
-        given: None for AutoNormal; an autoguide class (or `functools.partial` of one), which starts at
-            the parameters' values; any other callable that takes the prior program and returns a guide; or an autoguide object.
+        given: None for AutoNormal; an autoguide class (or `functools.partial` of one), which starts
+            at the parameters' values; any other callable that takes the prior program and returns a
+            guide; or an autoguide object.
     """
     if program.prior is None:
         if given is not None:

@@ -32,7 +32,7 @@ MODELS = {
 
 
 def fit(transition, y, seed: int):
-    """States are smoothed, dynamics are regressed on them, and so on; then the last layer's posterior."""
+    """Smooth states, regress dynamics on them, and again; then the last layer's posterior."""
     model = ld.StateSpace(transition, ld.emissions.Identity(3, 3, noise_floor=1e-8))
     return ld.fit.teacher_forcing(
         model,
@@ -70,13 +70,14 @@ def points(post, test: np.ndarray, draws: int) -> dict[str, float]:
 
 def score(post, test: np.ndarray, quick: bool) -> dict[str, float]:
     steps, draws = (10_000, 5) if quick else (100_000, 20)
+    smoothing = max(1, 20 * steps // 100_000)
     D = ld.diagnostics
     runs = D.free_run(post, steps, draws=draws, burn_in=1000)
     exponents = D.lyapunov_spectrum(post, 2000 if quick else 20_000, draws=5 * draws, dt=DT)
     first = exponents.values[0, :, 0]
     return {
         "D_stsp": D.state_space_divergence(runs, test).values[0],
-        "D_H": D.power_spectrum_distance(runs, test, smoothing_bins=20 * steps // 100_000 or 1).values[0],
+        "D_H": D.power_spectrum_distance(runs, test, smoothing_bins=smoothing).values[0],
         "lambda": first,
         "second": exponents.values[0, :, 1],
         **points(post, test, 5 * draws),
@@ -116,7 +117,7 @@ largest exponent (true: {TRUE} per unit of time). Another true trajectory scores
 0.055. The interval holds the variation of exponents over runs of 200 units of time, too.
 "Far" is further from the nearest state than half of the typical distance between states.
 
-| model | D_stsp | D_H | lambda_1 [90%] | lambda_2 | both foci | saddle | stable spurious (near, far) | CPU s |
+| model | D_stsp | D_H | lambda_1 [90%] | lambda_2 | foci | saddle | stable spurious: near, far | s |
 |---|---|---|---|---|---|---|---|---|"""
 
 

@@ -12,7 +12,7 @@ from latentdyn.errors import InputError
 from latentdyn.fit.density import LogDensity, free_names, start_values
 from latentdyn.fit.ensembles import sgld, swag
 from latentdyn.fit.flat import Flat
-from latentdyn.fit.gauss_newton import fisher, laplace_draws, prior_precision
+from latentdyn.fit.gauss_newton import factor, fisher, laplace_draws, prior_precision
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.guide import local_params
 from latentdyn.posterior.drawn import DrawnGuide
@@ -73,8 +73,9 @@ def _gaussian(density: LogDensity, data: Minibatches, kind: str, draws: int) -> 
     shares = [b.replace(scale=b.scale / len(batches)) for b in batches]
     x = density.centre
     precision = fisher(density, x, places, shares) + prior_precision(density, x, places)
-    x = _towards_mode(density, x, places, precision, batches)
-    return laplace_draws(density, x, places, precision, draws)
+    L = factor(density, places, precision)
+    x = _towards_mode(density, x, places, L, batches)
+    return laplace_draws(density, x, places, L, draws)
 
 
 def _outer(density: Any) -> Tensor:
@@ -85,8 +86,9 @@ def _outer(density: Any) -> Tensor:
         fix = "use parameters='laplace'"
         got = type(transition).__name__
         raise InputError("parameters", "a map that is linear in some of its parameters", got, fix)
-    outer = outer if transition.design(torch.zeros(1, transition.state_dim).double()).own is None else (*outer, "B")
-    names = {f"transition.{n}" for n in outer}
+    first = torch.zeros(1, transition.state_dim, dtype=torch.float64)
+    u = torch.zeros(1, transition.input_dim).to(first) if transition.input_dim else None
+    names = {f"transition.{n}" for n in transition.design(first, u).names}
     found = [torch.arange(s.place.start, s.place.stop) for s in density.sites if s.name in names]
     if not found:
         fix = "leave them free or give them a prior"
@@ -94,13 +96,11 @@ def _outer(density: Any) -> Tensor:
     return torch.cat(found)
 
 
-def _towards_mode(
-    density: Any, x: Tensor, places: Tensor, precision: Tensor, batches: list[Any]
-) -> Tensor:
+def _towards_mode(density: Any, x: Tensor, places: Tensor, L: Tensor, batches: list[Any]) -> Tensor:
     """One Newton step, exact where predictions are linear, if the density rises."""
     before, gradient = _mean(density, x, batches)
     moved = x.clone()
-    moved[places] += torch.linalg.solve(precision, gradient[places])
+    moved[places] += torch.cholesky_solve(gradient[places, None], L)[:, 0]
     after, _ = _mean(density, moved, batches)
     return moved if after > before else x
 

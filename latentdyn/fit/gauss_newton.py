@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
 
-__all__ = ["fisher", "laplace_draws", "prior_precision"]
+__all__ = ["factor", "fisher", "laplace_draws", "prior_precision"]
 
 ROOM = 4_000_000  # predictions that are held at once
 STEP = 1e-5  # between the rounding of values and of their differences, both 1e-10
@@ -89,24 +90,29 @@ def prior_precision(density: LogDensity, x: Tensor, places: Tensor) -> Tensor:
     return -torch.autograd.functional.hessian(log_prior, x[places])
 
 
-def laplace_draws(
-    density: LogDensity, x: Tensor, places: Tensor, precision: Tensor, draws: int
-) -> DrawnGuide:
-    """Draws of N(x, precision^{-1}) in ``places``; the other parameters stay where they are."""
+def factor(density: LogDensity, places: Tensor, precision: Tensor) -> Tensor:
+    """Cholesky factor of a precision (P, P), or an error that says what the data leave open."""
     L, failed = torch.linalg.cholesky_ex(precision)
-    if bool(failed):
-        values, vectors = torch.linalg.eigh(precision)
-        flat = torch.zeros_like(x).index_put((places,), vectors[:, 0])
-        raise InputError(
-            "parameters",
-            "a posterior that is curved in every direction",
-            f"curvature {float(values[0]):.2g} in a direction of {density.names_at(flat)}",
-            "give these parameters a prior, or use an autoguide",
-        )
+    if not bool(failed):
+        return L
+    values, vectors = torch.linalg.eigh(precision)
+    flat = torch.zeros_like(density.centre).index_put((places,), vectors[:, 0])
+    raise InputError(
+        "parameters",
+        "a posterior that is curved in every direction",
+        f"curvature {float(values[0]):.2g} in a direction of {density.names_at(flat)}",
+        "give these parameters a prior, or use an autoguide",
+    )
+
+
+def laplace_draws(
+    density: LogDensity, x: Tensor, places: Tensor, L: Tensor, draws: int
+) -> DrawnGuide:
+    """Draws of N(x, (L L')^{-1}) in ``places``; the other parameters stay where they are."""
     noise = torch.randn(draws, len(places), dtype=x.dtype)
     steps = torch.linalg.solve_triangular(L.mT, noise[..., None], upper=True).squeeze(-1)
     all_x = x.expand(draws, -1).clone()
     all_x[:, places] += steps
-    constant = L.diagonal().log().sum() - len(places) * 0.9189385332046727
+    constant = L.diagonal().log().sum() - len(places) * math.log(2 * math.pi) / 2
     log_q = constant - noise.square().sum(-1) / 2 - density.log_det(all_x)
     return DrawnGuide(density.values(all_x), log_q)

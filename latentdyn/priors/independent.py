@@ -15,6 +15,7 @@ from torch.distributions.transforms import Transform
 
 from latentdyn.conditional import Template
 from latentdyn.distributions import hollow
+from latentdyn.distributions.orthogonal import orthogonal, reflection
 from latentdyn.errors import InputError
 from latentdyn.priors.normal import normal
 from latentdyn.priors.prior import Prior, pick
@@ -69,6 +70,13 @@ def fill(distribution: Any, template: Template) -> TorchDistribution:
     distribution = cast(distribution, template.value)
     if template.support is hollow:
         return _off_diagonal(distribution, template)
+    if (
+        template.support in (orthogonal, reflection)
+        and distribution.support is not template.support
+    ):
+        got = f"{type(distribution).__name__}, whose draws are not orthogonal"
+        fix = "use latentdyn.distributions.HaarOrthogonal"
+        raise InputError("distributions", "a distribution over orthogonal matrices", got, fix)
     missing = len(template.shape) - distribution.event_dim
     return distribution.expand(template.shape[:missing]).to_event(missing)
 

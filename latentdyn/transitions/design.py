@@ -12,8 +12,8 @@ __all__ = ["Design"]
 class Design(NamedTuple):
     """F(z) = base + own parameter * x + sum of matrices times features + offset.
 
-    ``base`` (n, K). ``own``: name of a parameter (K,) and what it multiplies entry by entry, (n, K);
-    or None. ``full``: names of matrices (K, L) and their features (n, L). ``offset``: name of (K,).
+    ``base`` (n, K). ``own``: name of a parameter (K,) and what it multiplies entry by entry, (n,
+    K); or None. ``full``: names of matrices (K, L) and their features (n, L). ``offset``: name of (K,).
     """
 
     base: Tensor
@@ -24,4 +24,8 @@ class Design(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Of all these parameters."""
-        return [*([] if self.own is None else [self.own[0]]), *(n for n, _ in self.full), self.offset]
+        return [
+            *([] if self.own is None else [self.own[0]]),
+            *(n for n, _ in self.full),
+            self.offset,
+        ]

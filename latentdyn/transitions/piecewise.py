@@ -31,7 +31,11 @@ class PiecewiseLinear(Conditional):
     """
 
     Q: Tensor
-    outer: tuple[str, ...] = ("a", "W", "h")  # F is linear in these, and in B; none of them if empty
+    outer: tuple[str, ...] = (
+        "a",
+        "W",
+        "h",
+    )  # F is linear in these, and in B; none of them if empty
 
     @abc.abstractmethod
     def hinges(self, u: Tensor | None = None) -> Hinges:

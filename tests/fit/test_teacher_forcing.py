@@ -199,7 +199,8 @@ def test_an_encoder_pulls_where_observations_cannot_be_read_back():
     )  # fmt: skip
     assert post.history["elbo"][-1] > post.history["elbo"][0]
     fitted = post.fits[0][1].states
-    assert fitted is not encoder and fitted.state_dict().keys() == encoder.state_dict().keys()
+    assert fitted is not encoder
+    assert fitted.state_dict().keys() == encoder.state_dict().keys()
     moved = [not torch.equal(a, b) for a, b in
              zip(fitted.parameters(), encoder.parameters(), strict=True)]  # fmt: skip
     assert any(moved)
