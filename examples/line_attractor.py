@@ -5,8 +5,10 @@ network receives a random number in (0, 1) and a marker, which is 1 twice: once 
 once in steps 11 to 20. At the end, and only there, it is told the sum of the two marked numbers.
 
 What to look for: without a prior the network says 1 whatever it saw, a mean squared error of 1/6.
-With the manifold-attractor prior half of the units start to keep their state, the sum of the marked
-numbers is written on a line of states that hardly move, and is read off it 100 steps later.
+With the manifold-attractor prior half of the units start to keep their state, and the sum of the
+marked numbers stays along a few directions whose eigenvalues are nearly 1 until it is asked for.
+Nearly: the read-out of different sums still fans out on the way, since only its value at the last
+step was learned.
 
     python examples/line_attractor.py            # one to two minutes
     python examples/line_attractor.py --quick    # seconds, not converged

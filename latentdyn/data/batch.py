@@ -20,7 +20,8 @@ class Batch:
     (N,), steps of each trial; ``u`` (N, T, U) inputs or None; ``session`` (N,) session number of
     each trial or None; ``scored`` (N, T) or None: the steps that count, where this batch is a
     window with some context around it; ``scale``: how many times this batch stands for the data;
-    ``states`` (N, T, K) or None: states that a path is to be pulled towards.
+    ``states`` (N, T, K) or None: states that a path is to be pulled towards; ``first`` (N, K) or
+    None: the states that it starts from, where those are known.
     """
 
     y: Tensor
@@ -31,6 +32,7 @@ class Batch:
     scored: Tensor | None = None
     scale: float = 1.0
     states: Tensor | None = None
+    first: Tensor | None = None
 
     @classmethod
     def of(

@@ -53,8 +53,14 @@ class Forcing(nn.Module):
         self.prediction = prediction
         self.adaptive = alpha == "adaptive"
         start = 1.0 if self.adaptive else float(alpha)
+        self.last: Tensor | None = None  # where the last path ended
         self.state: Tensor
         self.register_buffer("state", torch.tensor([start, 0.0], dtype=torch.float64))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if isinstance(self.towards, nn.Module):
+            self.towards._apply(fn, recurse)  # its precision and device are the program's
+        return super()._apply(fn, recurse)
 
     @property
     def towards(self) -> Any:
@@ -68,6 +74,11 @@ class Forcing(nn.Module):
 
     def forward(self, model: Any, batch: Batch) -> PointPath:
         """The pulled path of a batch and its evidence."""
+        path = self._path(model, batch)
+        self.last = path.z[..., -1, :].detach()
+        return path
+
+    def _path(self, model: Any, batch: Batch) -> PointPath:
         weight = schedule(batch, self.interval, self.alpha)
         if isinstance(self.towards, Encoder):
             return self._encoded(model, batch, weight)

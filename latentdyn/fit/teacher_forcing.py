@@ -20,6 +20,7 @@ from latentdyn.fit.forcing import Forcing, forcing_interval
 from latentdyn.fit.loop import Run
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
+from latentdyn.fit.streams import Streams
 from latentdyn.fit.training import Progress, Training
 from latentdyn.fit.validation import check_support
 from latentdyn.fit.warm_start import noiseless, warm_start
@@ -45,6 +46,7 @@ def teacher_forcing(
     steps: int = 2000,
     batch_size: int | None = 16,
     window: int | None = 200,
+    carry: int = 0,
     learning_rate: float = 1e-3,
     temperature: float = 1.0,
     draws: int = 400,
@@ -79,6 +81,8 @@ def teacher_forcing(
         steps: gradient steps; 0 keeps the warm start.
         batch_size: windows in a minibatch; None takes all.
         window: steps of a window, at random places; None takes whole trials.
+        carry: how many windows after the first start from the states that it ended with (truncated
+            backpropagation through time); by default every window starts from the steps before it.
         learning_rate: at the start; it falls along a half cosine.
         temperature: weight of the likelihood against the prior.
         draws: of the parameters that are kept, unless ``parameters`` is an autoguide.
@@ -107,7 +111,7 @@ def teacher_forcing(
     for chain in range(restarts):
         with seeded(seed + chain):
             task = _Task(settings, model, batch, chain, warm_start_iterations)
-            data = task.minibatches(batch_size, window)
+            data = task.minibatches(batch_size, window, whole("carry", carry, 0))
             run = Run(
                 task.objective,
                 data,
@@ -225,17 +229,21 @@ class _Task:
         self.objective = _ForcedObjective(collapsed, Guide(guide, None), encoder)
         self.objective.particles = settings.training.particles
 
-    def minibatches(self, size: int | None, window: int | None) -> Minibatches:
+    def minibatches(self, size: int | None, window: int | None, carry: int) -> Any:
         """Windows at random places, each with steps before it from which its states start."""
+        if carry and window is not None:
+            return Streams(self.batch, size, window, CONTEXT, carry, lambda: self.forcing.last)
         window = None if window is None or window >= self.batch.steps else window
         return Minibatches(self.batch, size, window, CONTEXT, lookahead=0, shift=True)
 
-    def finish(self, data: Minibatches, steps: int) -> tuple[Any, Guide]:
+    def finish(self, data: Any, steps: int) -> tuple[Any, Guide]:
         """The fitted program and what is known about its parameters."""
         collapsed = self.objective.finish()
         guide: Any = self.objective.guide.parameters_guide
         kind, settings = self.settings.kind, self.settings
         if kind in POSTERIORS:
+            if isinstance(data, Streams):
+                data = self.minibatches(data.size, data.window, 0)
             guide = around(collapsed, guide, data, kind, settings.draws, steps, self.interval)
         model: Any = collapsed.model
         if self.encoder is not None:

@@ -80,8 +80,10 @@ def pulled(
     model: Any, batch: Batch, pull: Pull, temperature: float = 1.0, data: Any = None
 ) -> PointPath:
     """The path that follows the dynamics and is pulled so, with its forced evidence."""
-    first = model.first()().mean
-    first = first[..., 0, :] if first.dim() > 1 else first  # without the axis of time
+    first = batch.first
+    if first is None:
+        first = model.first()().mean
+        first = first[..., 0, :] if first.dim() > 1 else first  # without the axis of time
     lead = broadcast_shapes(model.lead, first.shape[:-1], pull.target.shape[:-2])
     first = first.expand(*lead, first.shape[-1])
     z, f = roll(model.transition, first, batch.steps, batch.u, pull)
@@ -96,18 +98,19 @@ def pulled(
 def schedule(batch: Batch, interval: int, alpha: float) -> Tensor:
     """How strongly each step is pulled, (N, T) or (1, T): the first, the last, and every so many.
 
-    Intervals are counted from the first step that is scored; those before it are pulled as well.
+    In a window, which has steps that are not scored, the last is as any other. Intervals are counted
+    from the first step that is scored; those before it are pulled as well.
     """
     times = torch.arange(batch.steps, device=batch.y.device)
-    begin = torch.zeros_like(batch.length)
-    if batch.scored is not None:
-        begin = batch.scored.to(torch.int8).argmax(-1)
-    since = times - begin[:, None]
-    on = (since % interval == 0) | (since < 0) | (times == batch.length[:, None] - 1)
+    if batch.scored is None:
+        on = (times % interval == 0) | (times == batch.length[:, None] - 1)
+    else:
+        since = times - batch.scored.to(torch.int8).argmax(-1)[:, None]
+        on = (since % interval == 0) | (since < 0)
     if bool((on == on[:1]).all()):
         on = on[:1]
     weight = alpha * on.to(batch.y.dtype)
-    weight[:, 0] = 1.0
+    weight[:, 0] = 1.0 if batch.first is None else 0.0
     return weight
 
 

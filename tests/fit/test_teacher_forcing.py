@@ -15,6 +15,7 @@ from latentdyn import StateSpace, emissions, encoders, fit, priors, smooth, tran
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.forcing import Forcing, forcing_interval, strength
+from latentdyn.fit.streams import Streams
 
 QUIET = fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
 
@@ -343,3 +344,32 @@ def test_resume_is_exact(data, tmp_path):
     for name, p in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], p), name
     assert resumed.model.smoother.keywords == whole.model.smoother.keywords
+
+
+def test_windows_that_carry_states_are_one_long_window(data):
+    """The forced likelihood of windows in a row is that of the whole stretch."""
+    model = fresh()
+    batch = Batch.of(data, torch.float64)
+    forcing = Forcing("readback", 7, 1.0, 1.0)
+    torch.manual_seed(0)
+    streams = Streams(batch, 5, 21, 10, 2, lambda: forcing.last)
+    total = forcing(model, streams.draw()).increments.sum(-1)
+    for _ in range(2):
+        total = total + forcing(model, streams.draw()).increments.sum(-1)
+    trial, first = streams.blocks.T
+    times = first[:, None] + torch.arange(10 + 63)
+    y = batch.y[trial[:, None], times]
+    scored = torch.arange(73).expand(5, -1) >= 10
+    stretch = Batch(y, torch.ones_like(y, dtype=torch.bool), torch.full((5,), 73), scored=scored)
+    whole = Forcing("readback", 7, 1.0, 1.0)(model, stretch).increments.sum(-1)
+    torch.testing.assert_close(total, whole, rtol=1e-10, atol=0)
+    assert streams.turn == 0
+
+
+def test_carried_states_can_be_learned_with(data):
+    post = fit.teacher_forcing(
+        fresh(), data, steps=30, interval=5, window=20, carry=3, batch_size=4, training=QUIET
+    )
+    assert np.isfinite(post.history["elbo"]).all()
+    with pytest.raises(InputError, match="carry"):
+        fit.teacher_forcing(fresh(), data, steps=5, interval=5, window=60, carry=3, training=QUIET)
