@@ -98,8 +98,8 @@ def pulled(
 def schedule(batch: Batch, interval: int, alpha: float) -> Tensor:
     """How strongly each step is pulled, (N, T) or (1, T): the first, the last, and every so many.
 
-    In a window, which has steps that are not scored, the last is as any other. Intervals are counted
-    from the first step that is scored; those before it are pulled as well.
+    In a window, which has steps that are not scored, the last is as any other. Intervals are
+    counted from the first step that is scored; those before it are pulled as well.
     """
     times = torch.arange(batch.steps, device=batch.y.device)
     if batch.scored is None:

@@ -12,8 +12,9 @@ __all__ = ["Design"]
 class Design(NamedTuple):
     """F(z) = base + own parameter * x + sum of matrices times features + offset.
 
-    ``base`` (n, K). ``own``: name of a parameter (K,) and what it multiplies entry by entry, (n,
-    K); or None. ``full``: names of matrices (K, L) and their features (n, L). ``offset``: name of (K,).
+    ``base`` (n, K). ``own``: name of a parameter (K,) and the x (n, K) that it multiplies entry by
+    entry; or None. ``full``: names of matrices (K, L) and their features (n, L). ``offset``: name
+    of (K,).
     """
 
     base: Tensor
