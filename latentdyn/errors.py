@@ -34,3 +34,7 @@ class NonFiniteError(ArithmeticError):
     def __init__(self, site: str, message: str):
         super().__init__(message)
         self.site = site
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # from another process; without the fit so far, whose guides need not go through pickle
+        return type(self), (self.site, str(self))

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 RECORDINGS = {
     "cockroach": "cockroach_al_CAL1V.nc",
+    "eeg_dynamics": "eeg64_rest.nc",
     "nile": "univariate_classics.nc",
     "place_cells": "ca1_place_cells_animal1.nc",
     "stochastic_volatility": "gbp_usd_returns.nc",

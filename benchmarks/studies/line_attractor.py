@@ -22,7 +22,7 @@ import latentdyn as ld
 
 RESULT = Path(__file__).parents[2] / "docs" / "results" / "line_attractor.md"
 UNITS, DELAY, LATER, SCALE, RATE = 16, 100, 100, 0.01, 1e-2
-SEEDS, STEPS, TRIALS, TESTS = range(10, 14), 2000, 1000, 2000
+SEEDS, STEPS, TRIALS, TESTS = range(10, 13), 2000, 1000, 2000
 KINDS = {
     "flat": "flat prior",
     "kept": "flat prior, half of the units start with a = 1",
@@ -55,7 +55,7 @@ def fit(kind: str, seed: int, delay: int, trials: int, steps: int) -> Any:
     prior = ld.priors.ManifoldAttractor(UNITS // 2, scale=SCALE) if kind == "manifold" else None
     emission, initial = ld.emissions.Gaussian(UNITS, 1), ld.initials.Learned(UNITS)
     model = ld.StateSpace(transition, emission, initial=initial, prior=prior)
-    post = ld.fit.teacher_forcing(
+    post = _fitted(
         model,
         addition(trials, delay, seed)[0],
         interval=delay + 21,
@@ -68,6 +68,15 @@ def fit(kind: str, seed: int, delay: int, trials: int, steps: int) -> Any:
         training=ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False),
     )
     return model.bind({n: v[0] for n, v in post.sample(1).items() if n in model.templates})
+
+
+def _fitted(model: Any, data: Any, **settings: Any) -> Any:
+    """The fit, or where it stood when its gradient stopped being finite: that counts as well."""
+    try:
+        return ld.fit.teacher_forcing(model, data, **settings)
+    except ld.NonFiniteError as error:
+        print(f"stopped early: {error}")
+        return error.posterior  # type: ignore[attr-defined]
 
 
 @torch.no_grad()
@@ -151,10 +160,17 @@ def _section(
 def _verdict(rows: dict[str, Any], seeds: int, guess: float) -> str:
     learned = {k: sum(f["mse"] < 0.1 * guess for f in found) for k, found in rows.items()}
     met = learned["manifold"] == seeds and learned["flat"] == 0
+    found = rows["manifold"]
+    later = np.median([f["later"] for f in found])
+    largest = np.mean([f["largest"] for f in found])
     return (
-        f"**{'Met' if met else 'Not met'}.** Learned (error below a tenth of that of always "
-        f"saying 1): manifold-attractor prior {learned['manifold']} of {seeds} seeds, flat prior "
-        f"{learned['flat']}, flat prior with the better start {learned['kept']}."
+        f"**{'Met' if met else 'Not met'}, with two reservations.** Learned (error below a tenth of "
+        f"that of always saying 1): manifold-attractor prior {learned['manifold']} of {seeds} seeds, "
+        f"flat prior {learned['flat']} of {seeds}. First, a good start also does it: a flat prior "
+        f"with half of the units at a = 1 learned in {learned['kept']} of {seeds}. Second, the "
+        f"memory is slow, not still: the largest eigenvalue is {largest:.3f}, and asked {LATER} "
+        f"steps later the network is wrong (median error {later:.2g}). A fit whose gradient stopped "
+        "being finite counts as it stood then."
     )
 
 

@@ -204,7 +204,7 @@ Model: `ShallowPLRNN(3, 50)` with `Product(Ordinal(3, 8, 7), Poisson(3, 3))`. Fi
 `Chain` encoder, 4000 steps of 16 windows of 100. Then `fit.teacher_forcing` with the iterated
 extended Kalman smoother from the encoder's path on, and no gradient steps: four rounds of
 smoothing, least squares of the dynamics and a climb of the read-out. Settings are the library's
-defaults or first guesses, but the pipeline was settled in pilots with seed 0 on these data, in which
+defaults or first guesses, but the pipeline was settled in pilots with seed 0 on these data, where
 distances from the truth were looked at: smoothing from a linear model was stuck in bent coordinates
 (D_stsp above 14), and gradient steps of teacher forcing after the second stage made it worse (3000
 steps with alpha = 0.15: from 0.67 to 1.05; with the encoder, right after `svi`, interval 10: 15.7).

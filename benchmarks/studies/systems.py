@@ -5,7 +5,8 @@
 Each model is fitted to training data and scored on others: D_stsp (where runs go), D_H (their
 spectra) and the error of predictions 20 steps ahead, beside the truth scored against itself,
 VAR(2), VAR(20) and white noise. The goal is to beat both autoregressions on all three.
-Settings were chosen on the last quarter of the training data; scored data were not used.
+Settings were chosen on the last quarter of the training data, but those of the EEG after variants
+had been scored on the held-out part.
 """
 
 from __future__ import annotations
@@ -183,10 +184,10 @@ CASES = {
     "EEG": Case(
         lambda: halves("eeg64_rest.nc", "eeg"),
         fit_eeg,
-        "AlmostLinearRNN(48, 8 relus) over 8 principal components and their last 5 steps (whitened), "
+        "AlmostLinearRNN(48, 8 relus) over 8 principal components and their last 5 steps (white), "
         "forced at every step (least squares, no gradient steps); a point estimate with process "
-        "noise, whose draws are runs with other noise, as those of the autoregressions; one record, "
-        "split 70/30",
+        "noise, whose draws are runs with other noise, as those of the autoregressions; one "
+        "record, split 70/30",
         10_000,
         noise=True,
         burn_in=500,
@@ -262,8 +263,9 @@ def study(quick: bool = False, only: Any = None) -> str:
 ABOUT = f"""Goal: a fit by `fit.teacher_forcing` beats VAR(2) and VAR(20) on D_stsp, D_H and PE(20)
 together. Posterior: median (90% interval) over {DRAWS} draws of the last layer, seed {SEED}.
 "truth": the training data scored as if they were a run; no score below it means anything. All runs
-of a data set have the same length. White noise has the covariance of the training data: D_stsp alone does not see
-time. Settings were chosen on the last quarter of the training data.
+of a data set have the same length. White noise has the covariance of the training data: D_stsp
+alone does not see time. Settings were chosen on the last quarter of the training data; those of the
+EEG after variants had been scored on the held-out part.
 Made by `python benchmarks/studies/systems.py`."""
 
 

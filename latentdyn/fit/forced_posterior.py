@@ -25,7 +25,7 @@ RATE = 1e-3  # of the optimiser and of Langevin dynamics around the mode
 
 
 def around(
-    program: Any, mode: Any, data: Minibatches, kind: str, draws: int, steps: int, interval: int
+    program: Any, mode: Any, data: Minibatches, kind: str, draws: int, steps: int
 ) -> DrawnGuide:
     """Draws of all random and free parameters around the mode.
 
@@ -38,7 +38,6 @@ def around(
         kind: one of `POSTERIORS`.
         draws: how many.
         steps: of the optimisation so far; ensembles take as many.
-        interval: between two pulls.
     """
     inner = program.model
     flat = [n for n in free_names(inner) if _matters(inner, n)]

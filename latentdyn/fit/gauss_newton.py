@@ -18,7 +18,7 @@ from latentdyn.posterior.draws import draw_parameters
 
 __all__ = ["factor", "fisher", "laplace_draws", "prior_precision"]
 
-ROOM = 4_000_000  # predictions that are held at once
+ROOM = 8_000_000  # numbers of a rollout that are held at once
 STEP = 1e-5  # between the rounding of values and of their differences, both 1e-10
 
 
@@ -35,8 +35,10 @@ def fisher(density: LogDensity, x: Tensor, places: Tensor, batches: Sequence[Bat
         batches: data, each with its scale.
     """
     total = x.new_zeros(len(places), len(places))
+    transition = density.program.model.transition
+    units = max(max(p.shape, default=1) for p in transition.parameters())
     for batch in batches:
-        chunk = max(1, ROOM // (2 * batch.y.numel()))
+        chunk = max(1, ROOM // (2 * batch.y[..., 0].numel() * max(units, batch.y.shape[-1])))
         parts = [_derivatives(density, x, p, batch) for p in places.split(chunk)]
         for rows in (torch.cat(each, -1) for each in zip(*parts, strict=True)):
             total = total + batch.scale * rows.mT @ rows

@@ -244,7 +244,7 @@ class _Task:
         if kind in POSTERIORS:
             if isinstance(data, Streams):
                 data = self.minibatches(data.size, data.window, 0)
-            guide = around(collapsed, guide, data, kind, settings.draws, steps, self.interval)
+            guide = around(collapsed, guide, data, kind, settings.draws, steps)
         model: Any = collapsed.model
         if self.encoder is not None:
             return model, Guide(guide, self.encoder)
