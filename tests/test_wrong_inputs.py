@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ import xarray as xr
 
 import latentdyn as ld
 from latentdyn.data import Batch
+from latentdyn.errors import NonFiniteError
 from latentdyn.fit import Training
 
 FOUR_PARTS = re.compile(r"^'[\w\.\[\]\" -]+': expected .+, got .+; .+", re.DOTALL)
@@ -170,3 +172,10 @@ def test_error_has_four_parts(name):
 
 def test_the_list_is_long_enough():
     assert len(WRONG) >= 40
+
+
+def test_errors_survive_pickling():
+    """Process pools send them back to whoever asked."""
+    error = pickle.loads(pickle.dumps(NonFiniteError("transition.W", "it is not finite")))
+    assert error.site == "transition.W"
+    assert str(error) == "it is not finite"

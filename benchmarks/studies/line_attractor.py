@@ -130,7 +130,7 @@ def _section(
     rows: dict[str, Any], guess: float, seeds: int, delay: int, trials: int, steps: int, cpu: Any
 ) -> str:
     lines = [
-        f"## A line attractor, learned through a prior: addition with a delay of {delay}",
+        f"## The manifold-attractor prior on the addition problem, with a delay of {delay}",
         "",
         f"Goal: the manifold-attractor prior learns the addition problem at delay {delay}, where a "
         "flat prior fails.",
@@ -159,36 +159,40 @@ def _section(
 
 def _verdict(rows: dict[str, Any], seeds: int, guess: float) -> str:
     learned = {k: sum(f["mse"] < 0.1 * guess for f in found) for k, found in rows.items()}
-    met = learned["manifold"] == seeds and learned["flat"] == 0
     found = rows["manifold"]
-    later = np.median([f["later"] for f in found])
-    largest = np.mean([f["largest"] for f in found])
-    return (
-        f"**{'Met' if met else 'Not met'}, with two reservations.** Learned (error below a tenth of "
-        f"that of always saying 1): manifold-attractor prior {learned['manifold']} of {seeds} seeds, "
-        f"flat prior {learned['flat']} of {seeds}. First, a good start also does it: a flat prior "
-        f"with half of the units at a = 1 learned in {learned['kept']} of {seeds}. Second, the "
-        f"memory is slow, not still: the largest eigenvalue is {largest:.3f}, and asked {LATER} "
-        f"steps later the network is wrong (median error {later:.2g}). A fit whose gradient stopped "
-        "being finite counts as it stood then."
-    )
+    most = sum(f["solved"] > 0.5 for f in found)
+    later, largest = np.median([f["later"] for f in found]), np.mean([f["largest"] for f in found])
+    works = learned["manifold"] == seeds and learned["flat"] == 0
+    return f"""**{"Met in part" if works else "Not met"}.** Learned, that is an error below a tenth
+of that of always saying 1: manifold-attractor prior {learned["manifold"]} of {seeds} seeds, flat
+prior {learned["flat"]} of {seeds}. What is not met:
+
+- Precision: most answers are within 0.04 in only {most} of {seeds} seeds.
+- Not a line attractor: the largest eigenvalue is {largest:.3f}, so that the answer grows out of a
+  small difference on the way. Asked {LATER} steps later the network is wrong (median error
+  {later:.2g}).
+- The prior is not needed: a flat prior with half of the units at a = 1 at the start learned in
+  {learned["kept"]} of {seeds}, more precisely. A fit whose gradient stopped being finite counts
+  as it stood then.
+- In the usual form, where the second number may come as late as step 50 of 100, the flat prior
+  learned the task in both of two trial runs (20 units, 3000 steps: errors 0.0005 and 0.0002). The
+  delay here was made at least {DELAY} after that."""
 
 
 def _settings(seeds: int, delay: int, trials: int, steps: int, cpu: Any) -> str:
     return f"""
-Task: Hochreiter & Schmidhuber (1997), as in Schmidt et al. (2021). Two of {delay + 20} random
+Task: Hochreiter & Schmidhuber (1997), after Schmidt et al. (2021). Two of {delay + 20} random
 numbers in (0, 1) are marked, one in steps 1 to 10 and one in steps 11 to 20; their sum is the
-target of the last step, the only observation. So at least {delay} steps lie between the second
-number and the answer.
+target of the last step, the only observation.
 
 Settings: `transitions.PLRNN({UNITS}, input_dim=2)` (a = 0.9 at the start), `emissions.Gaussian`
 with one unit, learned first state, `fit.teacher_forcing` without forcing before the last step,
 {trials} trials, minibatches of 100, {steps} steps of RAdam at {RATE:g} with a half cosine, {seeds}
-seeds of the data and of the start. Prior: `priors.ManifoldAttractor({UNITS // 2}, scale={SCALE})`
-and its default for the other units; mode of the posterior. The scale was chosen among 0.003, 0.01,
-0.03 and 0.1 by the manifold-attractor fits of seed 0 alone, other data and starts than those above;
-everything else is the same for all priors. Errors are those of other trials than were learned from.
-Eigenvalues: of the Jacobian along the delay.
+seeds of the data and of the start. Prior: `priors.ManifoldAttractor({UNITS // 2},
+scale={SCALE})` and its default for the other units; mode of the posterior. The scale was chosen
+among 0.003, 0.01, 0.03 and 0.1 by the manifold-attractor fits of seed 0 alone, other data and
+starts than those above; everything else is the same for all priors. Errors are those of other
+trials than were learned from. Eigenvalues: of the Jacobian along the delay.
 
 CPU: {np.mean(cpu):.0f} s for a fit, {np.sum(cpu):.0f} s for all of them (one thread).
 """

@@ -111,13 +111,14 @@ def study(quick: bool = False) -> str:
 
 HEAD = f"""## Lorenz-63
 
-100,000 steps with observation noise of sd 0.01; free runs of 100,000 steps for each of 20 draws (100
-for exponents, 20,000 steps each, and for fixed points). Median over draws; 90% interval of the
+100,000 steps with observation noise of sd 0.01; free runs of 100,000 steps for each of 20 draws
+(100 for exponents, 20,000 steps each, and for fixed points). Median over draws; 90% interval of the
 largest exponent (true: {TRUE} per unit of time). Another true trajectory scores D_stsp 0.03 and D_H
 0.055. The interval holds the variation of exponents over runs of 200 units of time, too.
-"Far" is further from the nearest state than half of the typical distance between states.
+Spurious stable points: near the data, and further from the nearest state than half of the typical
+distance between states.
 
-| model | D_stsp | D_H | lambda_1 [90%] | lambda_2 | foci | saddle | stable spurious: near, far | s |
+| model | D_stsp | D_H | lambda_1 [90%] | lambda_2 | foci | saddle | spurious stable | s |
 |---|---|---|---|---|---|---|---|---|"""
 
 
