@@ -1,16 +1,17 @@
 """What drives the BOLD signal? Latent networks seen through the haemodynamic response.
 
-Data: 13 people, 20 brain regions, 360 volumes (TR 3 s) of a working-memory task with three
-conditions and instructions (Koppe et al. 2014). A piecewise-linear recurrent network, one for all,
-moves with the task; BOLD is a mixture of its states, each smeared over half a minute by SPM's
+Data: 13 people, 20 brain regions, 360 volumes (TR 3 s) of a working-memory task with two kinds of
+stimuli and three instructions (Koppe et al. 2014). A piecewise-linear recurrent network, one for
+all, moves with these; BOLD is a mixture of its states, each smeared over half a minute by SPM's
 response. It is fitted to the first 70% and has to predict the rest, volume by volume.
 
-What to look for: held-out volumes are predicted better than by repeating the last one (0.142) or by
-a pooled VAR(1) (0.133), and 90% intervals hold 90%. At rest the network has a resting point,
-stable in nearly every draw of the parameters, and each condition moves it elsewhere. Without the
-recording, the example runs on data simulated from such a network.
+What to look for: held-out volumes are predicted better (mean squared error 0.122) than by repeating
+the last one (0.141) or by a pooled VAR(1) (0.132), and 90% intervals hold 93%. In nine of ten draws
+of the parameters the network comes to rest where the stimuli end, always stably; an input that is
+held would move that point, by about as much as it is uncertain. Without the recording, the example
+runs on data simulated from such a network.
 
-    python examples/bold.py            # about two minutes
+    python examples/bold.py            # a minute and a half
     python examples/bold.py --quick    # seconds, not converged
 """
 
@@ -34,7 +35,6 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"
 
 def simulated() -> tuple[np.ndarray, np.ndarray]:
     """BOLD (13, 360, 20) of a network that blocks of three conditions drive."""
-    rng = np.random.default_rng(0)
     u = np.zeros((13, 360, 3))
     for block in range(15):
         u[:, 24 * block + 8 : 24 * block + 24, block % 3] = 1
@@ -44,7 +44,7 @@ def simulated() -> tuple[np.ndarray, np.ndarray]:
     known = ld.StateSpace(network, ld.emissions.Hemodynamic(6, 20, TR))
     known.emission.start(R=torch.full((20,), 0.05))
     y = known.simulate(trials=13, steps=360, inputs=u, seed=0)["y"].values
-    return (y - y.mean(1, keepdims=True)) / y.std(1, keepdims=True) + 0 * rng.random(), u
+    return (y - y.mean(1, keepdims=True)) / y.std(1, keepdims=True), u
 
 
 # ---- data

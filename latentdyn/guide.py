@@ -7,7 +7,7 @@ from typing import Any
 
 import pyro
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuide, AutoNormal
+from pyro.infer.autoguide import AutoGuide, AutoIAFNormal, AutoNormal
 from pyro.infer.autoguide.initialization import init_to_median, init_to_value
 from pyro.nn import PyroModule
 from torch import nn
@@ -74,12 +74,18 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
         elif isinstance(given, AutoGuide):
             guide = _adopt(given, draw)
         elif callable(given) and not isinstance(given, nn.Module):
-            starts = "init_loc_fn" in signature(given).parameters
-            guide = given(draw, init_loc_fn=start) if starts else given(draw)
+            guide = given(draw, init_loc_fn=start) if _starts(given) else given(draw)
         else:
             guide = given
         guide()
     return guide
+
+
+def _starts(given: Any) -> bool:
+    """Whether a class of guides (or a partial of one) can be told where to start."""
+    kind = getattr(given, "func", given)
+    flow = isinstance(kind, type) and issubclass(kind, AutoIAFNormal)  # takes it, and warns
+    return not flow and "init_loc_fn" in signature(given).parameters
 
 
 def _adopt(guide: AutoGuide, draw: Any) -> AutoGuide:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ import latentdyn as ld
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "../shared/data/lorenz_multimodal_train.nc"
 DT, HIDDEN, FLOOR = 0.05, 50, 1e-9
-LAST = "+ smoothing and regression"
+COLUMNS = (
+    "run D_stsp",
+    "run D_H",
+    "lyapunov",
+    "states D_stsp",
+    "R2",
+    "run D_stsp from its states",
+    "CPU s",
+)
 
 
 # ---- data
@@ -134,6 +143,7 @@ def scores(model: Any, path: torch.Tensor, seen: np.ndarray, truth: np.ndarray) 
     found = dict(zip(("states D_stsp", "states D_H"), distances(mapped, truth), strict=True))
     found |= dict(zip(("run D_stsp", "run D_H"), distances(alone, truth), strict=True))
     found["R2"] = float(1 - ((seen - mapped) ** 2).mean() / seen.var(0).mean())
+    found["run D_stsp from its states"] = distances(alone, mapped)[0]
     found["lyapunov"] = float(largest.values.ravel()[0])
     return found
 
@@ -144,71 +154,73 @@ def study(quick: bool = False) -> str:
         return "Skipped: lorenz_multimodal_train.nc is not in ../shared/data.\n"
     y, seen = load(4000 if quick else None)
     truth, other = simulated(len(y), seed=1), simulated(len(y), seed=2)
-    rng = np.random.default_rng(0)
-    white = rng.multivariate_normal(np.zeros(3), np.cov(truth.T), len(y))
+    white = np.random.default_rng(0).multivariate_normal(np.zeros(3), np.cov(truth.T), len(y))
     rows = [
         row("floor: another run of the true system", distances(other, truth)),
         row("white noise of the true covariance", distances(white, truth)),
         row("one point", distances(np.zeros_like(truth), truth)),
     ]
-    ends = []
+    kept = []
     for seed in (0,) if quick else (0, 1, 2):
-        stages, seconds = one(y, seen, truth, seed, quick)
+        stages = one(y, seen, truth, seed, quick)
+        best = min(stages, key=lambda name: stages[name]["run D_stsp from its states"])
+        kept.append(stages[best]["run D_stsp"])
         for name, found in stages.items():
-            parts = found["run D_stsp"], found["run D_H"], found["lyapunov"]
-            more = f" {found['states D_stsp']:.2f} | {found['R2']:.4f} | {seconds[name]:.0f} |"
-            rows.append(row(f"seed {seed}: {name}", parts) + more)
+            cells = [found[n] for n in COLUMNS]
+            rows.append(row(f"seed {seed}: {name}{' (kept)' if name == best else ''}", cells))
             print(rows[-1], flush=True)
-        ends.append(found["run D_stsp"])
-    verdict = "met" if max(ends) < 1.5 else f"met by {sum(e < 1.5 for e in ends)} of {len(ends)}"
+    met = sum(d < 1.5 for d in kept)
+    verdict = f"met by {met} of {len(kept)} seeds"
     return TEXT.format(rows="\n".join(rows), verdict=verdict, steps=len(y))
 
 
 def one(
     y: np.ndarray, seen: np.ndarray, truth: np.ndarray, seed: int, quick: bool
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+) -> dict[str, dict[str, float]]:
     """Scores and CPU seconds after each stage."""
     began = time.process_time()
     model, path = first_fit(y, seed, 200 if quick else 4000)
-    stages, seconds = {"svi": scores(model, path, seen, truth)}, {}
-    seconds["svi"] = time.process_time() - began
-    began = time.process_time()
-    model, path = second_fit(model, y, path, seed)
-    seconds[LAST] = time.process_time() - began
-    stages[LAST] = scores(model, path, seen, truth)
-    return stages, seconds
+    stages = {"svi": {"CPU s": time.process_time() - began, **scores(model, path, seen, truth)}}
+    for rounds in (4,) if quick else (4, 8, 12):
+        model, path = second_fit(model, y, path, seed)
+        stages[f"{rounds} rounds"] = {"CPU s": time.process_time() - began} | scores(
+            model, path, seen, truth
+        )
+    return stages
 
 
-def row(name: str, parts: tuple[float, ...]) -> str:
-    """Name, D_stsp, D_H and perhaps the exponent."""
-    cells = " | ".join(f"{p:.3f}" for p in parts)
-    return f"| {name} | {cells} |" + (" | | | |" if len(parts) == 2 else "")
+def row(name: str, parts: Sequence[float]) -> str:
+    """A row of the table, of which the last columns may be empty."""
+    cells = [f"{p:.0f}" if p > 20 else f"{p:.3f}" for p in parts]
+    return f"| {name} | {' | '.join(cells + [''] * (len(COLUMNS) - len(cells)))} |"
 
 
 TEXT = """## The Lorenz attractor from ratings and counts
 
 Goal: from eight ordinal and three Poisson channels alone, the dynamics are found with D_stsp below
-1.5. **{verdict}** (the last row of each seed).
+1.5. **{verdict}**.
 
-| | D_stsp of a free run | D_H | largest exponent (true 0.906) | D_stsp of the states | R2 | CPU s |
-|---|---|---|---|---|---|---|
+| | free run: D_stsp | D_H | exponent | states: D_stsp | R2 | run from states | CPU s |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 {steps} steps of dt = 0.05. A free run of the learned dynamics, without noise and of the same
 length, is compared with a clean simulation of the true system (30 bins a dimension). Coordinates
 are not identified: an affine map from smoothed states to the file's direct look (which learning
 never sees) is fitted by least squares and applied to states and runs alike; R2 is how much of the
-direct look it explains, and the states' own D_stsp bounds what such a map can reach.
+direct look it explains, and the states' own D_stsp bounds what such a map can reach. The largest
+Lyapunov exponent of the true system is 0.906 per unit of time. Of each seed the stage is kept whose
+free run is nearest to its own smoothed states ("run from states"), which needs no truth.
 
 Model: `ShallowPLRNN(3, 50)` with `Product(Ordinal(3, 8, 7), Poisson(3, 3))`. First `fit.svi` with a
 `Chain` encoder, 4000 steps of 16 windows of 100. Then `fit.teacher_forcing` with the iterated
-extended Kalman smoother from the encoder's path on, and no gradient steps: four rounds of
-smoothing, least squares of the dynamics and a climb of the read-out. Settings are the library's
-defaults or first guesses, but the pipeline was settled in pilots with seed 0 on these data, where
-distances from the truth were looked at: smoothing from a linear model was stuck in bent coordinates
-(D_stsp above 14), and gradient steps of teacher forcing after the second stage made it worse (3000
-steps with alpha = 0.15: from 0.67 to 1.05; with the encoder, right after `svi`, interval 10: 15.7).
-Seeds 1 and 2 were no part of the pilots.
+extended Kalman smoother from the encoder's path on, and no gradient steps: rounds of smoothing,
+least squares of the dynamics and a climb of the read-out, four at a time. CPU seconds are since the
+start. Settings are the library's defaults or first guesses, but the pipeline was settled in pilots
+with seed 0 on these data, where distances from the truth were looked at: smoothing from a linear
+model was stuck in bent coordinates (D_stsp above 14), and gradient steps of teacher forcing after
+the rounds made it worse (3000 steps, alpha = 0.15: from 0.67 to 1.05; with the encoder, right after
+`svi`, interval 10: 15.7). A first run of the three seeds had four rounds only (15.5, 1.46, 0.78).
 """
 
 

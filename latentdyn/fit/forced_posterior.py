@@ -44,6 +44,8 @@ def around(
     if flat:
         inner.prior = Flat(flat, inner.prior)
     double = copy.deepcopy(program).double()
+    for name in free_names(double.model):  # the others are held
+        double.templates[name].value.requires_grad_(False)
     start = start_values(double)
     if mode is not None:
         with local_params(), torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from pyro.distributions import Normal
@@ -132,6 +133,7 @@ def test_posteriors_are_around_the_truth_and_survive_saving(kind, data, tmp_path
         training=QUIET,
     )  # fmt: skip
     truth = true_model().transition
+    assert not list(pyro.get_param_store().keys())
     drawn = post.sample(60, seed=0)
     assert drawn["transition.W"].shape == (60, 3, 3)
     assert float((drawn["transition.a"].mean(0) - truth.a).abs().max()) < 0.1
