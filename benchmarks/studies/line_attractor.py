@@ -207,4 +207,4 @@ if __name__ == "__main__":
     print(text)
     if not given.quick:
         RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text("# " + text.removeprefix("## "))
+        RESULT.write_text(text)

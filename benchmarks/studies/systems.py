@@ -257,7 +257,7 @@ def study(quick: bool = False, only: Any = None) -> str:
         verdicts.append(verdict)
         print("\n".join([*more, verdict]), flush=True)
     head = ["| data | model | " + " | ".join(SHOWN) + " |", "|---|---|---|---|---|"]
-    return "\n".join(["# Four systems", "", ABOUT, "", *head, *lines, "", *verdicts, ""])
+    return "\n".join(["## Four systems", "", ABOUT, "", *head, *lines, "", *verdicts, ""])
 
 
 ABOUT = f"""Goal: a fit by `fit.teacher_forcing` beats VAR(2) and VAR(20) on D_stsp, D_H and PE(20)

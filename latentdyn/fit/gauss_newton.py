@@ -35,7 +35,7 @@ def fisher(density: LogDensity, x: Tensor, places: Tensor, batches: Sequence[Bat
         batches: data, each with its scale.
     """
     total = x.new_zeros(len(places), len(places))
-    transition = density.program.model.transition
+    transition: Any = density.program.model.transition  # type: ignore[union-attr]
     units = max(max(p.shape, default=1) for p in transition.parameters())
     for batch in batches:
         chunk = max(1, ROOM // (2 * batch.y[..., 0].numel() * max(units, batch.y.shape[-1])))

@@ -40,8 +40,9 @@ def forced(
     posterior of the parameters. The first observation starts the path and is not scored.
 
     Args:
-        model: a `StateSpace` whose emission can be read back (`emissions.Identity`, `.Gaussian`, or
-            a `.Product` with such a part). Its process noise plays no part.
+        model: a `StateSpace` whose emission can be read back: `emissions.Identity`,
+            `emissions.Gaussian`, or an `emissions.Product` with such a part. Its process noise
+            plays no part.
         y: data, whatever `as_dataset` takes, or a `Batch`. Steps around a window are forced.
         u: inputs (N, T, U), if the model has any.
         interval: steps from one pull to the next. With ``alpha=1`` this is sparse (identity)
