@@ -118,7 +118,7 @@ Scores = np.ndarray
 
 
 @torch.no_grad()
-def of_states(model: Any, y: np.ndarray, top: float, particles: int = 2000) -> Scores:
+def of_states(model: Any, y: np.ndarray, top: float, particles: int = 10_000) -> Scores:
     """Weighted particles of z_t, moved k steps; each k has all bins from SKIP on as targets."""
     flow = ld.smooth.online(model, partial(ld.smooth.particle, particles=particles, seed=0))
     seen = torch.as_tensor(y, dtype=model.dtype)
@@ -259,7 +259,7 @@ dynamics, counts, and steps of `fit.em` (20) or `fit.svi` (1500).
   trials that the recording's split cuts are left out. The width of a bin is not documented.
 - Retinal waves: bins of 0.5 s; 5000 train, 1071 validate, 1071 test. Models are not refitted to
   the validation part.
-- Filters of the state-space models: 2000 particles. Autoregressions, k > 1: 200 simulated pasts;
+- Filters of the state-space models: 10 000 particles. Autoregressions, k > 1: 200 simulated pasts;
   no rate is taken above the largest count of the training part, without which those of the
   retina explode (a bound in their favour).
   Seeds 0 and 1.
