@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.climb import climb
+from latentdyn.fit.density import FAILURES
 from latentdyn.fit.local_trend import local_trend
 from latentdyn.fit.parameters import free_of
 from latentdyn.fit.regress import Steps, can_regress, regress
@@ -131,7 +133,12 @@ def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
 
     def evidence(power: int) -> float:
         transition.Q.copy_(torch.where(Q * FACTOR**power > floor, Q * FACTOR**power, floor))
-        return float(smoother(program, part).log_evidence.sum())
+        try:
+            return float(smoother(program, part).log_evidence.sum())
+        except FAILURES:
+            if power:
+                return -math.inf  # too little noise for this smoother
+            raise
 
     best, value = 0, evidence(0)
     for direction in (-1, 1):
