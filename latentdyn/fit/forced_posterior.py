@@ -21,7 +21,7 @@ __all__ = ["POSTERIORS", "around"]
 
 POSTERIORS = ("laplace", "last-layer", "swag", "sgld")
 LOOKS = 8  # minibatches of at least so many windows from which the curvature is taken
-RATE = 1e-3  # of the optimiser and of Langevin dynamics around the mode
+RATES = {"swag": 1e-4, "sgld": 1e-3}  # around the mode; a wider walk leaves where it is Gaussian
 
 
 def around(
@@ -55,7 +55,7 @@ def around(
     density = LogDensity(double, data.draw(), start)
     if kind in ("swag", "sgld"):
         method = swag if kind == "swag" else sgld
-        found = method(density, density.centre, data, max(steps, 500), RATE, draws)
+        found = method(density, density.centre, data, max(steps, 500), RATES[kind], draws)
     else:
         found = _gaussian(density, data, kind, draws)
     return _as(found, inner.dtype)
