@@ -120,7 +120,7 @@ Scores = np.ndarray
 @torch.no_grad()
 def of_states(model: Any, y: np.ndarray, top: float, particles: int = 10_000) -> Scores:
     """Weighted particles of z_t, moved k steps; each k has all bins from SKIP on as targets."""
-    flow = ld.smooth.online(model, partial(ld.smooth.particle, particles=particles, seed=0))
+    flow: Any = ld.smooth.online(model, partial(ld.smooth.particle, particles=particles, seed=0))
     seen = torch.as_tensor(y, dtype=model.dtype)
     found = np.full((len(AHEAD), *y.shape[:2]), np.nan)
     torch.manual_seed(1)
@@ -226,8 +226,11 @@ def study(quick: bool = False) -> str:
     kinds = [(3, "Linear", "Poisson"), (3, "Linear", "NegativeBinomial")]
     kinds += [(3, "PLRNN", "NegativeBinomial")]
     retina = [(*kind, steps) for kind in (kinds[1:2] if quick else kinds)]
-    of_cortex = compare("motor cortex", reach(), cortex, coupled)
-    of_retina = compare("retinal waves", waves(), retina, coupled)
+    parts = [reach(), waves()]
+    if quick:
+        parts = [Parts(p.train, p.valid[:4, :300], p.test[:4, :300]) for p in parts]
+    of_cortex = compare("motor cortex", parts[0], cortex, coupled)
+    of_retina = compare("retinal waves", parts[1], retina, coupled)
     table = "\n".join(of_cortex[:-1] + of_retina[:-1])
     return TEXT.format(table=table, cortex=of_cortex[-1], retina=of_retina[-1])
 
