@@ -40,8 +40,7 @@ def noiseless(program: StateSpace) -> None:
     transition.Q = nn.Parameter(Q.detach().new_zeros(K, K), requires_grad=False)
     transition.noise = "singular"
     transition.__dict__.pop("_event_ranks", None)
-    if isinstance(transition.constraints, dict):
-        transition.constraints.pop("Q", None)
+    transition.constraints = {k: v for k, v in transition.constraints.items() if k != "Q"}
 
 
 def warm_start(
@@ -56,16 +55,20 @@ def warm_start(
         if able and encoder is None:
             z, inside = _shown(program, batch)
             if z is not None:
+                program.transition.place(z[inside])
                 left = _learn(program, z, inside, batch, iterations)
                 _start_noise(program, left, left)
                 _start_at(program, z)
         return batch
+    placed = False
     if able and _reads_back(program.emission):
         curves, noise = local_trend(batch)
         z, inside = _shown(
             program, batch.replace(y=curves, mask=_inside(batch)[..., None].expand_as(curves))
         )
         if z is not None:
+            program.transition.place(z[inside])
+            placed = True
             left = _learn(program, z, inside, batch, iterations)
             _start_noise(program, left, noise)
             _start_at(program, z)
@@ -73,7 +76,11 @@ def warm_start(
         _search_noise(program, batch, smoother)
         with torch.no_grad():
             path = smoother(program, batch)
-        _learn(program, path.mean.detach(), _inside(batch), batch, iterations // 2)
+        z, inside = path.mean.detach(), _inside(batch)
+        if not placed:
+            program.transition.place(z[inside])
+            placed = True
+        _learn(program, z, inside, batch, iterations // 2)
         _observation_noise(program, path, batch)
     with torch.no_grad():
         return batch.replace(states=smoother(program, batch).mean)
@@ -99,9 +106,6 @@ def _shown(program: StateSpace, batch: Batch) -> tuple[Any, Tensor]:
 
 def _learn(program: Any, z: Tensor, inside: Tensor, batch: Batch, iterations: int) -> Tensor:
     transition = program.transition
-    if not getattr(transition, "_placed", False):
-        transition.place(z[inside])
-        transition.__dict__["_placed"] = True
     u = None if batch.u is None or not transition.input_dim else batch.u
     return regress(transition, Steps(z, inside, u), iterations)
 

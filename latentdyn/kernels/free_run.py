@@ -7,7 +7,6 @@ and inputs are the caller's.
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,9 +16,10 @@ from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.kernels.hinges import Hinges
+from latentdyn.kernels.particles_fast import available
 from latentdyn.nn import matvec
 
-__all__ = ["HingeArrays", "arrays_of", "available", "forced", "iterate", "run"]
+__all__ = ["HingeArrays", "arrays_of", "forced", "iterate", "run"]
 
 
 class HingeArrays(NamedTuple):
@@ -39,11 +39,6 @@ class HingeArrays(NamedTuple):
     alpha: ndarray
     H: ndarray
     linear: int
-
-
-def available() -> bool:
-    """Whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
 
 
 def arrays_of(hinges: Hinges, draws: int) -> HingeArrays:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
 from latentdyn.distributions.point import PointPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
 from latentdyn.nn import broadcast_shapes
-from latentdyn.programs import StateSpace
+from latentdyn.smooth.given import given
 from latentdyn.smooth.roll import roll
 from latentdyn.values import whole
 
@@ -60,14 +60,14 @@ def forced(
     Bissiri, Holmes & Walker (2016) (generalised Bayes).
 
     Example:
-        >>> from latentdyn import emissions, transitions
+        >>> from latentdyn import StateSpace, emissions, transitions
         >>> model = StateSpace(transitions.Linear.of(A=[[0.5]], Q=[0.1]),
         ...                    emissions.Identity.of(state_dim=1, R=[1.0]))
         >>> z = forced(model, [4.0, 2.0, 1.5, 1.0], interval=2).predicted.mean
         >>> z.detach().flatten().tolist()
         [0.0, 2.0, 1.0, 0.75]
     """
-    batch, data = _given(model, y, u)
+    batch, data = given(model, y, u, memory=True)
     interval = whole("interval", interval)
     for name, value, least in (("alpha", alpha, 1.0), ("temperature", temperature, math.inf)):
         if not 0 < value <= least:
@@ -144,13 +144,3 @@ def _projector(emission: Any) -> tuple[Tensor | None, Tensor | None]:
         return P, None
     shown = own.round()
     return None, None if bool(shown.all()) else shown
-
-
-def _given(model: Any, y: Any, u: Any) -> tuple[Batch, Any]:
-    if not isinstance(model, StateSpace):
-        fix = "build one with ld.StateSpace"
-        raise InputError("model", "a StateSpace", type(model).__name__, fix)
-    if isinstance(y, Batch):
-        return model.fit_batch(y), None
-    data = as_dataset(y) if u is None else as_dataset(y, inputs=u)
-    return model.fit_batch(Batch.of(data, model.dtype)), data

@@ -11,16 +11,19 @@ from latentdyn.programs import Program, StateSpace
 __all__ = ["given", "without_memory"]
 
 
-def given(model: Any, y: Any, u: Any = None, kind: type[Program] = StateSpace) -> tuple[Batch, Any]:
+def given(
+    model: Any, y: Any, u: Any = None, kind: type[Program] = StateSpace, memory: bool = False
+) -> tuple[Batch, Any]:
     """The batch in the model's precision, and the dataset it came from (None of a `Batch`).
 
     ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any; ``kind``
-    is what the smoother is for.
+    is what the smoother is for, ``memory`` whether it shows emissions a whole path.
     """
     if not isinstance(model, kind):
         fix = "build one with ld.StateSpace; discrete states have smooth.hmm and smooth.switching"
         raise InputError("model", f"a {kind.__name__}", type(model).__name__, fix)
-    without_memory(model)
+    if not memory:
+        without_memory(model)
     program: Any = model
     if isinstance(y, Batch):
         if u is not None:
