@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from latentdyn.errors import NonFiniteError
@@ -17,7 +17,7 @@ from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
 from latentdyn.fit.training import Progress, Training
 
-__all__ = ["Run"]
+__all__ = ["Run", "attempt", "restart"]
 
 
 class Run:
@@ -163,3 +163,21 @@ def _gradient_error(objective: Objective) -> tuple[str, str]:
                 "the noise floor"
             )
     return "gradient", "the gradient is not finite; lower 'learning_rate'"
+
+
+def attempt(run: Run) -> NonFiniteError | None:
+    """Run to the end; what stopped being finite, if anything did."""
+    try:
+        run.go()
+    except NonFiniteError as error:
+        return error
+    return None
+
+
+def restart(module: nn.Module | None) -> None:
+    """Other random starting values, where modules say how."""
+    parts: Any = [] if module is None else module.modules()
+    for part in parts:
+        reset: Any = getattr(part, "reset_parameters", None)
+        if reset is not None and any(p.requires_grad for p in part.parameters(recurse=False)):
+            reset()

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from latentdyn.data import Batch, as_dataset
 from latentdyn.encoders import Chain, Encoder
-from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.fit.loop import Run
+from latentdyn.errors import InputError
+from latentdyn.fit.loop import Run, attempt, restart
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
 from latentdyn.fit.training import Progress, Training
@@ -90,7 +88,7 @@ def svi(
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
-            error = _go(run)
+            error = attempt(run)
         fits.append((objective.finish(), objective.guide))
         histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
@@ -142,14 +140,6 @@ def _need_something_to_learn(objective: Objective) -> None:
         )
 
 
-def _go(run: Run) -> NonFiniteError | None:
-    try:
-        run.go()
-    except NonFiniteError as error:
-        return error
-    return None
-
-
 def _objective(
     model: Program,
     states: Encoder | None,
@@ -162,8 +152,8 @@ def _objective(
     if states is None and isinstance(program, StateSpace):
         states = Chain(program.obs_dim, program.state_dim, program.input_dim)
     if chain > 0:
-        _restart(program)
-        _restart(states)
+        restart(program)
+        restart(states)
     if states is not None:
         states.to(model.dtype)
         _check_encoder(states, program)
@@ -185,12 +175,3 @@ def _check_encoder(states: Encoder, program: Any) -> None:
                 got,
                 "build the encoder with the model's dimensions",
             )
-
-
-def _restart(module: nn.Module | None) -> None:
-    """Other random starting values, where modules say how."""
-    parts: Any = [] if module is None else module.modules()
-    for part in parts:
-        reset: Any = getattr(part, "reset_parameters", None)
-        if reset is not None and any(p.requires_grad for p in part.parameters(recurse=False)):
-            reset()

@@ -14,10 +14,10 @@ from pyro.infer.autoguide import AutoDelta
 from latentdyn import smooth
 from latentdyn.data import Batch, as_dataset
 from latentdyn.encoders import Encoder
-from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.errors import InputError
 from latentdyn.fit.forced_posterior import POSTERIORS, around
 from latentdyn.fit.forcing import Forcing, forcing_interval
-from latentdyn.fit.loop import Run
+from latentdyn.fit.loop import Run, attempt, restart
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
 from latentdyn.fit.streams import Streams
@@ -124,7 +124,7 @@ def teacher_forcing(
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
-            error = _go(run) if steps else None
+            error = attempt(run) if steps else None
             fits.append(task.finish(data, steps))
             histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
@@ -135,14 +135,6 @@ def teacher_forcing(
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
-
-
-def _go(run: Run) -> NonFiniteError | None:
-    try:
-        run.go()
-    except NonFiniteError as error:
-        return error
-    return None
 
 
 class _Settings:
@@ -207,7 +199,7 @@ class _Task:
         self.settings = settings
         program = copy.deepcopy(model)
         if chain > 0:
-            _restart(program)
+            restart(program)
         encoder = settings.forcing if isinstance(settings.forcing, Encoder) else None
         encoder = None if encoder is None else copy.deepcopy(encoder).to(model.dtype)
         if settings.training.initialise:
@@ -269,10 +261,3 @@ def _interval(settings: _Settings, batch: Batch) -> int:
     if settings.interval is not None:
         return whole("interval", settings.interval)
     return forcing_interval(batch) if settings.alpha == 1.0 else 1
-
-
-def _restart(program: StateSpace) -> None:
-    for part in program.modules():
-        reset: Any = getattr(part, "reset_parameters", None)
-        if reset is not None and any(p.requires_grad for p in part.parameters(recurse=False)):
-            reset()

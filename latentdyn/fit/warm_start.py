@@ -50,12 +50,13 @@ def warm_start(
 
     Returns: the batch, with the smoother's states in it if there is one.
     """
-    able = can_regress(program.transition) and iterations > 0
+    transition: Any = program.transition
+    able = can_regress(transition) and iterations > 0
     if smoother is None:
         if able and encoder is None:
             z, inside = _shown(program, batch)
             if z is not None:
-                program.transition.place(z[inside])
+                transition.place(z[inside])
                 left = _learn(program, z, inside, batch, iterations)
                 _start_noise(program, left, left)
                 _start_at(program, z)
@@ -67,7 +68,7 @@ def warm_start(
             program, batch.replace(y=curves, mask=_inside(batch)[..., None].expand_as(curves))
         )
         if z is not None:
-            program.transition.place(z[inside])
+            transition.place(z[inside])
             placed = True
             left = _learn(program, z, inside, batch, iterations)
             _start_noise(program, left, noise)
@@ -78,7 +79,7 @@ def warm_start(
             path = smoother(program, batch)
         z, inside = path.mean.detach(), _inside(batch)
         if not placed:
-            program.transition.place(z[inside])
+            transition.place(z[inside])
             placed = True
         _learn(program, z, inside, batch, iterations // 2)
         _observation_noise(program, path, batch)
