@@ -16,7 +16,7 @@ from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
 from latentdyn.values import as_float, whole
 
-__all__ = ["Affine", "Conditional", "Template", "rebind", "templates_of"]
+__all__ = ["Affine", "Conditional", "Template", "Wrapper", "rebind", "templates_of"]
 
 _LEAST = {"state_dim": 1, "obs_dim": 1, "input_dim": 0, "hidden": 1, "layers": 1, "categories": 2}
 
@@ -175,6 +175,29 @@ class Conditional(nn.Module, abc.ABC):
         """Dimensions, for print."""
         dims = ("state_dim", "obs_dim", "input_dim")
         return ", ".join(f"{d}={getattr(self, d)}" for d in dims if getattr(self, d, 0))
+
+
+class Wrapper(Conditional):
+    """A conditional made of another, ``inner``, whose parameters are named "inner.A", ..."""
+
+    inner: Any
+
+    @property
+    def time_varying(self) -> frozenset[str]:  # type: ignore[override]
+        """Names of parameters with a time axis."""
+        return frozenset(f"inner.{name}" for name in self.inner.time_varying)
+
+    def at(self, times: slice) -> Any:
+        """The conditional at some times."""
+        if not self.time_varying:
+            return self
+        new = rebind(self, {})
+        new._modules["inner"] = self.inner.at(times)
+        return new
+
+    def initialise(self, batch: Any) -> None:
+        """As the inner conditional."""
+        self.inner.initialise(batch)
 
 
 def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Affine, Conditional, rebind
-from latentdyn.data import Batch
+from latentdyn.conditional import Affine, Wrapper
 from latentdyn.values import whole
 
 __all__ = ["Lagged"]
 
 
-class Lagged(Conditional):
+class Lagged(Wrapper):
     r"""p(y_t | z_t, ..., z_{t-L}) as an emission of the state (z_t, z_{t-1}, ..., z_{t-L}).
 
     Args:
@@ -33,23 +32,6 @@ class Lagged(Conditional):
         self.inner, self.lags = inner, whole("lags", lags, inner.memory)
         self.state_dim, self.obs_dim = inner.state_dim * (lags + 1), inner.obs_dim
         self.input_dim, self.noise = inner.input_dim, inner.noise
-
-    @property
-    def time_varying(self) -> frozenset[str]:  # type: ignore[override]
-        """Names of parameters with a time axis."""
-        return frozenset(f"inner.{name}" for name in self.inner.time_varying)
-
-    def at(self, times: slice) -> Any:
-        """The emission at some times."""
-        if not self.time_varying:
-            return self
-        new = rebind(self, {})
-        new._modules["inner"] = self.inner.at(times)
-        return new
-
-    def initialise(self, batch: Batch) -> None:
-        """As the inner emission."""
-        self.inner.initialise(batch)
 
     def _kernel(self, like: Tensor) -> Tensor:
         """h_0, ..., h_L."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Affine, Conditional, rebind
+from latentdyn.conditional import Affine, Wrapper
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.errors import InputError
 from latentdyn.initials.diffuse import Diffuse
@@ -17,7 +17,7 @@ from latentdyn.values import whole
 __all__ = ["Repeated"]
 
 
-class Repeated(Conditional):
+class Repeated(Wrapper):
     r"""(z_1, z_1, ..., z_1): the first state and L copies that stand for those before it.
 
     Args:
@@ -40,23 +40,6 @@ class Repeated(Conditional):
             raise InputError("initial", "a Gaussian first state", type(inner).__name__, fix)
         self.inner, self.lags = inner, whole("lags", lags)
         self.state_dim = inner.state_dim * (lags + 1)
-
-    @property
-    def time_varying(self) -> frozenset[str]:  # type: ignore[override]
-        """Names of parameters with a time axis."""
-        return frozenset(f"inner.{name}" for name in self.inner.time_varying)
-
-    def at(self, times: slice) -> Any:
-        """The first state at some times."""
-        if not self.time_varying:
-            return self
-        new = rebind(self, {})
-        new._modules["inner"] = self.inner.at(times)
-        return new
-
-    def initialise(self, batch: Any) -> None:
-        """As the inner first state."""
-        self.inner.initialise(batch)
 
     def _tiled(self, x: Tensor, rank: int) -> Tensor:
         copies = (self.lags + 1,) * rank

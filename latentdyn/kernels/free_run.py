@@ -16,10 +16,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.kernels.hinges import Hinges
-from latentdyn.kernels.particles_fast import available
-from latentdyn.nn import matvec
+from latentdyn.kernels.jit import available, jit
 
-__all__ = ["HingeArrays", "arrays_of", "forced", "iterate", "run"]
+__all__ = ["HingeArrays", "arrays_of", "iterate", "run"]
 
 
 class HingeArrays(NamedTuple):
@@ -99,27 +98,6 @@ def iterate(step: Callable[[Tensor, int], Tensor], z: Tensor, steps: int) -> Ten
     return out
 
 
-def forced(
-    step: Callable[[Tensor, int], Tensor],
-    first: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    projector: Tensor,
-) -> Tensor:
-    """z_t = m_t + w_t (target_t - P m_t) with m_t = step(z_{t-1}, t) and m_0 = ``first``.
-
-    Shapes: ``first`` (..., 1, K); ``target`` and ``weight`` (..., T, K); ``projector`` (..., K, K)
-    -> (..., T, K).
-    """
-    out, z = torch.empty_like(target), first
-    for t in range(target.shape[-2]):
-        now = slice(t, t + 1)
-        z = step(z, t) if t else z
-        z = z + weight[..., now, :] * (target[..., now, :] - matvec(projector, z))
-        out[..., now, :] = z
-    return out
-
-
 def _stepwise(map: HingeArrays, z: ndarray, offset: ndarray, out: ndarray) -> None:
     """All draws at once, one step after the other."""
     S, L = map.w.shape
@@ -175,11 +153,4 @@ def _loop(a, W, h, V, w, kink, alpha, H, linear, z, offset, out):
 
 @functools.cache
 def _compiled() -> Any:
-    import numba
-
-    # sums may be reordered; NaN and infinity keep their meaning
-    options: Any = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(_loop)
-    except RuntimeError:  # nowhere to write
-        return numba.njit(**options)(_loop)
+    return jit(_loop)

@@ -7,13 +7,14 @@ the last axis, so that inner loops run over neighbours in memory.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
+
+from latentdyn.kernels.jit import jit
 
 __all__ = [
     "GAUSSIAN",
@@ -22,7 +23,6 @@ __all__ = [
     "VOLATILITY",
     "Model",
     "Result",
-    "available",
     "bootstrap",
 ]
 
@@ -68,11 +68,6 @@ class Result(NamedTuple):
     weights: ndarray
     ancestors: ndarray
     failed: tuple[int, int]
-
-
-def available() -> bool:
-    """Whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
 
 
 def bootstrap(
@@ -139,16 +134,6 @@ class State(NamedTuple):
 
 @functools.cache
 def _compiled() -> Any:
-    import numba
-
-    def jit(function: Any) -> Any:
-        # sums may be reordered; NaN and infinity keep their meaning
-        options: Any = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # nowhere to write
-            return numba.njit(**options)(function)
-
     inner = (_normals, _add, _predict, _observe, _weigh, _moments, _select, _ahead, _after)
     for function in inner:
         globals()[function.__name__] = jit(function)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from latentdyn.kernels.jit import jit
+
 __all__ = ["backward", "forward"]
 
 
@@ -94,10 +96,7 @@ def _sandwich(A: Any, X: Any, add: Any, out: Any, work: Any, turned: bool) -> No
 
 @functools.cache
 def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
-    import numba
-
-    jit = numba.njit(cache=True, error_model="numpy")
-    solve, sandwich = jit(_solve), jit(_sandwich)
+    solve, sandwich = jit(_solve, reorder=False), jit(_sandwich, reorder=False)
 
     def ahead(P: Any, A: Any, Q: Any, J: Any, out: Any, filtered: Any, det: Any) -> bool:
         M, T, K, _ = out.shape
@@ -131,4 +130,4 @@ def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
                     return False
         return True
 
-    return jit(ahead), jit(back)
+    return jit(ahead, reorder=False), jit(back, reorder=False)

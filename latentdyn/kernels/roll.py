@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentdyn.kernels import rollout_fast
 from latentdyn.kernels.hinges import Hinges
-from latentdyn.kernels.particles_fast import available
+from latentdyn.kernels.jit import available
 from latentdyn.kernels.rollout import Adjoint, Pull, backward
 from latentdyn.nn import broadcast_shapes, matvec
 

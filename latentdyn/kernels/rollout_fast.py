@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from latentdyn.kernels.jit import jit
+
 __all__ = ["backward", "forward"]
 
 Array = Any
@@ -55,16 +57,6 @@ def backward(
 
 @functools.cache
 def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    import numba
-
-    def jit(function: Callable) -> Any:
-        # sums may be reordered; NaN and infinity keep their meaning
-        options: Any = {"fastmath": {"contract", "reassoc"}, "nogil": True}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # nowhere to write
-            return numba.njit(**options)(function)
-
     for function in (_add, _pull, _bend):
         globals()[function.__name__] = jit(function)
     return jit(_forward), jit(_backward)

@@ -14,8 +14,8 @@ from latentdyn.kernels import riccati_fast
 from latentdyn.kernels.banded import BandedRun
 from latentdyn.kernels.definite import inverse
 from latentdyn.kernels.doubling import steady_riccati
+from latentdyn.kernels.jit import available
 from latentdyn.kernels.layout import Layout
-from latentdyn.kernels.particles_fast import available
 from latentdyn.kernels.recursion import riccati_backward, riccati_forward
 from latentdyn.kernels.run import Run
 from latentdyn.kernels.two_filter import Backward, Forward, Sites, means_backward, means_forward

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentdyn.distributions.particles import ParticlePath
 from latentdyn.errors import InputError
-from latentdyn.kernels.particles_fast import available
+from latentdyn.kernels.jit import available
 from latentdyn.kernels.resampling import systematic
 from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import pad
 
-from latentdyn.conditional import Affine, Conditional, rebind
+from latentdyn.conditional import Affine, Wrapper
 from latentdyn.distributions.carried import Carried
 from latentdyn.nn.companion import companion
 from latentdyn.values import whole
@@ -17,7 +17,7 @@ from latentdyn.values import whole
 __all__ = ["Delayed"]
 
 
-class Delayed(Conditional):
+class Delayed(Wrapper):
     r"""(z_t, z_{t-1}, ..., z_{t-L}) given that of the step before: z_t moves, the others shift.
 
     Args:
@@ -44,23 +44,6 @@ class Delayed(Conditional):
         super().__init__()
         self.inner, self.lags = inner, whole("lags", lags)
         self.state_dim, self.input_dim = inner.state_dim * (lags + 1), inner.input_dim
-
-    @property
-    def time_varying(self) -> frozenset[str]:  # type: ignore[override]
-        """Names of parameters with a time axis."""
-        return frozenset(f"inner.{name}" for name in self.inner.time_varying)
-
-    def at(self, times: slice) -> Any:
-        """The dynamics at some times."""
-        if not self.time_varying:
-            return self
-        new = rebind(self, {})
-        new._modules["inner"] = self.inner.at(times)
-        return new
-
-    def initialise(self, batch: Any) -> None:
-        """As the inner dynamics."""
-        self.inner.initialise(batch)
 
     def _now(self, z: Tensor) -> Tensor:
         return z[..., : self.inner.state_dim]

@@ -10,7 +10,7 @@ from torch.distributions import Independent, Laplace, Normal
 
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.conditional import Conditional
-from latentdyn.kernels.particles_fast import available
+from latentdyn.kernels.jit import available
 from latentdyn.smooth import proposals
 from tests.helpers import make_batch
 

@@ -14,9 +14,10 @@ from latentdyn.data import Batch
 from latentdyn.diagnostics.dynamics.free_run import need_steady
 from latentdyn.diagnostics.dynamics.source import Chain, chains_of
 from latentdyn.errors import InputError
-from latentdyn.kernels.free_run import forced
+from latentdyn.kernels.rollout import Pull
 from latentdyn.posterior import Posterior
 from latentdyn.rng import seeded
+from latentdyn.smooth.roll import roll
 from latentdyn.values import as_float, whole
 
 __all__ = ["prediction_error"]
@@ -108,15 +109,16 @@ def _read_back(chain: Chain, batch: Batch, shape: tuple[int, ...]) -> Tensor:
     near = 100 * K * torch.finfo(P.dtype).eps  # the product of a matrix and its inverse
     if bool((weight == 1).all()) and bool(((P - eye).abs() < near).all()):
         return z
-    first = model.first()().mean.expand(*shape[:2], 1, K)
-    return forced(lambda x, t: chain.transition.step(x, _at(chain, batch, t)), first, z, weight, P)
+    first = model.first()().mean.expand(*shape[:2], 1, K)[..., 0, :]
+    pull = Pull(z, weight, P, weight.flatten(0, 1).any(-1).any(0).tolist())
+    return roll(chain.transition, first, batch.steps, batch.u, pull)[1]
 
 
-def _at(chain: Chain, batch: Batch, t: Any) -> Tensor | None:
-    """Inputs (N, 1 or more, U) of these steps."""
+def _at(chain: Chain, batch: Batch, t: Tensor) -> Tensor | None:
+    """Inputs (N, n, U) of these steps."""
     if batch.u is None or not chain.transition.input_dim:
         return None
-    return batch.u[:, t : t + 1] if isinstance(t, int) else batch.u[:, t]
+    return batch.u[:, t]
 
 
 def _ahead(chain: Chain, batch: Batch, z: Tensor, steps: int, every: int) -> Tensor:

@@ -17,7 +17,6 @@ from latentdyn.diagnostics.dynamics import (
     WhiteNoise,
 )
 from latentdyn.errors import InputError
-from latentdyn.kernels.free_run import forced
 from tests.diagnostics.dynamics.records import recording
 
 RNG = np.random.default_rng(0)
@@ -124,17 +123,6 @@ def test_collapsed_fits_use_their_own_filter():
         given = prediction_error(fit, y, 3, draws=2, smoother=smooth.kalman)
         np.testing.assert_allclose(found, given, rtol=1e-4)
         np.testing.assert_allclose(found[0, 0], expected[0, 0], rtol=0.2)  # one step of learning
-
-
-def test_forcing_replaces_what_is_seen():
-    z = forced(
-        lambda x, t: 2 * x,
-        torch.ones(1, 2),
-        torch.tensor([[5.0, 0.0], [7.0, 0.0], [9.0, 0.0]]),
-        torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]),
-        torch.eye(2),
-    )
-    assert z.tolist() == [[5, 1], [10, 2], [9, 4]]
 
 
 def test_least_squares_agree_with_statsmodels():
