@@ -22,6 +22,7 @@ class PointPath(Path):
         z: states after they saw the data, (..., T, K).
         predicted: states before that, (..., T, K).
         increments: log-density of each step's observation given what was predicted, (..., T).
+        counted: which of these steps count, (..., T); all by default.
         length: (N,) steps of each trial.
         data: the Dataset it came from.
 
@@ -29,10 +30,18 @@ class PointPath(Path):
     """
 
     def __init__(
-        self, z: Tensor, predicted: Tensor, increments: Tensor, length: Tensor, data: Any = None
+        self,
+        z: Tensor,
+        predicted: Tensor,
+        increments: Tensor,
+        length: Tensor,
+        data: Any = None,
+        counted: Tensor | None = None,
     ):
-        self.z, self.increments, self.length, self.data = z, increments, length, data
-        self._predicted, self.log_evidence = predicted, increments.sum(-1)
+        self.counted = torch.ones_like(increments, dtype=torch.bool) if counted is None else counted
+        self.z, self.length, self.data = z, length, data
+        self.increments = increments.where(self.counted, 0)
+        self._predicted, self.log_evidence = predicted, self.increments.sum(-1)
         super().__init__(z.shape[:-2], z.shape[-2:])
 
     @property
@@ -82,5 +91,5 @@ class PointPath(Path):
         """The same path over a larger batch."""
         shape = torch.Size(batch_shape)
         z, before = (x.expand(*shape, *x.shape[-2:]) for x in (self.z, self._predicted))
-        increments = self.increments.expand(*shape, self.increments.shape[-1])
-        return PointPath(z, before, increments, self.length, self.data)
+        each, scored = (x.expand(*shape, x.shape[-1]) for x in (self.increments, self.counted))
+        return PointPath(z, before, each, self.length, self.data, scored)

@@ -75,7 +75,8 @@ def _gaussian(density: LogDensity, data: Minibatches, kind: str, draws: int) -> 
     x = density.centre
     precision = fisher(density, x, places, shares) + prior_precision(density, x, places)
     L = factor(density, places, precision)
-    x = _towards_mode(density, x, places, L, batches)
+    others = batches if data.draw() is data.batch else [data.draw() for _ in batches]
+    x = _towards_mode(density, x, places, L, batches, others)
     return laplace_draws(density, x, places, L, draws)
 
 
@@ -97,13 +98,15 @@ def _outer(density: Any) -> Tensor:
     return torch.cat(found)
 
 
-def _towards_mode(density: Any, x: Tensor, places: Tensor, L: Tensor, batches: list[Any]) -> Tensor:
-    """One Newton step, exact where predictions are linear, if the density rises."""
-    before, gradient = _mean(density, x, batches)
+def _towards_mode(
+    density: Any, x: Tensor, places: Tensor, L: Tensor, batches: list[Any], others: list[Any]
+) -> Tensor:
+    """One Newton step, exact where predictions are linear, if the density of others rises."""
+    _, gradient = _mean(density, x, batches)
     moved = x.clone()
     moved[places] += torch.cholesky_solve(gradient[places, None], L)[:, 0]
-    after, _ = _mean(density, moved, batches)
-    return moved if after > before else x
+    rises = _mean(density, moved, others)[0] > _mean(density, x, others)[0]
+    return moved if rises else x
 
 
 def _mean(density: Any, x: Tensor, batches: list[Any]) -> tuple[float, Tensor]:

@@ -100,7 +100,7 @@ class Forcing(nn.Module):
         Shapes: (..., N, T, D) of the observations, (..., N, T, K) where states are given.
         """
         path = self(model, batch)
-        counts = (path.increments != 0)[..., None]
+        counts = path.counted[..., None]
         if self.towards == "states":
             u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
             child = model.transition.at(slice(1, None))(path.mean[..., :-1, :], u)
@@ -118,9 +118,11 @@ class Forcing(nn.Module):
         z = path.predicted.mean[..., 1:, :]  # through all of time, as child.mean is not
         each = child.log_prob(states[..., 1:, :] - z + child.mean)
         each = torch.cat([torch.zeros_like(each[..., :1]), each], -1)
-        each = each if batch.valid is None else each.where(batch.valid, 0)
+        scored = torch.arange(batch.steps, device=each.device) > 0
+        scored = scored if batch.valid is None else scored & batch.valid
         read = model.observations(states, batch).log_prob(batch.y)
-        new = PointPath(path.z, path.predicted.mean, self.temperature * each, batch.length)
+        each = self.temperature * each
+        new = PointPath(path.z, path.predicted.mean, each, batch.length, counted=scored)
         new.log_evidence = new.log_evidence + self.temperature * read
         return new
 

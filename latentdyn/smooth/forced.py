@@ -93,7 +93,7 @@ def pulled(
     start = (pull.weight[..., :1, :] != 0).any(-1)  # what the path starts from is not predicted
     scored = torch.cat([~start, start.new_ones(1).expand(*start.shape[:-1], batch.steps - 1)], -1)
     scored = scored if batch.valid is None else scored & batch.valid
-    return PointPath(f, z, temperature * each.where(scored, 0), batch.length, data)
+    return PointPath(f, z, temperature * each, batch.length, data, scored)
 
 
 def schedule(batch: Batch, interval: int, alpha: float) -> Tensor:
