@@ -20,6 +20,7 @@ __all__ = ["Forcing", "forcing_interval"]
 
 EVERY = 5  # minibatches between two looks at the Jacobians, as published
 SLOW = 0.999  # how slowly the strength falls, as published
+PART, TRIALS = 20_000, 20  # steps and trials from which memory is judged
 
 
 class Forcing(nn.Module):
@@ -168,14 +169,16 @@ def forcing_interval(batch: Batch, most: int = 100, bins: int = 64) -> int:
 
     The smaller of two times: the median over units of the first lag at which the autocorrelation
     has a minimum or falls below 1/e, and of that at which the mutual information of y_t and y_{t+l}
-    has its first minimum. Source: Brenner et al. (2022), supplement; Fraser & Swinney (1986).
+    has its first minimum, over the first 20,000 steps of the first 20 trials. Lags at which no two
+    entries are seen are left out. Source: Brenner et al. (2022), supplement; Fraser & Swinney
+    (1986).
 
     Raises: InputError if no unit varies.
     """
     found = []
     for d in range(batch.y.shape[-1]):
-        for n in range(batch.trials):
-            x = batch.y[n, : int(batch.length[n]), d].double().cpu().numpy()
+        for n in range(min(batch.trials, TRIALS)):
+            x = batch.y[n, : min(int(batch.length[n]), PART), d].double().cpu().numpy()
             seen = batch.mask[n, : len(x), d].cpu().numpy()
             if seen.sum() > 10 and x[seen].std() > 0:
                 found.append((_decay(x, seen, most), _information(x, seen, most, bins)))
@@ -189,7 +192,9 @@ def _decay(x: Any, seen: Any, most: int) -> int:
     last, variance = np.inf, (x * x).sum() / seen.sum()
     for lag in range(1, min(most, len(x) - 1) + 1):
         pairs = (seen[lag:] & seen[:-lag]).sum()
-        r = (x[lag:] * x[:-lag]).sum() / max(pairs, 1) / variance
+        if not pairs:
+            continue
+        r = (x[lag:] * x[:-lag]).sum() / pairs / variance
         if r < np.exp(-1):
             return lag
         if r > last:
@@ -202,6 +207,8 @@ def _information(x: Any, seen: Any, most: int, bins: int) -> int:
     last = np.inf
     for lag in range(1, min(most, len(x) - 1) + 1):
         both = seen[lag:] & seen[:-lag]
+        if not both.any():
+            continue
         joint = np.histogram2d(x[:-lag][both], x[lag:][both], bins)[0]
         p = joint / joint.sum()
         outer = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)

@@ -265,6 +265,8 @@ def test_intervals_follow_the_memory_of_the_data():
     assert forcing_interval(Batch.of(slow)) in range(4, 12)
     wave = np.sin(2 * np.pi * np.arange(1000) / 40)[None, :, None]
     assert 4 <= forcing_interval(Batch.of(wave)) <= 10
+    slow[:, 1::2] = np.nan  # no two entries at odd lags
+    assert forcing_interval(Batch.of(slow)) in range(4, 14, 2)
     assert forcing_interval(Batch.of(rng.normal(size=(1, 5000, 2)))) == 1
     with pytest.raises(InputError, match="vary"):
         forcing_interval(Batch.of(np.ones((1, 50, 1))))
