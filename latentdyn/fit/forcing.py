@@ -111,6 +111,12 @@ class Forcing(nn.Module):
         normal = isinstance(y.steps, Independent) and isinstance(y.steps.base_dist, Normal)
         return y.mean, y.variance, batch.mask & counts, normal
 
+    @torch.no_grad()
+    def error(self, model: Any, batch: Batch) -> float:
+        """Mean square of what predictions of the data miss; infinite if they do not exist."""
+        mean, _, seen, _ = self.predictions(model, batch)
+        return float((batch.y - mean).square()[seen].mean().nan_to_num(torch.inf))
+
     def _of_states(self, model: Any, batch: Batch, path: PointPath) -> PointPath:
         """Scored by p(state_t | f_{t-1}) with the process noise, and p(y_t | state_t)."""
         states: Any = batch.states

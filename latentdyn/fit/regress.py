@@ -13,7 +13,7 @@ from latentdyn.transitions.design import Design
 
 __all__ = ["Steps", "can_regress", "regress"]
 
-RIDGE = 1e-6  # of the mean square of the features, so that units that are always off stay at zero
+RIDGE = 1e-6  # just enough that units that are always off stay at zero
 
 
 class Steps:
@@ -55,21 +55,24 @@ def can_regress(transition: Any) -> bool:
     return all(s is hollow for s in supports) and all(named[n].requires_grad for n in names)
 
 
-def regress(transition: Any, steps: Steps, iterations: int = 50, rows: int = 20_000) -> Tensor:
+def regress(
+    transition: Any, steps: Steps, iterations: int = 50, ridge: float = RIDGE, rows: int = 20_000
+) -> Tensor:
     r"""Minimise sum_t |z_{t+1} - F(z_t)|^2 / Var[z_{t+1} - z_t]; returns the variances left, (K,).
 
     F is linear in some parameters (`Design`), such as (a, W, h, B) of a * z + W psi(z) + h + B u.
     They are the ridge solution for whatever the other parameters are; those follow the gradient of
-    what then remains (variable projection), by L-BFGS on at most ``rows`` steps.
+    what then remains (variable projection), by L-BFGS on at most ``rows`` steps. ``ridge`` is in
+    units of the mean square of the features.
 
     Source: Golub & Pereyra (1973).
     """
     whole, free = steps, _inner(transition, steps)
     some = steps.some(rows)
     if free and iterations:
-        _search(transition, free, some, iterations)
+        _search(transition, free, some, iterations, ridge)
     with torch.no_grad():
-        solution, residual = _solve(transition, {}, whole)
+        solution, residual = _solve(transition, {}, whole, ridge)
         transition.start(**{n: v.to(transition.get_parameter(n)) for n, v in solution.items()})
     return residual
 
@@ -81,7 +84,9 @@ def _inner(transition: Any, steps: Steps) -> dict[str, Tensor]:
     return {n: p for n, p in named if p.requires_grad and p.numel() and n not in outside}
 
 
-def _search(transition: Any, free: dict[str, Tensor], steps: Steps, iterations: int) -> None:
+def _search(
+    transition: Any, free: dict[str, Tensor], steps: Steps, iterations: int, ridge: float
+) -> None:
     x = {n: p.detach().double().clone().requires_grad_() for n, p in free.items()}
     good = {n: v.detach().clone() for n, v in x.items()}
     best = torch.inf
@@ -93,7 +98,7 @@ def _search(transition: Any, free: dict[str, Tensor], steps: Steps, iterations: 
     def closure() -> Tensor:
         nonlocal best, good
         optimiser.zero_grad()
-        loss = (_solve(transition, x, steps)[1] / scale).sum()
+        loss = (_solve(transition, x, steps, ridge)[1] / scale).sum()
         loss.backward()
         if float(loss.detach()) < best:
             best, good = float(loss.detach()), {n: v.detach().clone() for n, v in x.items()}
@@ -109,7 +114,7 @@ def _design(transition: Any, inner: dict[str, Tensor], steps: Steps) -> Design:
 
 
 def _solve(
-    transition: Any, inner: dict[str, Tensor], steps: Steps
+    transition: Any, inner: dict[str, Tensor], steps: Steps, ridge: float
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The linear parameters given the others, and the variances left."""
     design = _design(transition, inner, steps)
@@ -119,7 +124,7 @@ def _solve(
     d = steps.then - design.base - sum(own)  # the own parameter is counted from one
     G, r = x.mT @ x / n, x.mT @ d / n
     places = _columns(transition, design, K).to(x.device)  # (K, m)
-    eye = RIDGE * G.diagonal().detach().mean() * torch.eye(places.shape[-1]).to(x)
+    eye = ridge * G.diagonal().detach().mean() * torch.eye(places.shape[-1]).to(x)
     block = G[places[:, :, None], places[:, None, :]] + eye
     theta = torch.linalg.solve(block, r.mT.gather(1, places)[..., None]).squeeze(-1)  # (K, m)
     full = theta.new_zeros(K, x.shape[-1]).scatter(1, places, theta)

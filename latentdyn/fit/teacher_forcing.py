@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,10 @@ def teacher_forcing(
     Source: Williams & Zipser (1989); Brenner et al. (2022, 2024); Hess et al. (2023); Bissiri,
     Holmes & Walker (2016).
     """
-    settings = _Settings(forcing, interval, alpha, parameters, temperature, draws, training)
+    training = Training(torch.optim.RAdam, ramp=0.0) if training is None else training
+    draws, carry = whole("draws", draws), whole("carry", carry, 0)
+    how = parameters, temperature, draws, warm_start_iterations
+    settings = _Settings(forcing, interval, alpha, batch_size, window, carry, *how, training)
     steps, restarts = whole("steps", steps, 0), whole("restarts", restarts)
     settings.check(model, learning_rate)
     dataset = as_dataset(y)
@@ -110,8 +114,8 @@ def teacher_forcing(
     fits, histories, error = [], [], None
     for chain in range(restarts):
         with seeded(seed + chain):
-            task = _Task(settings, model, batch, chain, warm_start_iterations)
-            data = task.minibatches(batch_size, window, whole("carry", carry, 0))
+            task = _Task(settings, model, batch, chain)
+            data = task.minibatches(settings.carry)
             run = Run(
                 task.objective,
                 data,
@@ -137,25 +141,32 @@ def teacher_forcing(
     return posterior
 
 
+@dataclass(frozen=True)
 class _Settings:
     """What the user asked for."""
 
-    def __init__(
-        self,
-        forcing: Any,
-        interval: int | None,
-        alpha: float | str,
-        parameters: Any,
-        temperature: float,
-        draws: int,
-        training: Training | None,
-    ):
-        self.forcing, self.interval, self.alpha = forcing, interval, alpha
-        self.temperature, self.draws = temperature, whole("draws", draws)
-        named = parameters is None or isinstance(parameters, str)
-        self.kind = (parameters or "map") if named else "guide"
-        self.guide = None if named else parameters
-        self.training = Training(torch.optim.RAdam, ramp=0.0) if training is None else training
+    forcing: Any
+    interval: int | None
+    alpha: float | str
+    batch_size: int | None
+    window: int | None
+    carry: int
+    parameters: Any
+    temperature: float
+    draws: int
+    iterations: int
+    training: Training
+
+    @property
+    def kind(self) -> str:
+        """How uncertainty is found: "guide" if by an autoguide."""
+        named = self.parameters is None or isinstance(self.parameters, str)
+        return (self.parameters or "map") if named else "guide"
+
+    @property
+    def guide(self) -> Any:
+        """The autoguide, if there is one."""
+        return self.parameters if self.kind == "guide" else None
 
     @property
     def smoother(self) -> Any:
@@ -193,9 +204,7 @@ class _Settings:
 class _Task:
     """One chain: the program and guide that are learned, from a warm start to a posterior."""
 
-    def __init__(
-        self, settings: _Settings, model: StateSpace, batch: Batch, chain: int, iterations: int
-    ):
+    def __init__(self, settings: _Settings, model: StateSpace, batch: Batch, chain: int):
         self.settings = settings
         program = copy.deepcopy(model)
         if chain > 0:
@@ -209,10 +218,19 @@ class _Task:
         self.interval = _interval(settings, batch)
         if settings.forcing == "readback":
             noiseless(program)
-        self.batch = warm_start(program, batch, settings.smoother, encoder, iterations)
         towards = "states" if settings.smoother is not None else settings.forcing
         towards = towards if encoder is None else encoder
         self.forcing = Forcing(towards, self.interval, settings.alpha, settings.temperature)
+        self.batch = batch
+        windows = self.minibatches(carry=0).draw()
+        self.batch = warm_start(
+            program,
+            batch,
+            settings.smoother,
+            encoder,
+            settings.iterations,
+            lambda: self.forcing.error(program, windows),
+        )
         self.encoder = encoder
         guide = None
         if program.prior is not None:
@@ -221,8 +239,9 @@ class _Task:
         self.objective = _ForcedObjective(collapsed, Guide(guide, None), encoder)
         self.objective.particles = settings.training.particles
 
-    def minibatches(self, size: int | None, window: int | None, carry: int) -> Any:
+    def minibatches(self, carry: int) -> Any:
         """Windows at random places, each with steps before it from which its states start."""
+        size, window = self.settings.batch_size, self.settings.window
         if carry and window is not None:
             return Streams(self.batch, size, window, CONTEXT, carry, lambda: self.forcing.last)
         window = None if window is None or window >= self.batch.steps else window
@@ -235,7 +254,7 @@ class _Task:
         kind, settings = self.settings.kind, self.settings
         if kind in POSTERIORS:
             if isinstance(data, Streams):
-                data = self.minibatches(data.size, data.window, 0)
+                data = self.minibatches(carry=0)
             guide = around(collapsed, guide, data, kind, settings.draws, steps)
         model: Any = collapsed.model
         if self.encoder is not None:

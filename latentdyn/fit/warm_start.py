@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from latentdyn.fit.climb import climb
 from latentdyn.fit.density import FAILURES
 from latentdyn.fit.local_trend import local_trend
 from latentdyn.fit.parameters import free_of
-from latentdyn.fit.regress import Steps, can_regress, regress
+from latentdyn.fit.regress import RIDGE, Steps, can_regress, regress
 from latentdyn.programs import StateSpace
 from latentdyn.smooth.derivatives import emission_terms
 from latentdyn.smooth.forced import schedule, towards_readback
@@ -24,6 +25,7 @@ __all__ = ["noiseless", "warm_start"]
 ROUNDS = 4  # of smoothing and least squares; the likelihood hardly rises after three
 PART = 10_000  # steps from which the size of the process noise is judged
 FACTOR = 2.0  # between two sizes that are tried
+RIDGES = (RIDGE, 1e-4, 1e-2, 1.0)  # from which one is chosen
 PATHS, CLIMB = 4, 10  # smoothed paths, and quasi-Newton steps, of emissions without read-back
 
 
@@ -44,9 +46,22 @@ def noiseless(program: StateSpace) -> None:
 
 
 def warm_start(
-    program: StateSpace, batch: Batch, smoother: Any, encoder: Any, iterations: int
+    program: StateSpace,
+    batch: Batch,
+    smoother: Any,
+    encoder: Any,
+    iterations: int,
+    error: Callable[[], float],
 ) -> Batch:
     """Start the transition from states that are known, and a smoother's from its own states.
+
+    Args:
+        program: changed in place.
+        batch: all data.
+        smoother: what states are pulled towards, if it is one.
+        encoder: the same.
+        iterations: of least squares.
+        error: of predictions of the program along forced paths.
 
     Returns: the batch, with the smoother's states in it if there is one.
     """
@@ -56,10 +71,9 @@ def warm_start(
         if able and encoder is None:
             z, inside = _shown(program, batch)
             if z is not None:
-                transition.place(z[inside])
-                left = _learn(program, z, inside, batch, iterations)
-                _start_noise(program, left, left)
                 _start_at(program, z)
+                left = _learn_robustly(program, z, inside, batch, iterations, error)
+                _start_noise(program, left, left)
         return batch
     placed = False
     if able and _reads_back(program.emission):
@@ -105,10 +119,39 @@ def _shown(program: StateSpace, batch: Batch) -> tuple[Any, Tensor]:
     return pull.target.expand(*batch.y.shape[:2], -1), whole
 
 
-def _learn(program: Any, z: Tensor, inside: Tensor, batch: Batch, iterations: int) -> Tensor:
+def _learn(
+    program: Any,
+    z: Tensor,
+    inside: Tensor,
+    batch: Batch,
+    iterations: int,
+    ridge: float = RIDGE,
+) -> Tensor:
     transition = program.transition
     u = None if batch.u is None or not transition.input_dim else batch.u
-    return regress(transition, Steps(z, inside, u), iterations)
+    return regress(transition, Steps(z, inside, u), iterations, ridge)
+
+
+def _learn_robustly(
+    program: Any,
+    z: Tensor,
+    inside: Tensor,
+    batch: Batch,
+    iterations: int,
+    error: Callable[[], float],
+) -> Tensor:
+    """With the ridge that predicts best along forced paths: one step overfits noisy states."""
+    program.transition.place(z[inside])
+    _learn(program, z, inside, batch, iterations)
+
+    def missed(ridge: float) -> float:
+        _learn(program, z, inside, batch, 0, ridge)
+        return error()
+
+    best = min(RIDGES, key=missed)
+    if best != RIDGE:
+        program.transition.place(z[inside])
+    return _learn(program, z, inside, batch, iterations if best != RIDGE else 0, best)
 
 
 def _start_at(program: Any, z: Tensor) -> None:

@@ -377,3 +377,19 @@ def test_carried_states_can_be_learned_with(data):
     assert np.isfinite(post.history["elbo"]).all()
     with pytest.raises(InputError, match="carry"):
         fit.teacher_forcing(fresh(), data, steps=5, interval=5, window=60, carry=3, training=QUIET)
+
+
+def test_noisy_data_start_from_what_predicts_several_steps():
+    """Least squares of one step overfit noise of a tenth of the data's spread and then diverge."""
+    run = ld.data.systems.lorenz63(1, 1000, obs_noise=0.0, seed=3)["y"].values
+    clean = (run - run.mean((0, 1))) / run.std((0, 1))
+    y = clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape)
+    torch.manual_seed(0)
+    model = ld.StateSpace(
+        transitions.ShallowPLRNN(3, 100, noise_floor=1e-9), emissions.Identity(3, 3)
+    )
+    quiet = ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
+    post = ld.fit.teacher_forcing(model, y, alpha=0.1, steps=300, batch_size=4, training=quiet)
+    predicted = post.smooth(y, draws=1).predicted.mean
+    error = (predicted[..., 20:, :] - torch.as_tensor(clean[:, 20:])).square().mean()
+    assert error < 0.02  # of a filter that leaves the observations as they are, at least 0.01
