@@ -169,8 +169,8 @@ def _verdict(rows: dict[str, Any], seeds: int, guess: float) -> str:
     return f"""**{word}.** Learned, that is an error below a tenth of that of always saying 1:
 manifold-attractor prior {learned["manifold"]} of {seeds} seeds, flat prior {learned["flat"]} of
 {seeds}; with the manifold-attractor prior most answers are within 0.04 in {most} of {seeds}.
-Whether it is a line attractor: asked {LATER - SPREAD} steps later than it ever was, its median error is
-{later:.2g}; the largest eigenvalue along the delay is {largest:.3f}.
+Whether it is a line attractor: asked {LATER - SPREAD} steps later than it ever was, its median
+error is {later:.2g}; the largest eigenvalue along the delay is {largest:.3f}.
 
 A flat prior whose units start where the manifold-attractor prior has its mode, half of them at
 a = 1, learned in {learned["kept"]} of {seeds}: part of what the prior does is to start there. A fit

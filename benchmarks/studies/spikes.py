@@ -107,7 +107,7 @@ def states(y: np.ndarray, K: int, dynamics: str, noise: str, steps: int) -> Any:
     torch.manual_seed(0)
     transition = getattr(ld.transitions, dynamics)(K)
     model = ld.StateSpace(transition, getattr(ld.emissions, noise)(K, y.shape[-1]))
-    if steps <= 30:
+    if steps <= 100:
         return ld.fit.em(model.double(), y, steps=steps, progress=False).model.model
     post = ld.fit.svi(model, y, steps=steps, batch_size=16, window=100, training=QUIET)
     return post.model.double()

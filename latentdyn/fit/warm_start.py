@@ -97,6 +97,7 @@ def warm_start(
             placed = True
         _learn(program, z, inside, batch, iterations // 2)
         _observation_noise(program, path, batch)
+        _read_out(program, path, batch)
     with torch.no_grad():
         return batch.replace(states=smoother(program, batch).mean)
 

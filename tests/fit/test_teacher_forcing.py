@@ -393,3 +393,28 @@ def test_noisy_data_start_from_what_predicts_several_steps():
     predicted = post.smooth(y, draws=1).predicted.mean
     error = (predicted[..., 20:, :] - torch.as_tensor(clean[:, 20:])).square().mean()
     assert error < 0.02  # of a filter that leaves the observations as they are, at least 0.01
+
+
+def test_warm_starts_refit_read_outs_that_are_free():
+    """Counts of a rotation, of which half of the units are thought to know nothing at the start."""
+    A = 0.99 * torch.tensor([[0.96, -0.28], [0.28, 0.96]]).double()
+    C = torch.as_tensor(np.random.default_rng(0).standard_normal((20, 2)))
+    truth = ld.StateSpace(
+        transitions.Linear.of(A=A, Q=[0.01] * 2), emissions.Poisson.of(C=C, d=[0.5] * 20)
+    )
+    y = truth.simulate(4, 100, seed=0)
+    quiet = ld.fit.Training(torch.optim.RAdam, ramp=0.0, initialise=False, progress=False)
+    thought = C * (torch.arange(20) < 10)[:, None]
+    evidence = {}
+    for free in (False, True):
+        torch.manual_seed(0)
+        transition = transitions.ShallowPLRNN(2, 5, noise_floor=1e-6).double()
+        model = ld.StateSpace(transition, emissions.Poisson.of(C=thought, d=[0.5] * 20))
+        for p in model.emission.parameters():
+            p.requires_grad_(free)
+        post = ld.fit.teacher_forcing(
+            model, y, forcing=smooth.laplace, steps=0, warm_start_iterations=10, training=quiet
+        )
+        with torch.no_grad():
+            evidence[free] = float(smooth.laplace(post.model.model, y).log_evidence.sum())
+    assert evidence[True] > evidence[False] + 2 * 40  # 2 AIC units for each of 40 weights
