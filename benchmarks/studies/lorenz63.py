@@ -24,7 +24,7 @@ DT, TRUE = 0.01, 0.9057
 FLOOR = {"divergence": 0.03, "spectra": 0.055}  # another true trajectory, see docs/results.md
 
 MODELS = {
-    "smooth: MLP(3, hidden=30)": lambda: ld.transitions.MLP(3, hidden=30, noise_floor=1e-9),
+    "smooth: MLP(3, hidden=20)": lambda: ld.transitions.MLP(3, hidden=20, noise_floor=1e-9),
     "piecewise linear: ShallowPLRNN(3, 50)": lambda: ld.transitions.ShallowPLRNN(
         3, 50, noise_floor=1e-9
     ),
@@ -116,7 +116,9 @@ HEAD = f"""## Lorenz-63
 largest exponent (true: {TRUE} per unit of time). Another true trajectory scores D_stsp 0.03 and D_H
 0.055. The interval holds the variation of exponents over runs of 200 units of time, too.
 Spurious stable points: near the data, and further from the nearest state than half of the typical
-distance between states.
+distance between states. With 30 units instead of 20 the perceptron has some of the latter in two of
+three seeds (a stable point where no data are needs no truth to be called spurious), and otherwise
+is as good.
 
 | model | D_stsp | D_H | lambda_1 [90%] | lambda_2 | foci | saddle | spurious stable | s |
 |---|---|---|---|---|---|---|---|---|"""
