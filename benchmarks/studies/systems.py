@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 RESULT = ROOT / "docs" / "results" / "systems.md"
 DRAWS, SEED, SHOWN = 5, 0, ("D_stsp", "D_H", "PE(20)")
-QUIET = ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
+QUIET = ld.fit.Training(torch.optim.RAdam, ramp=0.0, warmup=0.05, progress=False)
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,11 @@ class Forcing(nn.Module):
         return y.mean, y.variance, batch.mask & counts, normal
 
     @torch.no_grad()
-    def error(self, model: Any, batch: Batch) -> float:
-        """Mean square of what predictions of the data miss; infinite if they do not exist."""
+    def error(self, model: Any, batch: Batch) -> Tensor:
+        """Mean square of what predictions of each unit miss, (D,); infinite where they diverge."""
         mean, _, seen, _ = self.predictions(model, batch)
-        return float((batch.y - mean).square()[seen].mean().nan_to_num(torch.inf))
+        square = (batch.y - mean).square().nan_to_num(torch.inf).where(seen, 0)
+        return square.sum((0, 1)) / seen.sum((0, 1)).clamp(min=1)
 
     def _of_states(self, model: Any, batch: Batch, path: PointPath) -> PointPath:
         """Scored by p(state_t | f_{t-1}) with the process noise, and p(y_t | state_t)."""

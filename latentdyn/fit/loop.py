@@ -27,7 +27,8 @@ class Run:
         objective: what is learned; it holds the result afterwards.
         data: minibatches.
         steps: how many.
-        learning_rate: at the start; it falls along a half cosine to a hundredth of it.
+        learning_rate: at the start; it falls along a half cosine to a hundredth of it
+            (`Training.warmup` says how long it rises before).
         training: further settings.
         validate: called with the objective, the mean log-probability of held-out entries.
         callbacks: called with a `Progress` at every evaluation; returning ``"stop"`` stops.
@@ -71,6 +72,13 @@ class Run:
         ramp = self.training.ramp * self.steps
         return 1.0 if ramp == 0 else min(1.0, (step + 1) / ramp)
 
+    def rate(self, step: int) -> float:
+        """The learning rate at a step."""
+        warmup = self.training.warmup * self.steps
+        rise = 1.0 if warmup == 0 else min(1.0, (step + 1) / warmup)
+        fall = (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.learning_rate * rise * (0.01 + 0.99 * fall)
+
     def go(self) -> Progress:
         """Run to the end, to an early stop, or to Ctrl-C, which keeps what is fitted so far."""
         every = max(1, math.ceil(self.steps / self.training.evaluations))
@@ -98,9 +106,8 @@ class Run:
     def step(self) -> dict[str, Tensor]:
         """One gradient step on one minibatch."""
         step = self.progress.step
-        share = (1 + math.cos(math.pi * step / self.steps)) / 2
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * (0.01 + 0.99 * share)
+            group["lr"] = self.rate(step)
         world = self.accelerator.num_processes
         batch = self.data.draw(self.accelerator.process_index, world).to(device=self.device)
         parts = self.module(batch, self.beta(step))

@@ -93,7 +93,7 @@ def teacher_forcing(
         seed: of everything random in the fit.
         callbacks: called with a `Progress` at every evaluation; returning "stop" stops.
         resume_from: folder of a checkpoint to continue from, exactly.
-        training: further settings; by default RAdam without a ramp.
+        training: further settings; by default RAdam without a ramp, warmed up.
 
     Returns: a `Posterior`. Its dynamics have no process noise if ``forcing`` is "readback";
     otherwise its states are the smoother's or the encoder's.
@@ -102,7 +102,8 @@ def teacher_forcing(
     Source: Williams & Zipser (1989); Brenner et al. (2022, 2024); Hess et al. (2023); Bissiri,
     Holmes & Walker (2016).
     """
-    training = Training(torch.optim.RAdam, ramp=0.0) if training is None else training
+    if training is None:
+        training = Training(torch.optim.RAdam, ramp=0.0, warmup=0.05)
     draws, carry = whole("draws", draws), whole("carry", carry, 0)
     how = parameters, temperature, draws, warm_start_iterations
     settings = _Settings(forcing, interval, alpha, batch_size, window, carry, *how, training)

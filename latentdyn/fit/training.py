@@ -22,6 +22,8 @@ class Training:
         optimizer: called with the parameters and ``lr``, returns a torch optimiser.
         particles: draws per step, evaluated together.
         ramp: share of the steps over which the weight of the divergences rises from 0 to 1.
+        warmup: share of the steps over which the learning rate rises from 0, for fits that start
+            where a step of full length would do harm.
         clip: largest global norm of the gradient of the loss per observed entry.
         context: steps around a time window that the encoder sees and that are not scored.
         evaluations: how many times during the run the fit is evaluated (and checkpointed).
@@ -35,6 +37,7 @@ class Training:
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     particles: int = 1
     ramp: float = 0.2
+    warmup: float = 0.0
     clip: float = 10.0
     context: int = 32
     evaluations: int = 20
@@ -47,6 +50,7 @@ class Training:
         checks = [
             ("particles", self.particles >= 1, "an integer >= 1"),
             ("ramp", 0 <= self.ramp < 1, "a share in [0, 1)"),
+            ("warmup", 0 <= self.warmup < 1, "a share in [0, 1)"),
             ("context", self.context >= 1, "an integer >= 1"),
             ("clip", self.clip > 0, "a positive number"),
             ("evaluations", self.evaluations >= 1, "an integer >= 1"),

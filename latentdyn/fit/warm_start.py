@@ -51,7 +51,7 @@ def warm_start(
     smoother: Any,
     encoder: Any,
     iterations: int,
-    error: Callable[[], float],
+    error: Callable[[], Tensor],
 ) -> Batch:
     """Start the transition from states that are known, and a smoother's from its own states.
 
@@ -61,7 +61,7 @@ def warm_start(
         smoother: what states are pulled towards, if it is one.
         encoder: the same.
         iterations: of least squares.
-        error: of predictions of the program along forced paths.
+        error: mean squares of predictions along forced paths, (D,).
 
     Returns: the batch, with the smoother's states in it if there is one.
     """
@@ -73,7 +73,7 @@ def warm_start(
             if z is not None:
                 _start_at(program, z)
                 left = _learn_robustly(program, z, inside, batch, iterations, error)
-                _start_noise(program, left, left)
+                _start_noise(program, left, error())
         return batch
     placed = False
     if able and _reads_back(program.emission):
@@ -139,7 +139,7 @@ def _learn_robustly(
     inside: Tensor,
     batch: Batch,
     iterations: int,
-    error: Callable[[], float],
+    error: Callable[[], Tensor],
 ) -> Tensor:
     """With the ridge that predicts best along forced paths: one step overfits noisy states."""
     program.transition.place(z[inside])
@@ -147,7 +147,7 @@ def _learn_robustly(
 
     def missed(ridge: float) -> float:
         _learn(program, z, inside, batch, 0, ridge)
-        return error()
+        return float(error().sum())
 
     best = min(RIDGES, key=missed)
     if best != RIDGE:
@@ -166,7 +166,8 @@ def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
     transition, emission = program.transition, program.emission
     if getattr(transition, "noise", "") == "diagonal":
         transition.start(Q=process.to(program.dtype) + transition.noise_floor)
-    if getattr(emission, "noise", "") == "diagonal" and len(noise) == emission.obs_dim:
+    able = getattr(emission, "noise", "") == "diagonal" and len(noise) == emission.obs_dim
+    if able and bool(noise.isfinite().all()):
         emission.start(R=noise.to(program.dtype) + emission.noise_floor)
 
 

@@ -343,3 +343,23 @@ def test_full_noise_is_learned(part):
     assert (torch.linalg.eigvalsh(V) > 0).all()
     assert (V[0, 1:] != 0).any()
     torch.testing.assert_close(V, V.mT)
+
+
+def test_learning_rates_rise_and_fall():
+    """Up over the warm-up, then along a half cosine to a hundredth."""
+    model = ld.StateSpace(ld.transitions.Linear(1), ld.emissions.Gaussian(1, 2))
+    rates = []
+    training = Training(warmup=0.2, evaluations=50, progress=False)
+    ld.fit.svi(
+        model,
+        np.random.default_rng(0).standard_normal((2, 10, 2)),
+        steps=50,
+        learning_rate=0.1,
+        training=training,
+        callbacks=[lambda p: rates.append(p.history["learning_rate"][-1])],
+    )
+    assert rates[:2] == pytest.approx([0.01, 0.02], rel=0.01)
+    assert max(rates) == rates[9] == pytest.approx(0.1, rel=0.1)  # 0.1 cos^2(9 pi / 100)
+    assert rates[-1] == pytest.approx(0.001, rel=0.1)
+    with pytest.raises(ld.InputError, match="warmup"):
+        Training(warmup=1.0)
