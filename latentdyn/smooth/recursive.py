@@ -10,6 +10,7 @@ from torch import Tensor
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
+from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.smooth.linearise import Linearise
 from latentdyn.smooth.observe import observe, observe_jointly
@@ -58,7 +59,14 @@ class GaussianStep:
             return Moments(mean, V), log_p[..., 0]
         J, g, constants = observe(near, y, None if bool(mask.all()) else mask)
         grown = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + P @ J
-        V = torch.linalg.solve(grown, P.expand_as(grown))
+        V, failed = torch.linalg.solve_ex(grown, P.expand_as(grown))
+        if bool(failed.any()):
+            raise InputError(
+                "model",
+                "finite moments of every step",
+                f"a singular update at step {t + 1}",
+                "check the parameters, or use smooth.laplace or smooth.particle",
+            )
         V = (V + V.mT) / 2
         e = g - matvec(J, m)
         step = matvec(V, e)
