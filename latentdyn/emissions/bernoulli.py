@@ -5,48 +5,32 @@ from __future__ import annotations
 from typing import Any, Self
 
 import pyro.distributions as dist
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
-from latentdyn.nn import matvec
-from latentdyn.values import as_float
 
 __all__ = ["Bernoulli"]
 
 
-class Bernoulli(Conditional):
+class Bernoulli(LinearReadout):
     r"""y ~ Bernoulli(sigmoid(C z + d + D u)): spikes in bins that hold at most one, or notes.
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Bernoulli.of(C=, d=)``
     builds it from known values. Source: Krishnan et al. (2017), sec. 2.
 
     Example:
+        >>> import torch
         >>> Bernoulli.of(C=[[2.0]], d=[0.0])(torch.zeros(1).double()).mean
         tensor([0.5000], dtype=torch.float64)
     """
 
-    def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):
-        super().__init__()
-        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
-        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
-        self.d = nn.Parameter(torch.zeros(obs_dim))
-        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weak random loadings."""
-        self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
-
     @classmethod
     def of(cls, C: Any, d: Any, D: Any = None) -> Self:
         """Known read-out."""
-        obs_dim, state_dim = as_float("C", C).shape[-2:]
-        input_dim = 0 if D is None else as_float("D", D).shape[-1]
-        return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, D=D)
+        return cls._known(C, D, d=d)
 
     def initialise(self, batch: Batch) -> None:
         """Bias at the logit of the mean, loadings by principal components of smoothed logits."""
@@ -57,6 +41,4 @@ class Bernoulli(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the binary observations."""
-        logits = matvec(self.C, z) + self.d
-        logits = logits if u is None else logits + matvec(self.D, u)
-        return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
+        return dist.Bernoulli(logits=self.eta(z, u), validate_args=False).to_event(1)

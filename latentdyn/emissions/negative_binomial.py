@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
-from latentdyn.nn import matvec
-from latentdyn.values import above, as_float
+from latentdyn.values import above
 
 __all__ = ["NegativeBinomial"]
 
 
-class NegativeBinomial(Conditional):
+class NegativeBinomial(LinearReadout):
     r"""y ~ NB(mean m, r),  m = exp(C z + d + D u),  variance m + m^2 / r.
 
     p(y) = Gamma(y + r) / (y! Gamma(r)) (m / (m + r))^y (r / (m + r))^r: a Poisson count whose rate
@@ -35,26 +34,15 @@ class NegativeBinomial(Conditional):
     """
 
     def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):
-        super().__init__()
-        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
-        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
-        self.d = nn.Parameter(torch.zeros(obs_dim))
-        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
+        super().__init__(state_dim, obs_dim, input_dim)
         self.r = nn.Parameter(torch.full((obs_dim,), 10.0))
         self.constraints = {"r": constraints.positive}
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weak random loadings."""
-        self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
     def of(cls, C: Any, d: Any, r: Any, D: Any = None) -> Self:
         """Known read-out."""
-        obs_dim, state_dim = as_float("C", C).shape[-2:]
         r = above("r", r, 0, "1 / r is the overdispersion; for none use emissions.Poisson")
-        input_dim = 0 if D is None else as_float("D", D).shape[-1]
-        return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, r=r, D=D)
+        return cls._known(C, D, d=d, r=r)
 
     def initialise(self, batch: Batch) -> None:
         """Bias at the log mean count, loadings by principal components of smoothed log rates."""
@@ -64,7 +52,5 @@ class NegativeBinomial(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the counts."""
-        eta = matvec(self.C, z) + self.d
-        eta = eta if u is None else eta + matvec(self.D, u)
-        log_odds = eta - self.r.log()  # m = r exp(log_odds)
+        log_odds = self.eta(z, u) - self.r.log()  # m = r exp(log_odds)
         return dist.NegativeBinomial(self.r, logits=log_odds, validate_args=False).to_event(1)

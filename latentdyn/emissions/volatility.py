@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian
+from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import principal_readout, smooth_rates
-from latentdyn.nn import matvec
-from latentdyn.values import as_float
 
 __all__ = ["Volatility"]
 
 
-class Volatility(Conditional):
+class Volatility(LinearReadout):
     r"""y ~ N(0, exp(C z + d + D u)): returns with a log-variance that is linear in the state.
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Volatility.of(C=, d=)``
@@ -29,24 +27,10 @@ class Volatility(Conditional):
         tensor([4.], dtype=torch.float64)
     """
 
-    def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):
-        super().__init__()
-        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
-        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
-        self.d = nn.Parameter(torch.zeros(obs_dim))
-        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weak random loadings."""
-        self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
-
     @classmethod
     def of(cls, C: Any, d: Any, D: Any = None) -> Self:
         """Known read-out."""
-        obs_dim, state_dim = as_float("C", C).shape[-2:]
-        input_dim = 0 if D is None else as_float("D", D).shape[-1]
-        return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, D=D)
+        return cls._known(C, D, d=d)
 
     def initialise(self, batch: Batch) -> None:
         """Bias at the log mean square, loadings by principal components of smoothed log squares."""
@@ -55,8 +39,7 @@ class Volatility(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""
-        log_variance = matvec(self.C, z) + self.d
-        log_variance = log_variance if u is None else log_variance + matvec(self.D, u)
+        log_variance = self.eta(z, u)
         return gaussian(torch.zeros_like(log_variance), log_variance.exp(), "diagonal")
 
 

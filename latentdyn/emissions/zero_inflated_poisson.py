@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
 from latentdyn.errors import InputError
-from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
 __all__ = ["ZeroInflatedPoisson"]
@@ -21,7 +20,7 @@ __all__ = ["ZeroInflatedPoisson"]
 MOST = 0.5  # of the starting probability of an extra zero
 
 
-class ZeroInflatedPoisson(Conditional):
+class ZeroInflatedPoisson(LinearReadout):
     r"""y = 0 with probability pi, else y ~ Poisson(m), m = exp(C z + d + D u).
 
     p(0) = pi + (1 - pi) exp(-m); mean (1 - pi) m, variance (1 - pi) (m + pi m^2).
@@ -37,30 +36,19 @@ class ZeroInflatedPoisson(Conditional):
     """
 
     def __init__(self, state_dim: int, obs_dim: int, input_dim: int = 0):
-        super().__init__()
-        self.state_dim, self.obs_dim, self.input_dim = state_dim, obs_dim, input_dim
-        self.C = nn.Parameter(torch.empty(obs_dim, state_dim))
-        self.d = nn.Parameter(torch.zeros(obs_dim))
-        self.D = nn.Parameter(torch.zeros(obs_dim, input_dim))
+        super().__init__(state_dim, obs_dim, input_dim)
         self.pi = nn.Parameter(torch.full((obs_dim,), 0.2))
         self.constraints = {"pi": constraints.unit_interval}
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weak random loadings."""
-        self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
     def of(cls, C: Any, d: Any, pi: Any, D: Any = None) -> Self:
         """Known read-out."""
-        obs_dim, state_dim = as_float("C", C).shape[-2:]
         pi = as_float("pi", pi)
         if not bool(((pi > 0) & (pi < 1)).all()):
             wrong = pi[(pi <= 0) | (pi >= 1)][0]
             fix = "without extra zeros use emissions.Poisson"
             raise InputError("pi", "probabilities between 0 and 1", f"{wrong:g}", fix)
-        input_dim = 0 if D is None else as_float("D", D).shape[-1]
-        return cls(state_dim, obs_dim, input_dim).fix(C=C, d=d, pi=pi, D=D)
+        return cls._known(C, D, d=d, pi=pi)
 
     def initialise(self, batch: Batch) -> None:
         """Half of the overdispersion counts as extra zeros; loadings as those of counts."""
@@ -75,7 +63,5 @@ class ZeroInflatedPoisson(Conditional):
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the counts."""
-        eta = matvec(self.C, z) + self.d
-        eta = eta if u is None else eta + matvec(self.D, u)
-        extra = dist.ZeroInflatedPoisson(eta.exp(), gate=self.pi, validate_args=False)
+        extra = dist.ZeroInflatedPoisson(self.eta(z, u).exp(), gate=self.pi, validate_args=False)
         return extra.to_event(1)
