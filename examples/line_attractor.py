@@ -6,8 +6,8 @@ steps 11 to 20. Once it is told the sum of the two marked numbers, and at all ot
 observed: first always at step 120, then at a random step between 120 and 170.
 
 What to look for: without a prior the network says 1 whatever it saw, a mean squared error of 1/6.
-With the manifold-attractor prior half of the units start to keep their state, along directions whose
-eigenvalue is 1 to two digits: a line attractor. The read-out of different sums fans out until step
+With the manifold-attractor prior half of the units start to keep their state, along directions with
+eigenvalues of 1 to two digits: a line attractor. The read-out of different sums fans out until step
 120, the first at which it may be asked for, and stays where it is from there on.
 
     python examples/line_attractor.py            # two to three minutes
