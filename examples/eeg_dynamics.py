@@ -4,10 +4,10 @@ Data: 64 channels, eyes open, 160 Hz, smoothed and standardised; 70% of 40 s to 
 to score. A piecewise-linear network runs over four principal components and their last steps;
 what a step leaves unexplained is noise that drives it. Teacher forcing gives a posterior of it.
 
-What to look for: this network calls it chaos in every draw, yet it predicts 20 steps ahead worse
-than the mean does, some draws fly apart, and in D_stsp and D_H it is no better than
-autoregressions, which cannot be chaotic. So the exponents say what was learned, not what the brain
-does. White noise does best in D_stsp, which does not see time.
+What to look for: this network calls it chaos in every draw, yet 20 steps ahead it predicts worse
+than persistence does, and in D_stsp and D_H it is about as good as autoregressions, which cannot be
+chaotic. So the exponents say what was learned, not what the brain does. White noise does best in
+D_stsp, which does not see time.
 
     python examples/eeg_dynamics.py            # a minute or two
     python examples/eeg_dynamics.py --quick    # seconds, less data and fewer states
