@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -74,10 +75,25 @@ def _gaussian(density: LogDensity, data: Minibatches, kind: str, draws: int) -> 
     shares = [b.replace(scale=b.scale / len(batches)) for b in batches]
     x = density.centre
     precision = fisher(density, x, places, shares) + prior_precision(density, x, places)
+    places, precision = _informed(density, places, precision)
     L = factor(density, places, precision)
     others = batches if data.draw() is data.batch else [data.draw() for _ in batches]
     x = _towards_mode(density, x, places, L, batches, others)
     return laplace_draws(density, x, places, L, draws)
+
+
+def _informed(density: Any, places: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Without parameters on which nothing depends, such as those of units that are always off."""
+    known = precision.diagonal() != 0
+    if bool(known.all()):
+        return places, precision
+    idle = torch.zeros(density.size).index_put((places[~known],), torch.ones(()))
+    warnings.warn(
+        f"{int((~known).sum())} of {len(known)} parameters, in {density.names_at(idle)}, are the "
+        "same in all draws: no prediction depends on them, and they have no prior",
+        stacklevel=5,
+    )
+    return places[known], precision[known][:, known]
 
 
 def _outer(density: Any) -> Tensor:

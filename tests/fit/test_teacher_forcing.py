@@ -418,3 +418,20 @@ def test_warm_starts_refit_read_outs_that_are_free():
         with torch.no_grad():
             evidence[free] = float(smooth.laplace(post.model.model, y).log_evidence.sum())
     assert evidence[True] > evidence[False] + 2 * 40  # 2 AIC units for each of 40 weights
+
+
+def test_units_that_are_always_off_are_not_drawn(data):
+    """Of a flat prior nothing would be known; what other units do is drawn."""
+    torch.manual_seed(0)
+    transition = transitions.ShallowPLRNN(3, 6).double()
+    with torch.no_grad():
+        transition.h2[0] = -100.0
+    model = ld.StateSpace(transition, emissions.Identity.of(state_dim=3, R=[0.01] * 3))
+    with pytest.warns(UserWarning, match=r"3 of 24 parameters, in 'transition.W1', are the same"):
+        post = fit.teacher_forcing(
+            model, data, steps=0, interval=1, warm_start_iterations=0, window=None,
+            parameters="last-layer", draws=10, training=QUIET,
+        )  # fmt: skip
+    W1 = post.sample(10, seed=0)["transition.W1"]
+    assert not bool(W1[..., 0].std(0).any())
+    assert bool((W1[..., 1:].std(0) > 0).all())
