@@ -91,7 +91,7 @@ def _informed(density: Any, places: Tensor, precision: Tensor) -> tuple[Tensor, 
     warnings.warn(
         f"{int((~known).sum())} of {len(known)} parameters, in {density.names_at(idle)}, are the "
         "same in all draws: no prediction depends on them, and they have no prior",
-        stacklevel=5,
+        stacklevel=6,
     )
     return places[known], precision[known][:, known]
 
