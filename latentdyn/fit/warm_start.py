@@ -72,7 +72,8 @@ def warm_start(
             z, inside = _shown(program, batch)
             if z is not None:
                 _start_at(program, z)
-                left = _learn_robustly(program, z, inside, batch, iterations, error)
+                steps = _steps(transition, z, inside, batch)
+                left = _robustly(transition, z[inside], steps, iterations, error)
                 _start_noise(program, left, error())
         return batch
     placed = False
@@ -84,7 +85,7 @@ def warm_start(
         if z is not None:
             transition.place(z[inside])
             placed = True
-            left = _learn(program, z, inside, batch, iterations)
+            left = regress(transition, _steps(transition, z, inside, batch), iterations)
             _start_noise(program, left, noise)
             _start_at(program, z)
     for _ in range(ROUNDS if able else 0):
@@ -95,7 +96,7 @@ def warm_start(
         if not placed:
             transition.place(z[inside])
             placed = True
-        _learn(program, z, inside, batch, iterations // 2)
+        regress(transition, _steps(transition, z, inside, batch), iterations // 2)
         _observation_noise(program, path, batch)
         _read_out(program, path, batch)
     with torch.no_grad():
@@ -120,39 +121,26 @@ def _shown(program: StateSpace, batch: Batch) -> tuple[Any, Tensor]:
     return pull.target.expand(*batch.y.shape[:2], -1), whole
 
 
-def _learn(
-    program: Any,
-    z: Tensor,
-    inside: Tensor,
-    batch: Batch,
-    iterations: int,
-    ridge: float = RIDGE,
-) -> Tensor:
-    transition = program.transition
-    u = None if batch.u is None or not transition.input_dim else batch.u
-    return regress(transition, Steps(z, inside, u), iterations, ridge)
+def _steps(transition: Any, z: Tensor, inside: Tensor, batch: Batch) -> Steps:
+    return Steps(z, inside, batch.u if transition.input_dim else None)
 
 
-def _learn_robustly(
-    program: Any,
-    z: Tensor,
-    inside: Tensor,
-    batch: Batch,
-    iterations: int,
-    error: Callable[[], Tensor],
+def _robustly(
+    transition: Any, z: Tensor, steps: Steps, iterations: int, error: Callable[[], Tensor]
 ) -> Tensor:
-    """With the ridge that predicts best along forced paths: one step overfits noisy states."""
-    program.transition.place(z[inside])
-    _learn(program, z, inside, batch, iterations)
+    """With the ridge that predicts best along forced paths: one step overfits noisy states z."""
+    transition.place(z)
+    regress(transition, steps, iterations)
 
     def missed(ridge: float) -> float:
-        _learn(program, z, inside, batch, 0, ridge)
+        regress(transition, steps, 0, ridge)
         return float(error().sum())
 
     best = min(RIDGES, key=missed)
-    if best != RIDGE:
-        program.transition.place(z[inside])
-    return _learn(program, z, inside, batch, iterations if best != RIDGE else 0, best)
+    if best == RIDGE:
+        return regress(transition, steps, 0)
+    transition.place(z)
+    return regress(transition, steps, iterations, best)
 
 
 def _start_at(program: Any, z: Tensor) -> None:
