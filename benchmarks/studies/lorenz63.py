@@ -21,7 +21,6 @@ import latentdyn as ld
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "lorenz63.nc"
 DT, TRUE = 0.01, 0.9057
-FLOOR = {"divergence": 0.03, "spectra": 0.055}  # another true trajectory, see docs/results.md
 
 MODELS = {
     "smooth: MLP(3, hidden=20)": lambda: ld.transitions.MLP(3, hidden=20, noise_floor=1e-9),

@@ -91,5 +91,5 @@ class PointPath(Path):
         """The same path over a larger batch."""
         shape = torch.Size(batch_shape)
         z, before = (x.expand(*shape, *x.shape[-2:]) for x in (self.z, self._predicted))
-        each, scored = (x.expand(*shape, x.shape[-1]) for x in (self.increments, self.counted))
-        return PointPath(z, before, each, self.length, self.data, scored)
+        each, counted = (x.expand(*shape, x.shape[-1]) for x in (self.increments, self.counted))
+        return PointPath(z, before, each, self.length, self.data, counted)

@@ -31,11 +31,7 @@ class PiecewiseLinear(Conditional):
     """
 
     Q: Tensor
-    outer: tuple[str, ...] = (
-        "a",
-        "W",
-        "h",
-    )  # F is linear in these, and in B; none of them if empty
+    outer: tuple[str, ...] = ("a", "W", "h")  # in which F is linear, as in B; empty if in none
 
     @abc.abstractmethod
     def hinges(self, u: Tensor | None = None) -> Hinges:

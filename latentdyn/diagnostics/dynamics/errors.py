@@ -14,9 +14,9 @@ from latentdyn.data import Batch
 from latentdyn.diagnostics.dynamics.free_run import need_steady
 from latentdyn.diagnostics.dynamics.source import Chain, chains_of
 from latentdyn.errors import InputError
-from latentdyn.kernels.rollout import Pull
 from latentdyn.posterior import Posterior
 from latentdyn.rng import seeded
+from latentdyn.smooth.forced import schedule, towards_readback
 from latentdyn.smooth.roll import roll
 from latentdyn.values import as_float, whole
 
@@ -101,17 +101,11 @@ def _known(chain: Chain, batch: Batch, start: Any, smoother: Any, own: Any) -> T
 
 def _read_back(chain: Chain, batch: Batch, shape: tuple[int, ...]) -> Tensor:
     model, K = chain.program, chain.transition.state_dim
-    u = batch.u if model.emission.input_dim else None
-    z, weight = model.emission.readback(batch.y, batch.observed, u)
-    z, weight = z.expand(*shape, K), weight.expand(*shape, K)
-    P = model.emission.projector
-    eye = torch.eye(K, dtype=P.dtype, device=P.device)
-    near = 100 * K * torch.finfo(P.dtype).eps  # the product of a matrix and its inverse
-    if bool((weight == 1).all()) and bool(((P - eye).abs() < near).all()):
-        return z
+    pull = towards_readback(model, batch, schedule(batch, 1, 1.0))
+    if pull.projector is None and bool((pull.weight == 1).all()):
+        return pull.target.expand(*shape, K)  # each step shows its whole state
     first = model.first()().mean.expand(*shape[:2], 1, K)[..., 0, :]
-    pull = Pull(z, weight, P, weight.flatten(0, 1).any(-1).any(0).tolist())
-    return roll(chain.transition, first, batch.steps, batch.u, pull)[1]
+    return roll(chain.transition, first, batch.steps, batch.u, pull)[1].expand(*shape, K)
 
 
 def _at(chain: Chain, batch: Batch, t: Tensor) -> Tensor | None:
