@@ -21,6 +21,7 @@ import latentdyn as ld
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "lorenz63.nc"
 DT, TRUE = 0.01, 0.9057
+SMOOTHING = 20 / 100_000  # of spectra, in cycles per step: 20 bins of a full run
 
 MODELS = {
     "smooth: MLP(3, hidden=20)": lambda: ld.transitions.MLP(3, hidden=20, noise_floor=1e-9),
@@ -69,14 +70,13 @@ def points(post, test: np.ndarray, draws: int) -> dict[str, float]:
 
 def score(post, test: np.ndarray, quick: bool) -> dict[str, float]:
     steps, draws = (10_000, 5) if quick else (100_000, 20)
-    smoothing = max(1, 20 * steps // 100_000)
     D = ld.diagnostics
     runs = D.free_run(post, steps, draws=draws, burn_in=1000)
     exponents = D.lyapunov_spectrum(post, 2000 if quick else 20_000, draws=5 * draws, dt=DT)
     first = exponents.values[0, :, 0]
     return {
         "D_stsp": D.state_space_divergence(runs, test).values[0],
-        "D_H": D.power_spectrum_distance(runs, test, smoothing_bins=smoothing).values[0],
+        "D_H": D.power_spectrum_distance(runs, test, smoothing=SMOOTHING).values[0],
         "lambda": first,
         "second": exponents.values[0, :, 1],
         **points(post, test, 5 * draws),

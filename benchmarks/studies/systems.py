@@ -84,21 +84,26 @@ def shallow(y: np.ndarray, hidden: int, steps: int, floor: float = 1e-10, **sett
 def fit_lorenz96(y: np.ndarray, quick: bool) -> Any:
     steps = 50 if quick else 1000
     warm = 10 if quick else 40
-    post = shallow(y, 100, steps, alpha=0.1, window=100, warm_start_iterations=warm)
+    post = shallow(
+        y, 20 if quick else 100, steps, alpha=0.1, window=100, warm_start_iterations=warm
+    )
     return post, ld.smooth.forced
 
 
 def fit_bursting(y: np.ndarray, quick: bool) -> Any:
     """Noisy data: towards smoothed states; predictions start from filtered ones."""
-    steps, warm = (50, 10) if quick else (5000, 60)
+    hidden, steps, warm = (20, 50, 10) if quick else (100, 5000, 60)
     how = {"interval": 10, "window": 300, "learning_rate": 3e-3, "floor": 1e-8}
-    post = shallow(y, 100, steps, forcing=ld.smooth.ekf, warm_start_iterations=warm, **how)
+    how |= {"forcing": ld.smooth.ekf, "warm_start_iterations": warm}
+    post = shallow(y, hidden, steps, **how)
     return post, ld.smooth.ekf
 
 
 def fit_ecg(y: np.ndarray, quick: bool) -> Any:
     steps, warm = (50, 10) if quick else (12_000, 60)
-    post = shallow(y, 200, steps, alpha=0.1, window=200, warm_start_iterations=warm)
+    post = shallow(
+        y, 20 if quick else 200, steps, alpha=0.1, window=200, warm_start_iterations=warm
+    )
     return post, ld.smooth.forced
 
 
