@@ -8,10 +8,14 @@ from numpy import ndarray
 __all__ = ["inverse"]
 
 WIDEST, FEWEST, BLOCK = 8, 64, 2048
+EPS = np.finfo(float).eps
 
 
 def inverse(x: ndarray) -> tuple[ndarray, ndarray]:
     """x^{-1} and log |x| of symmetric matrices (..., K, K); NaN where one is not positive definite.
+
+    A pivot within rounding of zero, beside its diagonal entry, is no pivot: whether a matrix has an
+    inverse does not depend on how many others there are.
 
     Gauss-Jordan elimination of all of them together, in blocks that stay in the cache: several
     times faster than one LAPACK call for each. No pivoting is needed: Higham (2002), section 14.4.
@@ -26,16 +30,20 @@ def inverse(x: ndarray) -> tuple[ndarray, ndarray]:
         a = flat[part].transpose(1, 2, 0).copy()
         log_det[part] = _eliminate(a)
         out[part] = a.transpose(2, 0, 1)
+    beyond = np.isinf(log_det)  # a product of pivots under or over what a number can hold
+    log_det[beyond] = np.linalg.slogdet(flat[beyond])[1]
     return out.reshape(x.shape), log_det.reshape(x.shape[:-2])
 
 
 def _eliminate(a: ndarray) -> ndarray:
     """Invert (K, K, n) in place; log-determinants (n,)."""
-    K, det = len(a), np.ones(a.shape[-1])
+    K, det = len(a), np.ones(a.shape[-1])  # a pivot that is NaN spreads to all of its matrix
+    least = K * EPS * np.stack([a[k, k] for k in range(K)])
     with np.errstate(all="ignore"):
         for k in range(K):
             pivot = a[k, k].copy()
-            det *= np.where(pivot > 0, pivot, np.nan)
+            pivot[~(pivot > least[k])] = np.nan
+            det *= pivot
             a[k, k] = 1
             a[k] /= pivot
             for i in range(K):
@@ -49,7 +57,15 @@ def _eliminate(a: ndarray) -> ndarray:
 def _one_by_one(x: ndarray) -> tuple[ndarray, ndarray]:
     try:
         L = np.linalg.cholesky(x)
-        found = np.linalg.inv(x)
     except np.linalg.LinAlgError:
-        return np.full_like(x, np.nan), np.full(x.shape[:-2], np.nan)
-    return found, 2 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum(-1)
+        if x.ndim == 2:
+            return np.full_like(x, np.nan), np.full((), np.nan)
+        each = [_one_by_one(one) for one in x]
+        return np.stack([one for one, _ in each]), np.stack([det for _, det in each])
+    pivots = L.diagonal(axis1=-2, axis2=-1)
+    K = x.shape[-1]
+    firm = np.square(pivots) > K * EPS * x.diagonal(axis1=-2, axis2=-1)
+    half = np.linalg.solve(L, np.broadcast_to(np.eye(K), x.shape))
+    nothing = np.where(firm.all(-1), 0, np.nan)
+    found = half.swapaxes(-1, -2) @ half + nothing[..., None, None]
+    return found, 2 * np.log(pivots).sum(-1) + nothing

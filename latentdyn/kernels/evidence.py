@@ -156,7 +156,8 @@ def evidence(
 
     def filtered() -> Run:
         sites, way = lead.sites(x), fastest if route in (None, cyclic) else route
-        return diffuse(sites, np.array(flat), way) if any(flat) else way(sites)
+        start = np.array(flat or (False,) * sites.P.shape[-1])
+        return diffuse(sites, start, way)
 
     if route is cyclic or (route is None and x[-1].is_cuda and _invertible(x[4], x[1], flat)):
         exact = precision_log_z(tuple(v.to(torch.float64) for v in x), flat)

@@ -7,6 +7,8 @@ from numpy import ndarray
 from numpy.lib.stride_tricks import as_strided
 from scipy.linalg.lapack import dtbtrs
 
+from latentdyn.kernels.shrink import shrink
+
 __all__ = ["riccati_backward", "riccati_forward", "scan", "skewed"]
 
 CHUNK, LONG = 32, 3000
@@ -16,16 +18,13 @@ def riccati_forward(P: ndarray, A: ndarray, Q: ndarray, J: ndarray, steps: int) 
     """P, Pf (M, T, K, K) and log |I + P J| (M, T), step by step."""
     M, K = max(len(x) for x in (P, A, Q, J)), P.shape[-1]
     all_P, all_Pf = np.empty((M, steps, K, K)), np.empty((M, steps, K, K))
-    eye = np.eye(K)
     each = [_by_time(x, steps) for x in (A, Q, J)]
     grown = np.empty((M, steps, K, K))
     Pf = P
     for t in range(steps):
         if t:
             P = each[0][t] @ Pf @ each[0][t].swapaxes(-1, -2) + each[1][t]
-        grown[:, t] = eye + P @ each[2][t]
-        Pf = np.linalg.solve(grown[:, t], P)
-        Pf = (Pf + Pf.swapaxes(-1, -2)) / 2
+        Pf, grown[:, t] = shrink(P, each[2][t])
         all_P[:, t], all_Pf[:, t] = P, Pf
     det = np.linalg.slogdet(grown)[1]
     return all_P, all_Pf, det
@@ -35,14 +34,12 @@ def riccati_backward(A: ndarray, Q: ndarray, J: ndarray, steps: int) -> tuple[nd
     """L and W (M, T, K, K), step by step."""
     M, K = max(len(x) for x in (A, Q, J)), A.shape[-1]
     all_L, all_W = np.empty((M, steps, K, K)), np.empty((M, steps, K, K))
-    eye = np.eye(K)
     each = [_by_time(x, steps) for x in (A, Q, J)]
     L = W = each[2][-1]
     for t in reversed(range(steps)):
         if t < steps - 1:
             L = each[2][t] + each[0][t + 1].swapaxes(-1, -2) @ W @ each[0][t + 1]
-        W = np.linalg.solve(eye + L @ each[1][t], L)
-        W = (W + W.swapaxes(-1, -2)) / 2
+        W, _ = shrink(L, each[1][t])
         all_L[:, t], all_W[:, t] = L, W
     return all_L, all_W
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from latentdyn.kernels.jit import jit
+from latentdyn.kernels.shrink import STRONG
 
 __all__ = ["backward", "forward"]
 
@@ -77,6 +78,42 @@ def _solve(P: Any, J: Any, X: Any, work: Any) -> float:
     return log_det
 
 
+def _polish(P: Any, J: Any, X: Any, work: Any) -> None:
+    """X <- X + (I - X J)(P - (I + P J) X) where the site is strong, as in `shrink`."""
+    K = len(P)
+    own, site = 0.0, 0.0
+    for i in range(K):
+        own += P[i, i]
+        site += J[i, i]
+    if not own * site > STRONG:
+        return
+    for i in range(K):
+        for j in range(K):
+            total = 0.0
+            for k in range(K):
+                total += J[i, k] * X[k, j]
+            work[i, j] = total
+    for i in range(K):
+        for j in range(K):
+            total = P[i, j] - X[i, j]
+            for k in range(K):
+                total -= P[i, k] * work[k, j]
+            work[i, K + j] = total
+    for i in range(K):
+        for j in range(K):
+            total = 0.0
+            for k in range(K):
+                total += J[i, k] * work[k, K + j]
+            work[i, j] = total
+    for i in range(K):
+        for j in range(K):
+            for k in range(K):
+                work[i, K + j] -= X[i, k] * work[k, j]
+    for i in range(K):
+        for j in range(i + 1):
+            X[i, j] = X[j, i] = X[i, j] + (work[i, K + j] + work[j, K + i]) / 2
+
+
 def _sandwich(A: Any, X: Any, add: Any, out: Any, work: Any, turned: bool) -> None:
     """Out <- A X A' + add, or A'X A + add if ``turned``."""
     K = len(X)
@@ -97,6 +134,7 @@ def _sandwich(A: Any, X: Any, add: Any, out: Any, work: Any, turned: bool) -> No
 @functools.cache
 def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
     solve, sandwich = jit(_solve, reorder=False), jit(_sandwich, reorder=False)
+    polish = jit(_polish, reorder=False)
 
     def ahead(P: Any, A: Any, Q: Any, J: Any, out: Any, filtered: Any, det: Any) -> bool:
         M, T, K, _ = out.shape
@@ -112,6 +150,7 @@ def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
                 det[m, t] = solve(out[m, t], J[m, j], filtered[m, t], work)
                 if not np.isfinite(det[m, t]):
                     return False
+                polish(out[m, t], J[m, j], filtered[m, t], work)
         return True
 
     def back(A: Any, Q: Any, J: Any, L: Any, W: Any) -> bool:
@@ -128,6 +167,7 @@ def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
                 q = min(t, Q.shape[1] - 1)
                 if not np.isfinite(solve(L[m, t], Q[m, q], W[m, t], work)):
                     return False
+                polish(L[m, t], Q[m, q], W[m, t], work)
         return True
 
     return jit(ahead, reorder=False), jit(back, reorder=False)

@@ -18,6 +18,7 @@ from latentdyn.kernels.jit import available
 from latentdyn.kernels.layout import Layout
 from latentdyn.kernels.recursion import riccati_backward, riccati_forward
 from latentdyn.kernels.run import Run
+from latentdyn.kernels.shrink import shrink
 from latentdyn.kernels.two_filter import Backward, Forward, Sites, means_backward, means_forward
 
 __all__ = ["banded", "constant", "cyclic", "fastest", "stepwise"]
@@ -97,9 +98,7 @@ def constant(x: Sites) -> Run:
     P, _ = steady_riccati(x.P, A, Q, J, steps)
     layout = Layout(P.shape[1], steps - P.shape[1])
     P = P if not layout.middle else np.concatenate([P, P[:, -1:]], 1)
-    grown = np.eye(A.shape[-1]) + P @ J[:, None]
-    Pf = np.linalg.solve(grown, P)
-    Pf = (Pf + Pf.swapaxes(-1, -2)) / 2
+    Pf, grown = shrink(P, J[:, None])
     return Run(x, means_forward(x, layout, P, Pf, np.linalg.slogdet(grown)[1]), _turn)
 
 
@@ -110,8 +109,7 @@ def _turn(x: Sites, ahead: Forward) -> tuple[Forward, Backward]:
     tail = L.shape[1]
     layout = Layout(head, steps - head - tail, tail) if head + tail < steps else Layout(steps)
     L = np.concatenate([np.repeat(L[:, -1:], layout.rows - tail, 1), L[:, ::-1]], 1)
-    W = np.linalg.solve(np.eye(A.shape[-1]) + L @ Q[:, None], L)
-    W = (W + W.swapaxes(-1, -2)) / 2
+    W, _ = shrink(L, Q[:, None])
     ahead = ahead._replace(layout=layout, P=_rows(ahead.P, layout), Pf=_rows(ahead.Pf, layout))
     return ahead, means_backward(x, layout, L, W)
 

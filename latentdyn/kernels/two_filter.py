@@ -27,6 +27,7 @@ from numpy import ndarray
 
 from latentdyn.kernels.layout import Layout, following, preceding
 from latentdyn.kernels.recursion import scan
+from latentdyn.kernels.shrink import shrink, strong
 
 __all__ = [
     "Backward",
@@ -88,8 +89,7 @@ class Smoothed(NamedTuple):
 def smooth(x: Sites, ahead: Forward, back: Backward) -> Smoothed:
     """Both filters together."""
     layout = ahead.layout
-    S = np.linalg.solve(_one_plus(ahead.P, back.L), ahead.P)
-    S = (S + S.swapaxes(-1, -2)) / 2
+    S, _ = shrink(ahead.P, back.L)
     mean = ahead.m + layout.times(S, back.h - layout.times(back.L, ahead.m))
     QW = x.Q @ back.W
     return Smoothed(layout, mean, S, x.A - QW @ x.A, x.Q - QW @ x.Q)
@@ -144,27 +144,46 @@ def score(
     return Sites(wr[:, :, 0], dP / 2, dA, db, dQ, dJ, wz)
 
 
-def _one_plus(a: ndarray, b: ndarray) -> ndarray:
-    product = a @ b
-    K = product.shape[-1]
-    product.reshape(-1, K * K)[:, :: K + 1] += 1
-    return product
-
-
 def means_forward(x: Sites, layout: Layout, P: ndarray, Pf: ndarray, det: ndarray) -> Forward:
     """Means and increments from covariances and log |I + P J| by rows."""
     A = following(x.A)
     APf = A @ Pf
+    closed = A - APf @ x.J
     w = np.empty_like(x.g)
     w[:, :, 0] = x.m
     w[:, :, 1:] = layout.times(APf, x.g)[:, :, :-1]
     w[:, :, 1:] += x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
-    m = scan(A - APf @ x.J, w, layout.head)
+    m = scan(closed, w, layout.head)
     e = x.g - layout.times(x.J, m)
     step = layout.times(Pf, e)
+    if strong(P, x.J):
+        return _means_again(x, layout, closed, Forward(layout, m, P, m + step, Pf, det))
     square = np.einsum("mctk,mctk->mct", x.g + e, m) + np.einsum("mctk,mctk->mct", step, e)
     increments = square / 2 - layout.full(det)[:, None] / 2
     return Forward(layout, m, P, m + step, Pf, increments)
+
+
+def _means_again(x: Sites, layout: Layout, closed: ndarray, found: Forward) -> Forward:
+    """Means solved once more for what is left of mf = m + P (g - J mf), m+ = A mf + b.
+
+    The increments are then (g'mf + (g - J mf)'m - log |I + P J|) / 2, in which errors of mf are not
+    multiplied by P J.
+    """
+    _, m, P, mf, Pf, det = found
+    A = following(x.A)
+    b = x.b if x.b.shape[2] == 1 else x.b[:, :, 1:]
+    left = (m - mf) + layout.times(P, x.g - layout.times(x.J, mf))
+    left = left - layout.times(Pf, layout.times(x.J, left))  # (I + P J)^{-1} of it
+    w = layout.times(A, left)
+    w[:, :, 1:] = w[:, :, :-1]
+    w[:, :, 0] = 0
+    w[:, :, 1:] += layout.times(A, mf)[:, :, :-1] - m[:, :, 1:] + b
+    more = scan(closed, w, layout.head)
+    mf = mf + left + more - layout.times(Pf, layout.times(x.J, more))
+    m = m + more
+    e = x.g - layout.times(x.J, mf)
+    square = np.einsum("mctk,mctk->mct", x.g, mf) + np.einsum("mctk,mctk->mct", e, m)
+    return Forward(layout, m, P, mf, Pf, square / 2 - layout.full(det)[:, None] / 2)
 
 
 def means_backward(x: Sites, layout: Layout, L: ndarray, W: ndarray) -> Backward:

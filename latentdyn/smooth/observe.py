@@ -18,17 +18,35 @@ from latentdyn.conditional import Affine
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 
-__all__ = ["Observed", "observe", "observe_exactly", "observe_jointly"]
+__all__ = [
+    "LOG_2PI",
+    "Observed",
+    "SingularError",
+    "factor",
+    "masked",
+    "observe",
+    "observe_exactly",
+    "observe_jointly",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 
 
+class SingularError(InputError):
+    """Observations of one step, or what the step into it adds to them, have no density."""
+
+
 class Observed(NamedTuple):
-    """J (..., T or 1, K, K), g (..., T, K) and constants (..., T) of the sites."""
+    """J (..., T or 1, K, K), g (..., T, K) and constants (..., T) of the sites.
+
+    ``square`` (..., T) are the squared distances of the observations from what states of zero show,
+    in units of their noise.
+    """
 
     J: Tensor
     g: Tensor
     constants: Tensor
+    square: Tensor
 
 
 def observe(emission: Affine, y: Tensor, mask: Tensor | None) -> Observed:
@@ -38,12 +56,13 @@ def observe(emission: Affine, y: Tensor, mask: Tensor | None) -> Observed:
         return _independent(C, r, R, mask)
     if mask is not None:
         C, r, R = masked(C, r, R, mask)
-    L = _factor("R", R, "give every unit some noise of its own")
-    white = torch.linalg.solve_triangular(L, C.expand(*L.shape[:-1], -1), upper=False)
+    L = factor("R", R, "give every unit some noise of its own")
+    white = torch.linalg.solve_triangular(L, C, upper=False)
     rw = _solve_vectors(L, r)
     log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    twice = rw.square().sum(-1) + log_det + _count(y, mask) * LOG_2PI
-    return Observed(white.mT @ white, matvec(white.mT, rw), -0.5 * twice)
+    square = rw.square().sum(-1)
+    twice = square + log_det + _count(y, mask) * LOG_2PI
+    return Observed(white.mT @ white, matvec(white.mT, rw), -0.5 * twice, square)
 
 
 def _independent(C: Tensor, r: Tensor, R: Tensor, mask: Tensor | None) -> Observed:
@@ -58,7 +77,8 @@ def _independent(C: Tensor, r: Tensor, R: Tensor, mask: Tensor | None) -> Observ
         squares = (C[..., :, None] * C[..., None, :]).flatten(-2)  # (..., D, K K)
         J = matvec(squares.mT, precision).unflatten(-1, C.shape[-1:] * 2)
     weighted = r * precision
-    return Observed(J, matvec(C.mT, weighted), -0.5 * ((weighted * r).sum(-1) + logs))
+    square = (weighted * r).sum(-1)
+    return Observed(J, matvec(C.mT, weighted), -0.5 * (square + logs), square)
 
 
 def masked(C: Tensor, r: Tensor, R: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +111,8 @@ def observe_exactly(
     mean, P, constant, _, _ = _absorb(*now, r[..., :1, :], first.offset, first.covariance)
     start = constant[..., 0] - 0.5 * LOG_2PI * _count(y, mask)[..., 0]
     if T == 1:
-        nothing = Observed(torch.zeros_like(P), torch.zeros_like(mean), torch.zeros_like(constant))
+        none = torch.zeros_like(constant)
+        nothing = Observed(torch.zeros_like(P), torch.zeros_like(mean), none, none)
         step = Affine(transition.weight, transition.offset, transition.covariance)
         return Exact(mean[..., 0, :], P[..., 0, :, :], step, nothing, start)
     C, R = _at(C, slice(1, T)), _at(R, slice(1, T))
@@ -109,7 +130,8 @@ def observe_exactly(
     total = -0.5 * LOG_2PI * count
     constants = constants + torch.cat([total[..., 1:], torch.zeros_like(total[..., :1])], -1)
     step = Affine(_padded(weight, 2), _padded(offset, 1), _padded(noise, 2))
-    return Exact(mean[..., 0, :], P[..., 0, :, :], step, Observed(J, g, constants), start)
+    seen = Observed(J, g, constants, white[1].detach().square().sum(-1))
+    return Exact(mean[..., 0, :], P[..., 0, :, :], step, seen, start)
 
 
 def observe_jointly(
@@ -124,14 +146,24 @@ def observe_jointly(
 def _absorb(C: Tensor, R: Tensor, r: Tensor, b: Tensor, Q: Tensor) -> tuple:
     """Mean, covariance and log-density (without 2 pi) of N(b, Q) after y, with S^{-1/2} C and r."""
     S = C @ Q @ C.mT + R
-    L = _factor("R", S, "give the unit, or the states that it shows, some noise")
+    L = factor("R", S, "give the unit, or the states that it shows, some noise")
     r = r - matvec(C, b)
-    half = torch.linalg.solve_triangular(L, C.expand(*L.shape[:-1], -1), upper=False)
+    half = torch.linalg.solve_triangular(L, C, upper=False)
     rw = _solve_vectors(L, r)
     gain = Q @ torch.linalg.solve_triangular(L.mT, half, upper=True).mT
-    V = Q - Q @ half.mT @ half @ Q
+    keep = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) - gain @ C
+    V = keep @ Q @ keep.mT + gain @ R @ gain.mT  # Joseph's form: no difference of large terms
+    V = _without_rounding(V, Q)
     log_p = -0.5 * rw.square().sum(-1) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return b + matvec(gain, r), (V + V.mT) / 2, log_p, (half, rw), gain
+
+
+def _without_rounding(V: Tensor, Q: Tensor) -> Tensor:
+    """V, zero for states of which nothing but the square of a rounding error is left of Q."""
+    least = (8 * V.shape[-1] * torch.finfo(V.dtype).eps) ** 2
+    own, before = (x.detach().diagonal(dim1=-2, dim2=-1) for x in (V, Q))
+    left = (own > least * before).to(V.dtype)
+    return V if bool(left.all()) else V * left[..., :, None] * left[..., None, :]
 
 
 def _at(x: Tensor, times: slice, event: int = 2) -> Tensor:
@@ -150,12 +182,19 @@ def _count(y: Tensor, mask: Tensor | None) -> Tensor:
     return y.new_full(y.shape[-2:-1], y.shape[-1]) if mask is None else mask.sum(-1).to(y.dtype)
 
 
-def _factor(name: str, V: Tensor, fix: str) -> Tensor:
+def factor(name: str, V: Tensor, fix: str) -> Tensor:
+    """The Cholesky factor of V (..., T, D, D).
+
+    Raises: SingularError where some unit is determined by the others up to rounding.
+    """
     L, failed = torch.linalg.cholesky_ex(V)
-    if bool(failed.any()):
-        step = int(failed.flatten(0, -2).any(0).nonzero()[0]) + 1 if failed.dim() > 1 else 1
+    with torch.no_grad():
+        least = 8 * V.shape[-1] * torch.finfo(V.dtype).eps * V.diagonal(dim1=-2, dim2=-1)
+        lost = (failed > 0) | ~(L.diagonal(dim1=-2, dim2=-1).square() > least).all(-1)
+    if bool(lost.any()):
+        step = int(lost.flatten(0, -2).any(0).nonzero()[0]) + 1 if lost.dim() > 1 else 1
         got = f"units without noise that determine each other (step {step})"
-        raise InputError(name, "noise in every observation or in what it shows", got, fix)
+        raise SingularError(name, "noise in every observation or in what it shows", got, fix)
     return L
 
 

@@ -54,10 +54,12 @@ class GaussianStep:
         u = u if emission.input_dim else None
         near = self.linearise(emission, u, *state)
         m, P = state
-        if not near.diagonal and emission.noise == "singular":
+        if mask.shape[-1] <= m.shape[-1] or (not near.diagonal and emission.noise == "singular"):
             mean, V, log_p = observe_jointly(near, m, P, y, mask)
             return Moments(mean, V), log_p[..., 0]
-        J, g, constants = observe(near, y, None if bool(mask.all()) else mask)
+        # what is left beside the predicted mean: nothing that is large cancels
+        left = near._replace(offset=near.offset + matvec(near.weight, m))
+        J, g, constants, _ = observe(left, y, None if bool(mask.all()) else mask)
         grown = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + P @ J
         V, failed = torch.linalg.solve_ex(grown, P.expand_as(grown))
         if bool(failed.any()):
@@ -68,10 +70,8 @@ class GaussianStep:
                 "check the parameters, or use smooth.laplace or smooth.particle",
             )
         V = (V + V.mT) / 2
-        e = g - matvec(J, m)
-        step = matvec(V, e)
-        square = ((g + e) * m).sum(-1) + (step * e).sum(-1)
-        log_p = constants + square / 2 - torch.linalg.slogdet(grown)[1] / 2
+        step = matvec(V, g)
+        log_p = constants + (step * g).sum(-1) / 2 - torch.linalg.slogdet(grown)[1] / 2
         return Moments(m + step, V), log_p[..., 0]
 
 

@@ -15,9 +15,13 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
-from latentdyn.smooth.observe import observe, observe_exactly
+from latentdyn.smooth.moved import Chain, Moved, around, in_units, units_of
+from latentdyn.smooth.observe import Observed, SingularError, observe, observe_exactly
+from latentdyn.smooth.sequential import SequentialSolution
 
-CANCELLED, STIFF = 1e4, 1e9  # of the 1e16 of double precision
+FAR, AGAIN = 1e4, 3  # squares of standard deviations; of the 1e16 of double precision
+STIFF = 1e4  # signal to noise
+EVEN = 2.0**8  # units of states
 
 __all__ = ["ChainSolution", "ExactSolution", "SiteSolution", "solve"]
 
@@ -59,29 +63,24 @@ class SiteSolution(ChainSolution):
 
     def __init__(
         self,
-        first: Affine,
-        transition: Affine,
-        emission: Affine,
+        chain: Chain,
         batch: Batch,
+        seen: Observed,
         flat: tuple[bool, ...] = (),
         route: Route | None = None,
     ):
-        self.first, self.transition, self.emission, self.batch = first, transition, emission, batch
-        seen = observe(emission, batch.y, batch.observed)
-        start = first.offset[..., 0, :], first.covariance[..., 0, :, :]
-        weight, offset, _, _ = transition
-        self.constants = seen.constants
-        chain = (*start, weight, offset, transition.covariance, seen.J, seen.g)
-        self.stiffness = start[1].detach().amax((-1, -2)) * seen.J.detach().amax((-1, -2, -3))
-        self.found = evidence(chain, flat, route)
+        (self.first, self.transition, self.emission), self.batch = chain, batch
+        self.constants, self.square = seen.constants, seen.square
+        start = self.first.offset[..., 0, :], self.first.covariance[..., 0, :, :]
+        weight, offset, _, _ = self.transition
+        sites = (*start, weight, offset, self.transition.covariance, seen.J, seen.g)
+        self.found = evidence(sites, flat, route)
         self.log_evidence = self.found.log_z + self.constants.sum(-1)
 
     @property
-    def cancels(self) -> bool:
-        """Whether the noise is so small that digits are lost between sites and their constants."""
-        size = self.constants.detach().abs().sum(-1)
-        lost = size > CANCELLED * (1 + self.log_evidence.detach().abs())
-        return bool(lost.any()) or bool((self.stiffness > STIFF).any())
+    def far(self) -> bool:
+        """Whether states of zero are so far from the data that terms of the evidence cancel."""
+        return bool((self.square.detach().mean(-1) > FAR).any())
 
     def filtered(self) -> Moments:
         """Of z_t given y_1..y_t."""
@@ -114,30 +113,33 @@ class SiteSolution(ChainSolution):
 class ExactSolution(SiteSolution):
     """Observations without noise of their own: each is a site on the state before.
 
-    With a flat start the chain begins one step earlier, in the flat states alone.
+    With a flat or vague start the chain begins one step earlier, in the flat states alone. ``units``
+    (K,) are about the size of the noise of each state.
     """
 
     def __init__(
         self,
-        first: Affine,
-        transition: Affine,
-        emission: Affine,
+        chain: Chain,
         batch: Batch,
+        units: Tensor,
         flat: tuple[bool, ...] = (),
         route: Route | None = None,
     ):
-        self.first, self.transition, self.emission, self.batch = first, transition, emission, batch
+        (self.first, self.transition, self.emission), self.batch = chain, batch
+        first, transition, emission = chain
         y, mask = batch.y, batch.observed
-        if any(flat):
+        self.vague = _vague(first, units, flat)
+        if any(flat) or self.vague is not None:
             self.skipped = 1
+            mask = batch.mask if mask is None else mask
             first, transition, emission, y, mask = _earlier(
-                first, transition, emission, y, batch.mask if mask is None else mask, flat
+                chain, y, mask, units, flat, self.vague
             )
         exact = observe_exactly(first, transition, emission, y, mask)
-        J, g, self.constants = exact.observed
+        J, g, self.constants, self.square = exact.observed
         weight, offset, noise, _ = exact.transition
-        chain = (exact.mean, exact.covariance, weight, offset, noise, J, g)
-        self.found = evidence(chain, flat, route)
+        sites = (exact.mean, exact.covariance, weight, offset, noise, J, g)
+        self.found = evidence(sites, flat, route)
         self.start = exact.first_constant
         self.log_evidence = self.found.log_z + self.constants.sum(-1) + self.start
 
@@ -149,7 +151,8 @@ class ExactSolution(SiteSolution):
     def _predicted(self) -> Moments:
         mean, V = self.filtered()
         A, b, _, _ = self.transition
-        nothing = float("nan") if self.skipped else 0.0  # flat states have no prior moments
+        flat = bool(self.skipped) and self.vague is None
+        nothing = float("nan") if flat else 0.0  # flat states have no prior moments
         first = self.first.offset + nothing, self.first.covariance + nothing
         later = slice(None, -1)
         mean = matvec(_later(A, 2), mean[..., later, :]) + _later(b, 1)
@@ -171,21 +174,72 @@ class ExactSolution(SiteSolution):
 
 
 def solve(
-    chain: tuple[Affine, Affine, Affine],
+    chain: Chain,
     singular: bool,
     batch: Batch,
     flat: tuple[bool, ...] = (),
     route: Route | None = None,
-) -> SiteSolution:
+) -> Any:
     """Posterior of an affine chain (first state, transition, emission).
 
-    By sites, unless the observation noise is ``singular`` or so small that they lose digits.
+    By sites, unless the observation noise is ``singular`` or so small that they lose digits. States
+    in very different units are brought to their own first. Where the data are far from what states
+    of zero show, in units of the noise, it is solved again around the path that was found: then
+    nothing that is large cancels, whatever the level of the data.
     """
+    units = units_of(chain)
+    scale = chain[2].weight.new_tensor(units)
+    even = bool(units.max() <= EVEN * units.min())
+    own, sizes = (chain, scale) if even else (in_units(chain, scale), torch.ones_like(scale))
+    found = _solve(own, singular, batch, sizes, flat, route)
+    path = None
+    for _ in range(AGAIN):
+        if not found.far:
+            break
+        more = found.mean().detach()
+        path = more if path is None else path + more
+        found = _solve(around(own, path, flat), singular, batch, sizes, flat, route)
+    if even and path is None:
+        return found
+    moved = 0.0 if path is None else path
+    return Moved(found, moved, 1.0, flat) if even else Moved(found, moved * scale, scale, flat)
+
+
+def _solve(
+    chain: Chain,
+    singular: bool,
+    batch: Batch,
+    units: Tensor,
+    flat: tuple[bool, ...],
+    route: Route | None,
+) -> Any:
     if not singular:
-        solution = SiteSolution(*chain, batch, flat, route)
-        if not solution.cancels:
-            return solution
-    return ExactSolution(*chain, batch, flat, route)
+        seen = observe(chain[2], batch.y, batch.observed)
+        if not _stiff(chain, seen):
+            return SiteSolution(chain, batch, seen, flat, route)
+    try:
+        return ExactSolution(chain, batch, units, flat, route)
+    except SingularError:  # what is seen gets no noise from the last step: from earlier ones
+        return SequentialSolution(chain, batch, units, flat)
+
+
+def _stiff(chain: Chain, seen: Observed) -> bool:
+    """Whether the noise is so small beside that of the states that inverses lose digits."""
+    noise = chain[1].noise.detach().amax()
+    return bool(noise * seen.J.detach().amax() > STIFF)
+
+
+def _vague(first: Affine, units: Tensor, flat: tuple[bool, ...]) -> Tensor | None:
+    """The part of the first covariance that is about as large as the noise, if there is much more.
+
+    Everything is in it that has no flat state; (..., 1, K, K), a constant.
+    """
+    P = first.covariance.detach() / (units[:, None] * units)
+    if any(flat) or not bool(P.amax() > STIFF):
+        return None
+    values, vectors = torch.linalg.eigh(P)
+    part = (vectors * values.clamp(0, 1)[..., None, :]) @ vectors.mT
+    return part * (units[:, None] * units)
 
 
 def _later(x: Tensor, event: int) -> Tensor:
@@ -195,16 +249,20 @@ def _later(x: Tensor, event: int) -> Tensor:
 
 
 def _earlier(
-    first: Affine, transition: Affine, emission: Affine, y: Tensor, mask: Tensor, flat: Any
+    chain: Chain, y: Tensor, mask: Tensor, units: Tensor, flat: Any, vague: Tensor | None
 ) -> tuple[Affine, Affine, Affine, Tensor, Tensor]:
     """A step without data before the first; the step into the first draws what is not flat.
 
     Some spread in the flat directions belongs to that step: flat plus spread is flat.
     """
+    first, transition, emission = chain
     T = y.shape[-2]
     A, b, _, _ = transition
-    keep = torch.tensor(flat, dtype=y.dtype, device=y.device)
-    spread = torch.diag_embed(keep * (1 + y.square().mean()))
+    if vague is None:
+        keep = torch.tensor(flat, dtype=y.dtype, device=y.device)
+        into, start = first.covariance + torch.diag(keep * units**2), 0 * first.covariance
+    else:
+        into, start = vague, first.covariance - vague
     eye = torch.eye(A.shape[-1], dtype=y.dtype, device=y.device).expand_as(A[..., :1, :, :])
 
     def entries(start: Tensor, x: Tensor, event: int) -> Tensor:
@@ -216,9 +274,9 @@ def _earlier(
     moved = Affine(
         entries(eye, A, 2),
         entries(torch.zeros_like(b[..., :1, :]), b, 1),
-        entries(first.covariance + spread, transition.covariance, 2),
+        entries(into, transition.covariance, 2),
     )
-    begin = Affine(None, first.offset, torch.zeros_like(first.covariance))
+    begin = Affine(None, first.offset, start)
 
     def shifted(x: Tensor, event: int) -> Tensor:
         n = x.dim() - event - 1
