@@ -62,6 +62,11 @@ class DiscretePath(TorchDistribution):
         ll = self.log_likelihood.expand(*batch_shape, *self.log_likelihood.shape[-2:])
         return type(self)(self.log_initial, self.log_transition, ll, self.idle, self.source)
 
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same paths in another precision."""
+        tensors = (self.log_initial, self.log_transition, self.log_likelihood)
+        return type(self)(*(x.to(dtype) for x in tensors), self.idle, self.source)
+
     @property
     def states(self) -> int:
         """S."""

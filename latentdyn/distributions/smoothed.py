@@ -16,6 +16,18 @@ from latentdyn.nn import matvec
 
 __all__ = ["Moments", "SmoothedPath", "Solution"]
 
+_CACHED = (
+    "mean",
+    "blocks",
+    "filtered",
+    "predicted",
+    "increments",
+    "residuals",
+    "standardised_residuals",
+    "_noises",
+    "_factor",
+)
+
 
 class Moments(NamedTuple):
     """Mean (..., T, K) and covariance (..., T, K, K) of the state at each step."""
@@ -76,19 +88,20 @@ class SmoothedPath(Path):
         valid: Tensor | None = None,
     ):
         self.solution, self.log_evidence = solution, log_evidence
+        self.dtype = log_evidence.dtype
         self.length, self.data = length, data
         super().__init__(shape[:-2], shape[-2:], valid)
 
     @cached_property
     def mean(self) -> Tensor:  # type: ignore[override]
         """Smoothed means E[z_t | y], (..., T, K)."""
-        return self.solution.mean().expand(self.batch_shape + self.event_shape)
+        return self.solution.mean().to(self.dtype).expand(self.batch_shape + self.event_shape)
 
     @cached_property
     def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances, gains and noises, (..., T, K, K)."""
         shape = self.batch_shape + self.event_shape + self.event_shape[-1:]
-        S, G, V = (x.expand(shape) for x in self.solution.blocks())
+        S, G, V = (x.to(self.dtype).expand(shape) for x in self.solution.blocks())
         return S, G, V
 
     @property
@@ -119,23 +132,24 @@ class SmoothedPath(Path):
 
     def _of_every_path(self, of: Moments) -> Moments:
         shape = self.batch_shape + self.event_shape
-        return Moments(of.mean.expand(shape), of.covariance.expand(shape + shape[-1:]))
+        mean, covariance = (x.to(self.dtype) for x in of)
+        return Moments(mean.expand(shape), covariance.expand(shape + shape[-1:]))
 
     @cached_property
     def increments(self) -> Tensor:
         """log p(y_t | y_1..y_{t-1}), (..., T); they add up to ``log_evidence``."""
-        return self.solution.increments()
+        return self.solution.increments().to(self.dtype)
 
     @cached_property
     def residuals(self) -> Tensor:
         """One step ahead, y_t - E[y_t | y_1..y_{t-1}], (..., T, D), NaN where missing."""
-        return self.solution.residuals()[0]
+        return self.solution.residuals()[0].to(self.dtype)
 
     @cached_property
     def standardised_residuals(self) -> Tensor:
         """Residuals over their own standard deviations given y_1..y_{t-1}, (..., T, D)."""
         residuals, variance = self.solution.residuals()
-        return residuals / variance.sqrt()
+        return (residuals / variance.sqrt()).to(self.dtype)
 
     @cached_property
     def _noises(self) -> Tensor:
@@ -190,10 +204,18 @@ class SmoothedPath(Path):
         found = {"mean": self.mean, "variance": self.variance, "covariance": self.covariance}
         return dataset_of(found | {"log_evidence": self.log_evidence}, self.length, self.data)
 
+    def to(self, dtype: torch.dtype) -> SmoothedPath:
+        """The same path, with everything that it gives in another precision."""
+        if dtype == self.dtype:
+            return self
+        new: Any = self.expand(self.batch_shape)
+        new.dtype, new.log_evidence = dtype, self.log_evidence.to(dtype)
+        return new
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> SmoothedPath:
         """The same path over a larger batch."""
         new: Any = super().expand(batch_shape)
-        for name in ("mean", "blocks", "filtered", "predicted", "_noises", "_factor"):
+        for name in _CACHED:
             new.__dict__.pop(name, None)
         return new
 

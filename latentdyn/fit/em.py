@@ -55,7 +55,8 @@ def em(
     moments of the states.
 
     Args:
-        model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed.
+        model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed;
+            the copy that is fitted has double precision.
         y: whatever `latentdyn.data.as_dataset` takes.
         steps: at most.
         smoother: the E step, one of `latentdyn.smooth`; by default `kalman` or `hmm` where they
@@ -98,8 +99,8 @@ def em(
     steps = whole("steps", steps)
     _check(model, tolerance)
     dataset = as_dataset(y)
-    program = copy.deepcopy(model)
-    batch = program.fit_batch(Batch.of(dataset, program.dtype))
+    program = copy.deepcopy(model).double()
+    batch = program.fit_batch(Batch.of(dataset, torch.float64))
     check_support(program, batch)
     smoother = _default(program) if smoother is None else smoother
     with seeded(seed):

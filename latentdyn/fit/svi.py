@@ -46,7 +46,8 @@ def svi(
     ELBO = E_q[log p(y | z, theta)] - KL(q(z | y) || p(z | theta)) - KL(q(theta) || p(theta)).
 
     Args:
-        model: a program; parameters without prior are learned by gradient. It is not changed.
+        model: a program; parameters without prior are learned by gradient. It is not changed; the
+            copy of a collapsed program has double precision.
         y: whatever `latentdyn.data.as_dataset` takes.
         states: encoder of the paths; by default a `Chain`. Not used by collapsed programs.
         parameters: Pyro autoguide (an object, a class, or a callable that takes the prior program
@@ -73,6 +74,7 @@ def svi(
     training = Training() if training is None else training
     steps, restarts = whole("steps", steps), whole("restarts", restarts)
     _check(model, states, learning_rate)
+    model = copy.deepcopy(model).double() if model.integrated else model
     dataset = as_dataset(y)
     complete = Batch.of(dataset, model.dtype)
     check_support(model, complete)

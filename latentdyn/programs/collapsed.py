@@ -28,6 +28,8 @@ class Collapsed(Program):
     It has the parameter sites of ``model`` and one factor ``"log_evidence"``.
     """
 
+    integrated = True
+
     def __init__(self, model: Any, smoother: Callable[[Any, Batch], Any]):
         super().__init__()
         self.model, self.smoother = model, smoother

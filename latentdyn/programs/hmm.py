@@ -57,6 +57,8 @@ class HMM(Program):
 
     constraints = {"initial": constraints.simplex, "transition": constraints.simplex}
 
+    integrated = True
+
     def __init__(self, states: int, emission: Conditional, prior: Any = None):
         super().__init__()
         if not isinstance(emission, Conditional):

@@ -26,6 +26,7 @@ class Program(nn.Module, abc.ABC):
     """
 
     prior: Any
+    integrated = False  # whether no states are left to sample: fits then are in double precision
     lead = torch.Size()  # of the parameters it is bound to, trials included
 
     @abc.abstractmethod

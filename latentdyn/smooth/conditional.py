@@ -64,11 +64,12 @@ def conditional_particles(
         >>> z.shape
         torch.Size([4, 1, 50, 1])
     """
-    batch, _ = given(model, y, u)
+    dtype = model.dtype
+    model, batch, _ = given(model, y, u)
     steps = Steps(model, batch)
     sweep = _Sweep(steps, _fitting(path, steps), whole("particles", particles, 2))
     with seeded(seed):
-        return sweep()
+        return sweep().to(dtype)
 
 
 def _fitting(path: Any, steps: Steps) -> Tensor:

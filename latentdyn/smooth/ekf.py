@@ -69,7 +69,8 @@ def ukf(
 def _filtered(
     model: Any, y: Any, u: Any, linearise: Linearise, route: Route | None
 ) -> SmoothedPath:
-    batch, data = given(model, y, u)
+    dtype = model.dtype
+    model, batch, data = given(model, y, u)
     chain = Chain(model, batch, linearise)
     with torch.no_grad():
         before, now = chain.points(route)
@@ -78,7 +79,8 @@ def _filtered(
     if log_evidence.requires_grad and chain.curved(before, now):
         log_evidence = filter_path(model, batch, linearise, chain.first).log_evidence
     shape = (*log_evidence.shape, batch.steps, model.state_dim)
-    return SmoothedPath(shape, solution, log_evidence, batch.length, data, batch.valid)
+    path = SmoothedPath(shape, solution, log_evidence, batch.length, data, batch.valid)
+    return path.to(dtype)
 
 
 class Chain:

@@ -67,7 +67,7 @@ def forced(
         >>> z.detach().flatten().tolist()
         [0.0, 2.0, 1.0, 0.75]
     """
-    batch, data = given(model, y, u, memory=True)
+    model, batch, data = given(model, y, u, memory=True, double=False)
     interval = whole("interval", interval)
     for name, value, least in (("alpha", alpha, 1.0), ("temperature", temperature, math.inf)):
         if not 0 < value <= least:

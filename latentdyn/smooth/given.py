@@ -4,33 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from latentdyn.conditional import rebind
 from latentdyn.data import Batch, as_dataset
 from latentdyn.errors import InputError
 from latentdyn.programs import Program, StateSpace
 
-__all__ = ["given", "without_memory"]
+__all__ = ["given", "in_double", "without_memory"]
 
 
 def given(
-    model: Any, y: Any, u: Any = None, kind: type[Program] = StateSpace, memory: bool = False
-) -> tuple[Batch, Any]:
-    """The batch in the model's precision, and the dataset it came from (None of a `Batch`).
+    model: Any,
+    y: Any,
+    u: Any = None,
+    kind: type[Program] = StateSpace,
+    memory: bool = False,
+    double: bool = True,
+) -> tuple[Any, Batch, Any]:
+    """The program and the batch in double precision, and the dataset (None of a `Batch`).
 
     ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any; ``kind``
-    is what the smoother is for, ``memory`` whether it shows emissions a whole path.
+    is what the smoother is for, ``memory`` whether it shows emissions a whole path. Without
+    ``double`` both stay in the program's precision.
     """
     if not isinstance(model, kind):
         fix = "build one with ld.StateSpace; discrete states have smooth.hmm and smooth.switching"
         raise InputError("model", f"a {kind.__name__}", type(model).__name__, fix)
     if not memory:
         without_memory(model)
-    program: Any = model
+    program = in_double(model) if double else model
     if isinstance(y, Batch):
         if u is not None:
             raise InputError("u", "None with a Batch", "inputs", "put them into the Batch")
-        return program.fit_batch(y), None
+        return program, program.fit_batch(y), None
     data = as_dataset(y) if u is None else as_dataset(y, inputs=u)
-    return program.fit_batch(Batch.of(data, program.dtype)), data
+    return program, program.fit_batch(Batch.of(data, program.dtype)), data
+
+
+def in_double(model: Any) -> Any:
+    """The same program with all of its parameters in double precision, differentiable in them."""
+    named = model.named_parameters(remove_duplicate=False)
+    single = {n: p.double() for n, p in named if p.dtype != torch.float64}
+    return rebind(model, single) if single else model
 
 
 def without_memory(model: Any) -> None:

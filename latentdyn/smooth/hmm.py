@@ -37,5 +37,5 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
     if not isinstance(model, HMM):
         fix = "build it with programs.HMM"
         raise InputError("model", "a hidden Markov model", type(model).__name__, fix)
-    batch, data = given(model, y, u, HMM)
-    return model.path_of(batch, data)
+    double, batch, data = given(model, y, u, HMM)
+    return double.path_of(batch, data).to(model.dtype)

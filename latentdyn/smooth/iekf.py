@@ -53,7 +53,8 @@ def iekf(
     Raises: InputError if the path does not stand still.
     Source: Bell (1994); Yaghoobi et al. (2021).
     """
-    batch, data = given(model, y, u)
+    dtype = model.dtype
+    model, batch, data = given(model, y, u)
     chain = Chain(model, batch, taylor)
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():
@@ -75,7 +76,8 @@ def iekf(
     log_evidence = solution.log_evidence
     shape = (*log_evidence.shape, batch.steps, model.state_dim)
     around: Any = _Around(z, solution)
-    return SmoothedPath(shape, around, log_evidence, batch.length, data, batch.valid)
+    path = SmoothedPath(shape, around, log_evidence, batch.length, data, batch.valid)
+    return path.to(dtype)
 
 
 class _Around:

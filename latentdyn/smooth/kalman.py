@@ -44,8 +44,9 @@ def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> 
         >>> q.mean.squeeze()
         tensor([1086.0919, 1082.9522, 1072.3160], dtype=torch.float64)
     """
-    batch, data = given(model, y, u)
-    return linear_gaussian(model, batch, data, route, parts(model, batch))
+    dtype = model.dtype
+    model, batch, data = given(model, y, u)
+    return linear_gaussian(model, batch, data, route, parts(model, batch)).to(dtype)
 
 
 def parts(model: Any, batch: Batch) -> tuple[Affine, Affine, Affine]:

@@ -61,21 +61,23 @@ def laplace(
     Raises: InputError if the mode is not reached, or the Hessian there is not negative definite.
     Source: Tierney & Kadane (1986); Durbin & Koopman (2012), section 10.6; Rue et al. (2009).
     """
-    batch, data = given(model, y, u)
+    dtype = model.dtype
+    model, batch, data = given(model, y, u)
+    start = None if start is None else start.to(batch.y)
     steps = whole("steps", steps)
     affine = model.transition.linear_gaussian(batch.u if model.transition.input_dim else None)
     first = first_moments(model)
     seen = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is not None and seen is not None:
-        return linear_gaussian(model, batch, data, route, (first, affine, seen))
+        return linear_gaussian(model, batch, data, route, (first, affine, seen)).to(dtype)
     if affine is None:
         from latentdyn.smooth.curved import laplace_curved
 
-        return laplace_curved(model, batch, data, first, start, steps)
+        return laplace_curved(model, batch, data, first, start, steps).to(dtype)
     problem = _Sites(model, batch, first, affine, route)
     with torch.no_grad():
         z = problem.mode(start, steps)
-    return problem.path(z, data)
+    return problem.path(z, data).to(dtype)
 
 
 class _Sites:

@@ -162,8 +162,10 @@ def _without_rounding(V: Tensor, Q: Tensor) -> Tensor:
     """V, zero for states of which nothing but the square of a rounding error is left of Q."""
     least = (8 * V.shape[-1] * torch.finfo(V.dtype).eps) ** 2
     own, before = (x.detach().diagonal(dim1=-2, dim2=-1) for x in (V, Q))
-    left = (own > least * before).to(V.dtype)
-    return V if bool(left.all()) else V * left[..., :, None] * left[..., None, :]
+    left = (own.abs() >= least * before.abs()).to(V.dtype)
+    if bool(left.all()):
+        return V
+    return V - V.detach() * (1 - left[..., :, None] * left[..., None, :])  # gradients stay
 
 
 def _at(x: Tensor, times: slice, event: int = 2) -> Tensor:

@@ -73,7 +73,7 @@ def online(
     else:
         new = GaussianOnline(model, _linearisation(model, smoother, settings))
     if history is not None:
-        batch, _ = given(model, history, u, type(model))
+        _, batch, _ = given(model, history, u, type(model))
         new._resume(method, batch)
     return new
 
@@ -86,7 +86,11 @@ class GaussianOnline(Online):
 
     def __init__(self, model: Any, linearise: Linearise):
         super().__init__(model)
-        self._step = GaussianStep(model, linearise)
+        self._linearise = linearise
+
+    @property
+    def _step(self) -> GaussianStep:
+        return GaussianStep(self.model, self._linearise)
 
     def _ahead(self, u: Tensor | None, streams: int) -> Moments:
         if self._state is not None:
@@ -104,7 +108,7 @@ class GaussianOnline(Online):
 
     def _resume(self, method: Callable[..., Any], batch: Batch) -> None:
         path = method(until(self.model, batch.steps), batch)
-        mean, V = (x.detach() for x in path.filtered)
+        mean, V = (x.detach() for x in path.filtered)  # of a program in double precision
         if bool(mean[..., -1, :].isnan().any()):
             fix = "give more of the series"
             raise InputError("history", "data that determine every flat state", "too few", fix)
@@ -115,7 +119,8 @@ class GaussianOnline(Online):
         )
 
     def _out(self, state: Moments) -> Moments:
-        mean, V = state.mean.squeeze(-2), state.covariance.squeeze(-3)
+        dtype = self._dtype
+        mean, V = state.mean.squeeze(-2).to(dtype), state.covariance.squeeze(-3).to(dtype)
         return Moments(mean[..., 0, :], V[..., 0, :, :]) if self._vector else Moments(mean, V)
 
 
@@ -156,11 +161,8 @@ class DiscreteOnline(Online):
         self._total = path.log_evidence.detach()
 
     def _out(self, state: Tensor) -> Tensor:
-        p = state.exp().to(self.model.dtype)
+        p = state.exp().to(self._dtype)
         return p[..., 0, :] if self._vector else p
-
-    def _scalar(self, x: Tensor) -> Tensor:
-        return super()._scalar(x).to(self.model.dtype)
 
 
 def _linearisation(model: Any, smoother: Any, settings: Any) -> Linearise:

@@ -151,7 +151,7 @@ class ParticleOnline(Online):
         if isinstance(state, Batch):
             state, _ = self._given(state, state)
         mean, V = state.cloud.moments()[1]
-        mean, V = mean.squeeze(-2), V.squeeze(-3)
+        mean, V = (x.to(self._dtype) for x in (mean.squeeze(-2), V.squeeze(-3)))
         return Moments(mean[..., 0, :], V[..., 0, :, :]) if self._vector else Moments(mean, V)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.distributions.particles import ParticlePath
+from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.jit import available
 from latentdyn.kernels.resampling import systematic
@@ -77,7 +78,8 @@ def particle(
         >>> q.mean.shape, q.paths.shape, q.log_evidence.shape
         (torch.Size([1, 50, 1]), torch.Size([20, 1, 50, 1]), torch.Size([1]))
     """
-    batch, data = given(model, y, u)
+    dtype = model.dtype
+    model, batch, data = given(model, y, u)
     if not isinstance(model, StateSpace):
         fix = "build one with ld.StateSpace"
         raise InputError("model", "a StateSpace program", type(model).__name__, fix)
@@ -98,16 +100,22 @@ def particle(
 
     def draw() -> Tensor:
         with seeded(later), torch.no_grad():
-            return (smoother or default)(cloud, paths)
+            return (smoother or default)(cloud, paths).to(dtype)
 
-    moments = cloud.moments if paths else _constant(cloud.moments())
+    found = None if paths else cloud.moments()
+
+    def moments() -> tuple[Moments, Moments]:
+        before, after = cloud.moments() if found is None else found
+        return _to(before, dtype), _to(after, dtype)
+
+    steps_of = increments.to(dtype), ess.to(dtype)
     return ParticlePath(
-        draw if paths else None, moments, increments, ess, model.state_dim, batch.length, data
+        draw if paths else None, moments, *steps_of, model.state_dim, batch.length, data
     )
 
 
-def _constant(value: Any) -> Callable[[], Any]:
-    return lambda: value
+def _to(moments: Moments, dtype: torch.dtype) -> Moments:
+    return Moments(moments.mean.to(dtype), moments.covariance.to(dtype))
 
 
 def _forward(

@@ -46,8 +46,6 @@ class _Step(NamedTuple):
 class SequentialSolution:
     """Evidence and moments of a chain whose y has a density, whatever the rank of its noises."""
 
-    square = torch.zeros(1)
-
     def __init__(self, chain: Chain, batch: Batch, units: Tensor, flat: tuple[bool, ...] = ()):
         (self.first, self.transition, self.emission), self.batch = chain, batch
         self.flat = torch.tensor(flat or (False,) * len(units), device=units.device)
@@ -57,11 +55,11 @@ class SequentialSolution:
         self.log_evidence = log_p.sum(-1)
         self.H, self.s = self._information()
         self._increments = log_p
+        self.square = torch.stack([s.white[..., 0].square().sum(-1) for s in self.steps], -1)
         if bool(self.flat.any()):
             L = _root_of(self.H[-1])
             solved = torch.linalg.solve_triangular(L, self.s[-1][..., None], upper=False)[..., 0]
             self.log_evidence = self.log_evidence + _gain(L, solved)
-        self.far = False
 
     def _at(self, x: Tensor, t: int, event: int) -> Tensor:
         axis = x.dim() - event - 1

@@ -77,11 +77,6 @@ class SiteSolution(ChainSolution):
         self.found = evidence(sites, flat, route)
         self.log_evidence = self.found.log_z + self.constants.sum(-1)
 
-    @property
-    def far(self) -> bool:
-        """Whether states of zero are so far from the data that terms of the evidence cancel."""
-        return bool((self.square.detach().mean(-1) > FAR).any())
-
     def filtered(self) -> Moments:
         """Of z_t given y_1..y_t."""
         ahead = self.found.run.ahead
@@ -194,7 +189,7 @@ def solve(
     found = _solve(own, singular, batch, sizes, flat, route)
     path = None
     for _ in range(AGAIN):
-        if not found.far:
+        if not _far(found.square):
             break
         more = found.mean().detach()
         path = more if path is None else path + more
@@ -221,6 +216,11 @@ def _solve(
         return ExactSolution(chain, batch, units, flat, route)
     except SingularError:  # what is seen gets no noise from the last step: from earlier ones
         return SequentialSolution(chain, batch, units, flat)
+
+
+def _far(square: Tensor) -> bool:
+    """Whether states of zero are so far from the data that terms of the evidence cancel."""
+    return bool((square.detach().mean(-1) > FAR).any())
 
 
 def _stiff(chain: Chain, seen: Observed) -> bool:
@@ -260,7 +260,7 @@ def _earlier(
     A, b, _, _ = transition
     if vague is None:
         keep = torch.tensor(flat, dtype=y.dtype, device=y.device)
-        into, start = first.covariance + torch.diag(keep * units**2), 0 * first.covariance
+        into, start = first.covariance + torch.diag(keep * (8 * units) ** 2), 0 * first.covariance
     else:
         into, start = vague, first.covariance - vague
     eye = torch.eye(A.shape[-1], dtype=y.dtype, device=y.device).expand_as(A[..., :1, :, :])

@@ -15,6 +15,7 @@ from latentdyn.conditional import rebind
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
+from latentdyn.smooth.given import in_double
 from latentdyn.values import as_float, whole
 
 __all__ = ["Online", "until"]
@@ -29,12 +30,17 @@ class Online(abc.ABC):
     """
 
     def __init__(self, model: Any):
-        self.model, self.t = model, 0
+        self._model, self._dtype, self.t = model, model.dtype, 0
         self._state: Any = None
         self._streams: int | None = None
         self._vector = False
         self._increment = self._total = torch.zeros(())
         self._end = _last(model)
+
+    @property
+    def model(self) -> Any:
+        """The program in double precision, with its parameters as they are now."""
+        return in_double(self._model)
 
     @torch.no_grad()
     def update(self, y: Any, u: Any = None) -> Self:
@@ -114,6 +120,7 @@ class Online(abc.ABC):
         """The state as a user sees it."""
 
     def _scalar(self, x: Tensor) -> Tensor:
+        x = x.to(self._dtype)
         return x[..., 0] if self._vector and x.dim() else x
 
     def _observation(self, y: Any) -> Tensor:

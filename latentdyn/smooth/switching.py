@@ -51,7 +51,7 @@ def switching(
     if not isinstance(model, SwitchingLinear):
         fix = "build it with programs.SwitchingLinear"
         raise InputError("model", "a switching linear system", type(model).__name__, fix)
-    batch, data = given(model, y, u, SwitchingLinear)
+    model, batch, data = given(model, y, u, SwitchingLinear)
     affine = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is None:
         kind = type(model.emission).__name__
