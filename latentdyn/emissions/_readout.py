@@ -16,6 +16,7 @@ def principal_readout(x: Tensor, mask: Tensor, state_dim: int) -> tuple[Tensor, 
     """
     seen = mask.sum((0, 1)).clamp(min=1)
     mean = (x * mask).sum((0, 1)) / seen
+    mean = mean + ((x - mean) * mask).sum((0, 1)) / seen  # what rounding of large sums left
     centred = ((x - mean) * mask).flatten(0, 1)
     D = x.shape[-1]
     cov = centred.mT @ centred / seen[:, None].to(x.dtype)

@@ -13,7 +13,7 @@ from latentdyn.fit.parameters import array, free_of, is_known, write
 from latentdyn.fit.piecewise import piecewise_steps
 from latentdyn.fit.poisson_readout import poisson_readout
 from latentdyn.fit.readout import gaussian_readout
-from latentdyn.fit.regression import covariance_of, regress, spread, steps_of
+from latentdyn.fit.regression import covariance_of, regress, spread, steps_about
 
 __all__ = ["maximise"]
 
@@ -69,9 +69,10 @@ def _linear_steps(part: Any, e: Expectations) -> None:
     K, U = part.state_dim, part.input_dim
     theta = np.concatenate([array(part.A), array(part.b)[:, None], array(part.B)], 1)
     free = np.repeat([not is_known(part, n) for n in ("A", "b", "B")], [K, 1, U])
-    of = steps_of(e, U)
-    theta = regress(of, theta, free)
-    Q = covariance_of(spread(of, theta), part.noise, part.noise_floor)
+    about, of = steps_about(e, theta, free)
+    change = regress(of, 0 * theta, free)
+    theta = about.moved(change)
+    Q = covariance_of(spread(of, change), part.noise, part.noise_floor)
     write(part, A=theta[:, :K], b=theta[:, K], B=theta[:, K + 1 :], Q=Q)
 
 

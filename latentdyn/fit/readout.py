@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from latentdyn.fit.expectations import Expectations
 from latentdyn.fit.parameters import array, is_known, write
-from latentdyn.fit.regression import Sums, covariance_of, regress, spread
+from latentdyn.fit.regression import About, Sums, covariance_of, regress, spread
 
 __all__ = ["gaussian_readout"]
 
@@ -35,40 +35,42 @@ def gaussian_readout(emission: Any, e: Any) -> None:
     mask: ndarray = e.batch.mask.cpu().numpy()
     seen: ndarray = np.any(mask, -1)
     partial: ndarray = seen & ~mask.all(-1)
-    # E[z_t], 1, u_t: (N, T, P)
-    x = np.concatenate([e.mean, np.ones_like(e.mean[..., :1]), e.u[..., :U]], -1)
+    about = About.of(theta, e.mean, seen.astype(float), free)
+    x = about.design(e.mean, e.u[..., :U])  # (N, T, P)
+    r = about.left(array(e.batch.y), e.mean, e.u[..., :U])
     if bool(partial.any()) and emission.noise == "diagonal":
-        theta, R = _by_unit(e, x, mask, theta, free, array(emission.R))
+        change, R = _by_unit(e, about, x, r, mask, free, array(emission.R))
     else:
-        V = array(emission.R)
-        of = _whole(e, x, seen, partial, theta, V)
-        theta = regress(of, theta, free)
-        R = spread(of, theta)
+        of = _whole(e, about, x, r, seen, partial, array(emission.R))
+        change = regress(of, 0 * theta, free)
+        R = spread(of, change)
         R = np.diagonal(R) if emission.noise == "diagonal" else R
     if emission.noise == "diagonal":
         R = covariance_of(np.diag(R), "diagonal", emission.noise_floor)
+    theta = about.moved(change)
     write(emission, C=theta[:, :K], d=theta[:, K], D=theta[:, K + 1 :], R=R)
 
 
 def _whole(
-    e: Expectations, x: ndarray, seen: ndarray, partial: ndarray, theta: ndarray, R: ndarray
+    e: Expectations,
+    about: About,
+    x: ndarray,
+    r: ndarray,
+    seen: ndarray,
+    partial: ndarray,
+    R: ndarray,
 ) -> Sums:
     """Sums over the steps with data, of which some are completed."""
-    y, K = array(e.batch.y), e.mean.shape[-1]
+    J, K = r.shape[-1], about.K
     w = seen.astype(float)
-    xx_more = e.total(w)
-    vx_more, vv_more = np.zeros((y.shape[-1], K)), np.zeros((y.shape[-1],) * 2)
+    L, V = np.zeros((J, K)), np.zeros((J, J))
     if bool(partial.any()):
-        y = y.copy()
-        for at in _chunks(partial, y.shape[-1]):
-            y[at], vx, vv = _completed(e, x[at], y[at], at, theta, R)
-            vx_more, vv_more = vx_more + vx, vv_more + vv
-    x, y, wx = (a.reshape(-1, a.shape[-1]) for a in (x, y, w[..., None] * x))
-    xx, vx = wx.T @ x, y.T @ wx
-    xx[:K, :K] += xx_more
-    vx[:, :K] += vx_more
-    wy = y * w.reshape(-1, 1)
-    return Sums(w.sum(), xx, vx, wy.T @ y + vv_more)
+        r = r.copy()
+        for at in _chunks(partial, J):
+            r[at], own, more = _completed(e, about, r[at], at, R)
+            L, V = L + own, V + more
+    rows = (a.reshape(-1, a.shape[-1]) for a in (x, r))
+    return about.sums(w.sum(), *rows, w.reshape(-1), e.total(w), L, V)
 
 
 def _chunks(partial: ndarray, units: int) -> Any:
@@ -79,33 +81,37 @@ def _chunks(partial: ndarray, units: int) -> Any:
 
 
 def _completed(
-    e: Expectations, x: ndarray, y: ndarray, at: Any, theta: ndarray, R: ndarray
+    e: Expectations, about: About, r: ndarray, at: Any, R: ndarray
 ) -> tuple[ndarray, ndarray, ndarray]:
-    """Expected y of some steps, and what its spread adds to the sums with z and with itself."""
+    """Expected y of some steps beside their means, and covariances with z and with themselves."""
     m = e.batch.mask.cpu().numpy()[at].astype(float)
     own = R * m[:, :, None] * m[:, None, :] + np.eye(len(R)) * (1 - m)[:, :, None]
     G = np.linalg.solve(own, m[:, :, None] * R).swapaxes(-1, -2) * m[:, None, :]
     B = np.eye(len(R)) - G
-    y = (G @ y[..., None] + B @ (x @ theta.T)[..., None])[..., 0]
-    S, BC = e.covariance[at], B @ theta[:, : e.mean.shape[-1]]
+    S, BC = e.covariance[at], B @ about.theta[:, : about.K]
     vx = BC @ S
-    return y, vx.sum(0), (vx @ BC.swapaxes(-1, -2) + B @ R).sum(0)
+    vv = vx @ BC.swapaxes(-1, -2) + B @ R
+    return (G @ r[..., None])[..., 0], vx.sum(0), vv.sum(0)
 
 
 def _by_unit(
-    e: Expectations, x: ndarray, mask: ndarray, theta: ndarray, free: ndarray, R: ndarray
+    e: Expectations,
+    about: About,
+    x: ndarray,
+    r: ndarray,
+    mask: ndarray,
+    free: ndarray,
+    R: ndarray,
 ) -> tuple[ndarray, ndarray]:
     """Each unit over the steps at which it was seen; one that never was keeps its values."""
-    y, K, P = array(e.batch.y), e.mean.shape[-1], x.shape[-1]
-    w = mask.reshape(-1, mask.shape[-1]).astype(float)
-    products = x[..., :, None] * x[..., None, :]
-    products[..., :K, :K] += e.covariance
-    xx = (w.T @ products.reshape(-1, P * P)).reshape(-1, P, P)
-    y = y.reshape(w.shape) * w
-    vx, vv, n = y.T @ x.reshape(-1, P), (y * y).sum(0), w.sum(0)
-    theta, R = theta.copy(), R.copy()
-    for i in np.flatnonzero(n):
-        of = Sums(n[i], xx[i], vx[i : i + 1], vv[i : i + 1, None])
-        theta[i : i + 1] = regress(of, theta[i : i + 1], free)
-        R[i] = spread(of, theta[i : i + 1])[0, 0]
-    return theta, R
+    K, R = about.K, R.copy()
+    x, r, w = (a.reshape(-1, a.shape[-1]) for a in (x, r, mask.astype(float)))
+    S = (w.T @ e.covariance.reshape(-1, K * K)).reshape(-1, K, K)
+    none, change = np.zeros((1, 1)), np.zeros_like(about.theta)
+    for i in np.flatnonzero(w.sum(0)):
+        one = slice(i, i + 1)
+        own = About(about.theta[one], K, about.centre)
+        of = own.sums(w[:, i].sum(), x, r[:, one], w[:, i], S[i], np.zeros((1, K)), none)
+        change[one] = regress(of, change[one], free)
+        R[i] = spread(of, change[one])[0, 0]
+    return change, R

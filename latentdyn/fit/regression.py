@@ -17,7 +17,16 @@ from numpy import ndarray
 
 from latentdyn.fit.expectations import Expectations
 
-__all__ = ["Sums", "covariance_of", "inverse", "regress", "spread", "steps_of"]
+__all__ = [
+    "About",
+    "Sums",
+    "covariance_of",
+    "inverse",
+    "regress",
+    "spread",
+    "steps_about",
+    "steps_of",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,68 @@ def covariance_of(V: ndarray, noise: str, floor: float) -> ndarray:
     The density of one variance has a single maximum, so below the floor the floor is the best.
     """
     return V if noise == "full" else np.maximum(np.diagonal(V), floor * (1 + 1e-3))
+
+
+@dataclass(frozen=True)
+class About:
+    """Sums of what is left of the targets beside what ``theta`` (J, P) says, and of x - ``centre``.
+
+    Coefficients are then corrections of theta, and neither sums nor spread lose digits where
+    targets and regressors are far from zero. x are the parents (K), 1 and inputs; they are centred
+    where the constant may follow, that is where it is ``free``.
+    """
+
+    theta: ndarray
+    K: int
+    centre: ndarray
+
+    @classmethod
+    def of(cls, theta: ndarray, parents: ndarray, weight: ndarray, free: ndarray) -> About:
+        """About the means of parents (N, T, K), with weights (N, T), where the constant is free."""
+        K = parents.shape[-1]
+        mean = np.einsum("nt,ntk->k", weight, parents) / max(weight.sum(), 1.0)
+        return cls(theta, K, mean if free[K] else 0 * mean)
+
+    def design(self, parents: ndarray, u: ndarray) -> ndarray:
+        """Regressors x (N, T, P)."""
+        one = np.ones_like(parents[..., :1])
+        return np.concatenate([parents - self.centre, one, u], -1)
+
+    def left(self, targets: ndarray, parents: ndarray, u: ndarray) -> ndarray:
+        """Targets (N, T, J) less their means under theta."""
+        C, d, D = self.theta[:, : self.K], self.theta[:, self.K], self.theta[:, self.K + 1 :]
+        return (targets - parents @ C.T) - (d + u @ D.T)
+
+    def sums(self, n: Any, x: ndarray, r: ndarray, w: ndarray, *spread: ndarray) -> Sums:
+        """Of rows x (n, P) and r (n, J) with weights w (n,), and of covariances.
+
+        ``spread``: summed covariances of the parents, of targets with parents, and of targets.
+        """
+        S, L, V = spread
+        C, K = self.theta[:, : self.K], self.K
+        wx, wr = w[:, None] * x, w[:, None] * r
+        xx, vx, vv = wx.T @ x, wr.T @ x, wr.T @ r
+        xx[:K, :K] += S
+        vx[:, :K] += L - C @ S
+        cross = L @ C.T
+        return Sums(n, xx, vx, vv + V - cross - cross.T + C @ S @ C.T)
+
+    def moved(self, change: ndarray) -> ndarray:
+        """Coefficients of the targets, and of parents as they are, after a correction."""
+        change = change.copy()
+        change[:, self.K] -= change[:, : self.K] @ self.centre
+        return self.theta + change
+
+
+def steps_about(e: Expectations, theta: ndarray, free: ndarray) -> tuple[About, Sums]:
+    """Sums with v = z_t and x = (z_{t-1}, 1, u_t) over the steps 2, ..., T, about theta."""
+    before, now, w = e.mean[:, :-1], e.mean[:, 1:], e.inside[:, 1:]
+    u = e.u[:, 1:, : theta.shape[1] - now.shape[-1] - 1]
+    about = About.of(theta, before, w, free)
+    rows = (about.design(before, u), about.left(now, before, u))
+    x, r = (a.reshape(-1, a.shape[-1]) for a in rows)
+    S, S_before, lag = e.step_totals()
+    return about, about.sums(w.sum(), x, r, w.reshape(-1), S_before, lag, S)
 
 
 def steps_of(e: Expectations, inputs: int) -> Sums:
