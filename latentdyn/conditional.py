@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
 from latentdyn.values import as_float, whole
 
 __all__ = ["Affine", "Conditional", "Template", "Wrapper", "rebind", "templates_of"]
 
+_REAL = constraints.real
 _LEAST = {"state_dim": 1, "obs_dim": 1, "input_dim": 0, "hidden": 1, "layers": 1, "categories": 2}
 
 
@@ -39,7 +41,7 @@ class Affine(NamedTuple):
         return torch.diag_embed(self.noise) if self.diagonal else self.noise
 
 
-class Conditional(nn.Module, abc.ABC):
+class Conditional(Floored, abc.ABC):
     r"""A module that, called with the parents, returns the distribution of the child.
 
     To add a transition (an emission, an initial) write one file with one subclass:
@@ -51,7 +53,9 @@ class Conditional(nn.Module, abc.ABC):
        shape (..., K) and ``u`` (..., U) or None.
     3. ``constraints`` maps the name of a parameter that is not any real number to its support
        (`torch.distributions.constraints`); the value kept in the module is the constrained one.
-    4. ``initialise(self, batch)``, optional, sets parameters from data.
+       Noise has ``noise_support(noise, noise_floor)`` there, and ``noise_floor`` as an attribute.
+    4. ``initialise(self, batch)``, optional, sets parameters from data; an emission with a floor
+       says there by ``noise_at`` of which variances it is a share.
 
     Then name it in its room's ``__init__.py`` and in ``tests/registry.py``. Sampling, scoring,
     missing data, priors, draws in leading dimensions, SVI, saving and plots come from this.
@@ -73,7 +77,6 @@ class Conditional(nn.Module, abc.ABC):
     input_dim: int = 0
     memory: int = 0  # earlier states that an emission sees, which then is called with whole paths
     noise: str = "diagonal"
-    constraints: Mapping[str, constraints.Constraint] = {}
     time_varying: frozenset[str] = frozenset()
     known: tuple[str, ...] = ()
     flat: tuple[bool, ...] = ()  # states of which a first state says nothing
@@ -84,6 +87,13 @@ class Conditional(nn.Module, abc.ABC):
 
     def initialise(self, batch: Any) -> None:
         """Set free parameters from data before learning; by default, nothing."""
+
+    def state_scale(self, batch: Any) -> Tensor | None:
+        """Variances (K,) that data give the states through a known read-out.
+
+        None if states start at unit scale: where the read-out is learned, or has a link.
+        """
+        return None
 
     @torch.no_grad()
     def start(self, **values: Tensor) -> None:
@@ -225,8 +235,10 @@ def templates_of(module: nn.Module) -> dict[str, Template]:
         if value.numel() == 0:
             continue
         owner, _, leaf = name.rpartition(".")
-        declared = getattr(module.get_submodule(owner), "constraints", {})
-        found[name] = Template(value, declared.get(leaf, constraints.real))
+        part = module.get_submodule(owner)
+        declared = getattr(part, "constraints", {})
+        support = part.support(leaf) if isinstance(part, Floored) else declared.get(leaf, _REAL)
+        found[name] = Template(value, support)
     return found
 
 

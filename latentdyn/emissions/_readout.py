@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["principal_readout", "smooth_rates"]
+__all__ = ["principal_readout", "smooth_rates", "unit_scale"]
+
+SDS = 4.0  # within which nearly all of a unit's values lie
 
 
 def principal_readout(x: Tensor, mask: Tensor, state_dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,6 +27,24 @@ def principal_readout(x: Tensor, mask: Tensor, state_dim: int) -> tuple[Tensor, 
     C[:, :K] = (vectors * values.clamp(min=0).sqrt()).flip(-1)[:, :K]
     residual = cov.diagonal() - C[:, :K].square().sum(-1)
     return C, mean, torch.maximum(residual, 0.05 * cov.diagonal() + 1e-3 * cov.diagonal().mean())
+
+
+def unit_scale(y: Tensor, mask: Tensor, sds: float = SDS) -> Tensor:
+    """Square of each unit's scale, of which noise floors are a share: (N, T, D) -> (D,).
+
+    The scale is four standard deviations of what was observed, or its range if that is less. A unit
+    that does not vary has its own value, or the scale of the widest other unit if that is more.
+    """
+    y = y.where(mask, 0)
+    seen = mask.sum((0, 1)).clamp(min=1)
+    variance = ((y - y.sum((0, 1)) / seen) * mask).square().sum((0, 1)) / seen
+    low = y.masked_fill(~mask, torch.inf).amin((0, 1))
+    high = y.masked_fill(~mask, -torch.inf).amax((0, 1))
+    width = torch.minimum((high - low).square(), sds**2 * variance)
+    varies = (high > low) & (width > 0)
+    own = torch.maximum(low.where(low.isfinite(), 0).square(), width.where(varies, 0).max())
+    own = own.where(own > 0, torch.ones_like(own))
+    return width.where(varies, own)
 
 
 def smooth_rates(y: Tensor, mask: Tensor, width: int = 5) -> Tensor:

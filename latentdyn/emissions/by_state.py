@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
@@ -72,7 +73,8 @@ class StateGaussian(Conditional):
         seen = batch.mask.sum((0, 1)).clamp(min=1)
         mean = batch.y.sum((0, 1)) / seen
         variance = ((batch.y - mean).square() * batch.mask).sum((0, 1)) / seen
-        variance = variance + 2 * self.noise_floor
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        variance = variance + 2 * self.floor
         V = variance if self.noise == "diagonal" else torch.diag(variance)
         spread = torch.randn_like(self.means) * variance.sqrt()
         self.start(means=mean + spread, covariances=V.expand_as(self.covariances))

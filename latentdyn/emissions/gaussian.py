@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.emissions._readback import pseudo_inverse, read_back
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readback import pseudo_inverse, read_back, shown_scale
+from latentdyn.emissions._readout import principal_readout, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -61,8 +61,15 @@ class Gaussian(Conditional):
     def initialise(self, batch: Batch) -> None:
         """Principal components, mean and residual variance of the data."""
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
-        r = r + 2 * self.noise_floor
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        r = r + 2 * self.floor
         self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
+
+    def state_scale(self, batch: Batch) -> Tensor | None:
+        """Of C^+ (y - d), if C is known; states that are not seen take the mean of the others."""
+        if self.C.requires_grad or self.time_varying:
+            return None
+        return shown_scale(self, batch)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

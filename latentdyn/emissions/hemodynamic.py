@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readout import principal_readout, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.nn.hrf import RESPONSE, hrf
 from latentdyn.values import as_float
@@ -94,7 +94,8 @@ class Hemodynamic(Conditional):
     def initialise(self, batch: Batch) -> None:
         """Principal components, mean and residual variance of the data, as if h were an impulse."""
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
-        r = r + 2 * self.noise_floor
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        r = r + 2 * self.floor
         self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
 
     def forward(

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.nn.companion import lead_in
@@ -67,8 +68,14 @@ class Identity(Conditional):
         seen = batch.mask.sum((0, 1)).clamp(min=1)
         mean = (batch.y * batch.mask).sum((0, 1)) / seen
         variance = ((batch.y - mean) * batch.mask).square().sum((0, 1)) / seen
-        R = torch.where(variance > 0, 0.2 * variance, 1.0) + 2 * self.noise_floor
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        R = 0.2 * variance + 2 * self.floor
         self.start(R=R if self.noise == "diagonal" else torch.diag(R))
+
+    def state_scale(self, batch: Batch) -> Tensor:
+        """Of the units; states that are not seen take the mean of the others."""
+        own = unit_scale(batch.y, batch.mask, sds=1)
+        return torch.cat([own, own.mean().expand(self.state_dim - self.obs_dim)])
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

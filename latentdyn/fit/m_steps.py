@@ -71,7 +71,7 @@ def _linear_steps(part: Any, e: Expectations) -> None:
     free = np.repeat([not is_known(part, n) for n in ("A", "b", "B")], [K, 1, U])
     of = steps_of(e, U)
     theta = regress(of, theta, free)
-    Q = covariance_of(spread(of, theta), part.noise, part.noise_floor)
+    Q = covariance_of(spread(of, theta), part.noise, array(part.floor))
     write(part, A=theta[:, :K], b=theta[:, K], B=theta[:, K + 1 :], Q=Q)
 
 
@@ -81,4 +81,4 @@ def _gaussian_start(part: Any, e: Expectations) -> None:
     centre = array(part.mean) if is_known(part, "mean") else mean.mean(0)
     r = mean - centre
     V = S.mean(0) + r.T @ r / len(r)
-    write(part, mean=centre, covariance=covariance_of(V, part.noise, part.noise_floor))
+    write(part, mean=centre, covariance=covariance_of(V, part.noise, array(part.floor)))

@@ -44,9 +44,8 @@ def gaussian_readout(emission: Any, e: Any) -> None:
         of = _whole(e, x, seen, partial, theta, V)
         theta = regress(of, theta, free)
         R = spread(of, theta)
-        R = np.diagonal(R) if emission.noise == "diagonal" else R
-    if emission.noise == "diagonal":
-        R = covariance_of(np.diag(R), "diagonal", emission.noise_floor)
+    V = np.diag(R) if R.ndim == 1 else R
+    R = covariance_of(V, emission.noise, array(emission.floor))
     write(emission, C=theta[:, :K], d=theta[:, K], D=theta[:, K + 1 :], R=R)
 
 

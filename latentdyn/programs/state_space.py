@@ -142,8 +142,14 @@ class StateSpace(Program):
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data."""
+        batch = self.fit_batch(batch)
         for part in (self.initial, self.transition, self.emission):
-            part.initialise(self.fit_batch(batch))
+            part.initialise(batch)
+        scale = self.emission.state_scale(batch)
+        for part in (self.initial, self.transition):
+            learned = any(p.requires_grad for p in part.parameters())
+            if part.noise_floor and learned and scale is not None:
+                part.noise_at(scale)
 
     @torch.no_grad()
     def simulate(
