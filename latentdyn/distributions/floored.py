@@ -52,6 +52,8 @@ class Floored(nn.Module):
     @torch.no_grad()
     def noise_at(self, variance: Tensor) -> None:
         """Take the floor as a share of these variances (K,); noise to be learned moves along."""
+        if not any(p.requires_grad for p in self._parameters.values() if p is not None):
+            return  # known values are in units of their own
         before = self._buffers.get("noise_scale")
         root = (variance if before is None else variance / before).sqrt()
         self.noise_scale = variance.detach().clone()

@@ -33,7 +33,8 @@ def unit_scale(y: Tensor, mask: Tensor, sds: float = SDS) -> Tensor:
     """Square of each unit's scale, of which noise floors are a share: (N, T, D) -> (D,).
 
     The scale is four standard deviations of what was observed, or its range if that is less. A unit
-    that does not vary has its own value, or the scale of the widest other unit if that is more.
+    that does not vary has its own value, or the scale of the widest other unit if that is more; one
+    that was never seen, or is zero with all others, has 1.
     """
     y = y.where(mask, 0)
     seen = mask.sum((0, 1)).clamp(min=1)
@@ -43,7 +44,7 @@ def unit_scale(y: Tensor, mask: Tensor, sds: float = SDS) -> Tensor:
     width = torch.minimum((high - low).square(), sds**2 * variance)
     varies = (high > low) & (width > 0)
     own = torch.maximum(low.where(low.isfinite(), 0).square(), width.where(varies, 0).max())
-    own = own.where(own > 0, torch.ones_like(own))
+    own = own.where((own > 0) & mask.any(0).any(0), torch.ones_like(own))
     return width.where(varies, own)
 
 

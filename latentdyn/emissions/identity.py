@@ -69,13 +69,15 @@ class Identity(Conditional):
         mean = (batch.y * batch.mask).sum((0, 1)) / seen
         variance = ((batch.y - mean) * batch.mask).square().sum((0, 1)) / seen
         self.noise_at(unit_scale(batch.y, batch.mask))
-        R = 0.2 * variance + 2 * self.floor
+        R = torch.where(variance > 0, 0.2 * variance, unit_scale(batch.y, batch.mask))
+        R = R + 2 * self.floor
         self.start(R=R if self.noise == "diagonal" else torch.diag(R))
 
     def state_scale(self, batch: Batch) -> Tensor:
         """Of the units; states that are not seen take the mean of the others."""
-        own = unit_scale(batch.y, batch.mask, sds=1)
-        return torch.cat([own, own.mean().expand(self.state_dim - self.obs_dim)])
+        own, seen = unit_scale(batch.y, batch.mask, sds=1), batch.mask.any(0).any(0)
+        mean = own[seen].mean() if bool(seen.any()) else own.new_ones(())
+        return torch.cat([own.where(seen, mean), mean.expand(self.state_dim - self.obs_dim)])
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

@@ -15,7 +15,7 @@ from torch.distributions import transform_to
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.distributions.path import path_kl
-from latentdyn.errors import NonFiniteError
+from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.guide import Guide, local_params
 from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
@@ -118,6 +118,14 @@ def _terms(guide: Any, model: Any) -> Iterator[tuple[str, str, Tensor]]:
         elif q is not None and isinstance(site["fn"], Path) and isinstance(q["fn"], Path):
             kl = path_kl(q["fn"], site["fn"], site["value"])
             yield name, "kl_states", scale_and_mask(kl, q["scale"], q["mask"]).sum()
+        elif q is None:
+            raise InputError(
+                "states" if isinstance(site["fn"], Path) else "parameters",
+                f"a guide of everything random, '{name}' included",
+                "none for it: draws of the prior would count as a divergence",
+                "pass an encoder as states=, or integrate it out, as by "
+                "model.collapse(smooth.switching) or model.collapse(smooth.kalman)",
+            )
         else:
             yield name, "kl_parameters", -_log_prob(site)
     for name, site in _samples(guide):

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from latentdyn.conditional import Template, rebind, templates_of
 from latentdyn.data import Batch
+from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 
-__all__ = ["Program", "is_free"]
+__all__ = ["Program", "at_floor", "is_free"]
 
 
 class Program(nn.Module, abc.ABC):
@@ -126,3 +127,15 @@ class Program(nn.Module, abc.ABC):
 def is_free(value: Tensor) -> bool:
     """A parameter that is to be learned, not a known value nor one that is bound already."""
     return isinstance(value, nn.Parameter) and value.requires_grad
+
+
+def at_floor(program: Any) -> list[str]:
+    """Learned noise that rests on its floor, by name: without the floor it would be less.
+
+    Parameters with a prior are where that puts them, and not among these.
+    """
+    program = getattr(program, "model", program)
+    random = set(getattr(program.prior, "names", ()))
+    parts = ((at, m) for at, m in program.named_modules() if isinstance(m, Floored))
+    found = [f"{at}.{name}" if at else name for at, m in parts for name in m.resting()]
+    return [name for name in found if name not in random]

@@ -147,8 +147,7 @@ class StateSpace(Program):
             part.initialise(batch)
         scale = self.emission.state_scale(batch)
         for part in (self.initial, self.transition):
-            learned = any(p.requires_grad for p in part.parameters())
-            if part.noise_floor and learned and scale is not None:
+            if part.noise_floor and scale is not None:
                 part.noise_at(scale)
 
     @torch.no_grad()

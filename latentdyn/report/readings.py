@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
+from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]
 
@@ -32,7 +33,7 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     found = [_finite(posterior)]
     if found[0].verdict == BROKEN:
         return found
-    found += [*_converged(posterior), *_restarts(posterior)]
+    found += [*_converged(posterior), *_restarts(posterior), *_at_floor(posterior)]
     sampled = getattr(posterior.fits[0][1].parameters_guide, "chains", None) is not None
     found += _sampler(posterior) if sampled else _importance(posterior, seed)
     return [*found, *_held_out(posterior, seed)]
@@ -75,6 +76,16 @@ def _converged(posterior: Any) -> Iterator[Reading]:
         text,
         CARE if rising else GOOD,
     )
+
+
+def _at_floor(posterior: Any) -> Iterator[Reading]:
+    names = at_floor(posterior.model)
+    if names:
+        text = (
+            "without their floor they would be less: a unit without noise, copied or constant, more "
+            "states than the data have, or a noise_floor that is too high"
+        )
+        yield Reading("noise at its floor", ", ".join(names), text, CARE)
 
 
 def _restarts(posterior: Any) -> Iterator[Reading]:

@@ -7,6 +7,7 @@ from typing import Any
 from latentdyn.distributions import DiscretePath
 from latentdyn.errors import InputError
 from latentdyn.programs.hmm import HMM
+from latentdyn.programs.support import check_support
 from latentdyn.smooth.given import given
 
 __all__ = ["hmm"]
@@ -20,6 +21,8 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
         y: a `Batch`, or whatever `as_dataset` takes; NaN is missing.
         u: inputs (N, T, U), if the emission has any.
 
+    Raises: InputError if y is outside of the emission's support, or if no path of states allows
+    what was observed; it names the first such step.
     Returns: a `DiscretePath` over (..., N) trials with ``probabilities``, ``filtered``,
     ``predicted`` (..., N, T, S), ``pairs`` (..., N, T-1, S, S), ``mode`` (..., N, T),
     ``log_evidence`` (..., N), ``sample``, ``log_prob``, ``entropy`` and ``to_dataset``. Past
@@ -38,4 +41,9 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
         fix = "build it with programs.HMM"
         raise InputError("model", "a hidden Markov model", type(model).__name__, fix)
     batch, data = given(model, y, u, HMM)
-    return model.path_of(batch, data)
+    if data is not None:
+        check_support(model, batch)
+    path = model.path_of(batch, data)
+    if not path.log_likelihood.requires_grad:  # a search may pass through what allows nothing
+        path.need_path()
+    return path
