@@ -10,16 +10,23 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, constraints, transform_to
 
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
 from latentdyn.values import as_float, whole
 
-__all__ = ["Affine", "Conditional", "Template", "Wrapper", "rebind", "templates_of"]
+__all__ = [
+    "Affine",
+    "Conditional",
+    "Coordinates",
+    "Template",
+    "Wrapper",
+    "rebind",
+    "templates_of",
+]
 
-_REAL = constraints.real
 _LEAST = {"state_dim": 1, "obs_dim": 1, "input_dim": 0, "hidden": 1, "layers": 1, "categories": 2}
 
 
@@ -217,10 +224,14 @@ def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Template:
-    """A named parameter: its current value (so shape, dtype, device) and its support."""
+    """A named parameter: its current value (so shape, dtype, device) and its support.
+
+    ``size`` is how large a change of it matters, None is one: what searches count it in.
+    """
 
     value: Tensor
     support: constraints.Constraint
+    size: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -236,10 +247,31 @@ def templates_of(module: nn.Module) -> dict[str, Template]:
             continue
         owner, _, leaf = name.rpartition(".")
         part = module.get_submodule(owner)
-        declared = getattr(part, "constraints", {})
-        support = part.support(leaf) if isinstance(part, Floored) else declared.get(leaf, _REAL)
-        found[name] = Template(value, support)
+        if isinstance(part, Floored):
+            found[name] = Template(value, part.support(leaf), part.size(leaf))
+        else:
+            declared = getattr(part, "constraints", {})
+            found[name] = Template(value, declared.get(leaf, constraints.real))
     return found
+
+
+class Coordinates:
+    """Values of parameters as numbers without bounds that all have a size of about one.
+
+    Args:
+        templates: name -> parameter.
+    """
+
+    def __init__(self, templates: Mapping[str, Template]):
+        self.maps = {n: transform_to(t.support) for n, t in templates.items()}
+        self.sizes = {n: 1.0 if t.size is None else t.size for n, t in templates.items()}
+        self.start = {
+            n: self.maps[n].inv(t.value.detach()) / self.sizes[n] for n, t in templates.items()
+        }
+
+    def values(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters at these numbers."""
+        return {n: self.maps[n](r * self.sizes[n]) for n, r in raw.items()}
 
 
 def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:

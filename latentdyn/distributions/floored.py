@@ -14,6 +14,7 @@ from latentdyn.distributions.covariance import Covariances, Variances
 __all__ = ["Floored"]
 
 MARGIN = 1.05  # times the floor, within which a parameter rests on it
+FINE = 0.1  # of the scale, about the size of noise: where a search looks first
 
 
 class Floored(nn.Module):
@@ -23,11 +24,15 @@ class Floored(nn.Module):
     None before: then the floor is absolute. Under a full covariance V - diag(floor) is positive
     definite: no direction has less noise, in coordinates divided by the roots of the scale. It is
     a buffer, saved and copied with the parameters.
+
+    ``in_units`` names the parameters in units of the child, and the dimension (from the end) that
+    runs over its entries: searches count them in units of the scale (`size`).
     """
 
     constraints: Mapping[str, constraints.Constraint] = {}
     noise_floor: float = 0.0
     noise_scale: Tensor | None
+    in_units: Mapping[str, int] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,6 +53,13 @@ class Floored(nn.Module):
         if scale is None or not isinstance(declared, Variances | Covariances):
             return declared
         return type(declared)(declared.floor.to(scale) * scale)
+
+    def size(self, name: str) -> Tensor | None:
+        """Size of a parameter that matters, which broadcasts against it; None is one."""
+        scale = self._buffers.get("noise_scale")
+        if scale is None or name not in self.in_units:
+            return None
+        return FINE * scale.sqrt().reshape(-1, *(1,) * (-self.in_units[name] - 1))
 
     @torch.no_grad()
     def noise_at(self, variance: Tensor) -> None:

@@ -35,6 +35,8 @@ class StateGaussian(Conditional):
         [[1.0], [4.0]]
     """
 
+    in_units = {"means": -1}
+
     def __init__(
         self, state_dim: int, obs_dim: int, *, noise: str = "full", noise_floor: float = 1e-6
     ):

@@ -27,6 +27,8 @@ class Gaussian(Conditional):
     variances stay above ``noise_floor``.
     """
 
+    in_units = {"C": -2, "d": -1, "D": -2}
+
     def __init__(
         self,
         state_dim: int,

@@ -46,6 +46,8 @@ class Hemodynamic(Conditional):
         (16, 4)
     """
 
+    in_units = {"C": -2, "d": -1, "D": -2}
+
     def __init__(
         self,
         state_dim: int,

@@ -34,6 +34,8 @@ class Identity(Conditional):
         tensor([1., 2.], dtype=torch.float64)
     """
 
+    in_units = {"D": -2}
+
     def __init__(
         self,
         state_dim: int,

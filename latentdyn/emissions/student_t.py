@@ -33,6 +33,7 @@ class StudentT(LinearReadout):
     """
 
     spread = 1.0
+    in_units = {"C": -2, "d": -1, "D": -2}
 
     def __init__(
         self, state_dim: int, obs_dim: int, input_dim: int = 0, *, noise_floor: float = 1e-6

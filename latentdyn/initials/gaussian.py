@@ -22,6 +22,8 @@ class Gaussian(Conditional):
     ``noise_floor``.
     """
 
+    in_units = {"mean": -1}
+
     def __init__(self, state_dim: int, *, noise: str = "diagonal", noise_floor: float = 1e-4):
         super().__init__()
         self.state_dim, self.noise, self.noise_floor = state_dim, noise, noise_floor

@@ -29,6 +29,8 @@ class Linear(Conditional):
         tensor([1.0000, 0.8000], dtype=torch.float64)
     """
 
+    in_units = {"b": -1, "B": -2}
+
     def __init__(
         self,
         state_dim: int,
