@@ -35,6 +35,7 @@ class Variances(constraints.Constraint):
         self.floor = _floor(floor)
 
     def check(self, value: Tensor) -> Tensor:
+        """Entry by entry."""
         return value > self.floor.to(value)
 
     def __repr__(self) -> str:
@@ -59,6 +60,7 @@ class Covariances(constraints.Constraint):
         return self.raised(value, -1)
 
     def check(self, value: Tensor) -> Tensor:
+        """Matrix by matrix."""
         symmetric = torch.isclose(value, value.mT, rtol=1e-5, atol=0.0).all(-1).all(-1)
         return symmetric & (torch.linalg.cholesky_ex(self.above(value)).info == 0)
 
@@ -76,9 +78,9 @@ class _VarianceTransform(Transform):
     bijective = True
     sign = 1
 
-    def __init__(self, codomain: Variances):
+    def __init__(self, within: Variances):
         super().__init__()
-        self.codomain = codomain
+        self.codomain: Any = within
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _VarianceTransform) and self.codomain is other.codomain
@@ -102,9 +104,9 @@ class CovarianceTransform(Transform):
     domain = constraints.real_vector
     bijective = True
 
-    def __init__(self, codomain: Covariances = covariances):
+    def __init__(self, within: Covariances = covariances):
         super().__init__()
-        self.codomain = codomain
+        self.codomain: Any = within
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CovarianceTransform) and self.codomain is other.codomain

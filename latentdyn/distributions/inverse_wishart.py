@@ -14,7 +14,7 @@ from latentdyn.distributions.covariance import covariances
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 
-__all__ = ["InverseWishart"]
+__all__ = ["InverseWishart", "wishart_root"]
 
 
 class InverseWishart(TorchDistribution):
@@ -45,7 +45,7 @@ class InverseWishart(TorchDistribution):
         if not bool((df > K - 1).all()):
             raise InputError("df", f"more than {K - 1}", df.min().item(), f"use df={K + 2}, say")
         self.df, self.scale = df.expand(batch), scale.expand(*batch, K, K)
-        super().__init__(batch, (K, K), validate_args=False)
+        super().__init__(batch, torch.Size((K, K)), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -55,12 +55,8 @@ class InverseWishart(TorchDistribution):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Inverses of L A A' L', L L' = scale^{-1} (Bartlett): (sample_shape, ..., K, K)."""
-        K, shape = self.event_shape[0], torch.Size(sample_shape) + self.batch_shape
-        below = torch.randn(*shape, K, K, dtype=self.scale.dtype, device=self.scale.device)
-        freedom = self.df[..., None] - torch.arange(K, dtype=self.df.dtype, device=self.df.device)
-        A = below.tril(-1) + torch.diag_embed(Chi2(freedom).rsample(sample_shape).sqrt())
-        root = torch.linalg.cholesky(torch.linalg.inv(self.scale)) @ A
-        return torch.cholesky_inverse(root)
+        inverse = torch.linalg.cholesky(torch.linalg.inv(self.scale))
+        return torch.cholesky_inverse(wishart_root(self.df, inverse, sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(..., K, K) -> (...)."""
@@ -75,3 +71,16 @@ class InverseWishart(TorchDistribution):
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return InverseWishart(self.df.expand(shape), self.scale.expand(shape + self.event_shape))
+
+
+def wishart_root(df: Tensor, L: Tensor, sample_shape: Any = torch.Size()) -> Tensor:
+    """Lower triangular L A for which L A A' L' ~ Wishart(df, L L'): (sample_shape, ..., K, K).
+
+    A has standard normals below the roots of chi-square variables with df, df - 1, ... degrees of
+    freedom. Source: Bartlett (1933).
+    """
+    K, shape = L.shape[-1], torch.Size(sample_shape) + df.shape
+    below = torch.randn(*shape, K, K, dtype=L.dtype, device=L.device)
+    freedom = df[..., None] - torch.arange(K, dtype=df.dtype, device=df.device)
+    roots = Chi2(freedom, validate_args=False).rsample(torch.Size(sample_shape)).sqrt()
+    return L @ (below.tril(-1) + torch.diag_embed(roots))

@@ -46,7 +46,7 @@ class LKJCovariance(TorchDistribution):
     ):
         self.dim, self.concentration = dim, torch.as_tensor(concentration)
         self.scales = HalfNormal(1.0) if scales is None else scales
-        super().__init__(torch.Size(batch_shape), (dim, dim), validate_args=False)
+        super().__init__(torch.Size(batch_shape), torch.Size((dim, dim)), validate_args=False)
 
     @property
     def _scales(self) -> Any:

@@ -11,11 +11,12 @@ import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Wishart, constraints
 from torch.distributions.transforms import Transform
 
 from latentdyn.conditional import Template
 from latentdyn.distributions import Covariances, covariances, hollow
+from latentdyn.distributions.inverse_wishart import wishart_root
 from latentdyn.distributions.orthogonal import orthogonal, reflection
 from latentdyn.errors import InputError
 from latentdyn.priors.normal import normal
@@ -124,10 +125,15 @@ class _Definite(TorchDistribution):
         return _Definite(self.inner.expand(torch.Size(batch_shape)))
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        return self.inner.sample(sample_shape)
+        with torch.no_grad():
+            return self.rsample(sample_shape)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        return self.inner.rsample(sample_shape)
+        if not isinstance(self.inner, Wishart):
+            return self.inner.rsample(sample_shape)
+        # torch's own looks for singular draws, finds rounding, and warns
+        root = wishart_root(self.inner.df, self.inner.scale_tril, sample_shape)
+        return root @ root.mT
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.inner.log_prob(value)

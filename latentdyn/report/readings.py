@@ -34,8 +34,11 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     if found[0].verdict == BROKEN:
         return found
     found += [*_converged(posterior), *_restarts(posterior), *_at_floor(posterior)]
-    sampled = getattr(posterior.fits[0][1].parameters_guide, "chains", None) is not None
-    found += _sampler(posterior) if sampled else _importance(posterior, seed)
+    guide = posterior.fits[posterior.best][1]
+    if getattr(guide.parameters_guide, "chains", None) is not None:
+        found += _sampler(posterior)
+    elif guide.parameters_guide is not None or guide.states is not None:
+        found += _importance(posterior, seed)  # of points there is nothing to weight
     return [*found, *_held_out(posterior, seed)]
 
 
@@ -82,8 +85,8 @@ def _at_floor(posterior: Any) -> Iterator[Reading]:
     names = at_floor(posterior.model)
     if names:
         text = (
-            "without their floor they would be less: a unit without noise, copied or constant, more "
-            "states than the data have, or a noise_floor that is too high"
+            "without it they would be less: a unit without noise, copied or constant, more states "
+            "than the data have, or a noise_floor that is too high"
         )
         yield Reading("noise at its floor", ", ".join(names), text, CARE)
 
