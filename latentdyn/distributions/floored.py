@@ -14,7 +14,7 @@ from latentdyn.distributions.covariance import Covariances, Variances
 __all__ = ["Floored"]
 
 MARGIN = 1.05  # times the floor, within which a parameter rests on it
-FINE = 0.1  # of the scale, about the size of noise: where a search looks first
+FINE = 0.08  # of the scale, about the size of noise: where a search looks first
 
 
 class Floored(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["principal_readout", "smooth_rates", "unit_scale"]
 
-SDS = 4.0  # within which nearly all of a unit's values lie
+SDS = 5.0  # within which ordinary values lie: the scale also of two values, of which one is rare
 
 
 def principal_readout(x: Tensor, mask: Tensor, state_dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,17 +32,17 @@ def principal_readout(x: Tensor, mask: Tensor, state_dim: int) -> tuple[Tensor, 
 def unit_scale(y: Tensor, mask: Tensor, sds: float = SDS) -> Tensor:
     """Square of each unit's scale, of which noise floors are a share: (N, T, D) -> (D,).
 
-    The scale is four standard deviations of what was observed, or its range if that is less. A unit
-    that does not vary has its own value, or the scale of the widest other unit if that is more; one
-    that was never seen, or is zero with all others, has 1.
+    The scale is five standard deviations of what was observed. A unit that does not vary has its
+    own value, or the scale of the widest other unit if that is more; one that was never seen, or is
+    zero with all others, has 1.
     """
     y = y.where(mask, 0)
     seen = mask.sum((0, 1)).clamp(min=1)
     variance = ((y - y.sum((0, 1)) / seen) * mask).square().sum((0, 1)) / seen
     low = y.masked_fill(~mask, torch.inf).amin((0, 1))
     high = y.masked_fill(~mask, -torch.inf).amax((0, 1))
-    width = torch.minimum((high - low).square(), sds**2 * variance)
-    varies = (high > low) & (width > 0)
+    width = sds**2 * variance
+    varies = (low < high) & (width > 0)  # of a constant the variance may be rounding
     own = torch.maximum(low.where(low.isfinite(), 0).square(), width.where(varies, 0).max())
     own = own.where((own > 0) & mask.any(0).any(0), torch.ones_like(own))
     return width.where(varies, own)

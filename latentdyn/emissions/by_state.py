@@ -23,7 +23,8 @@ class StateGaussian(Conditional):
     r"""y ~ N(sum_k z_k means_k, sum_k z_k covariances_k) with z a one-hot vector: state k.
 
     For the discrete states of a hidden Markov model, each with its own noise. The parent is a
-    one-hot vector, or weights of states that add up to one.
+    one-hot vector, or weights of states that add up to one. Learned noise stays above
+    ``noise_floor`` as in `Gaussian`, so that a state of equal rows has a density too.
 
     Shapes: ``means`` (S, D), ``covariances`` (S, D, D), or variances (S, D) with
     ``noise="diagonal"``; ``z`` (..., S) -> batch (...), event (D,). ``StateGaussian.of(means=,

@@ -33,7 +33,7 @@ class Hemodynamic(Conditional):
         input_dim: U.
         response: SPM's seven parameters, see `latentdyn.nn.hrf.hrf`.
         noise: "diagonal" or "full".
-        noise_floor: learned variances stay above it.
+        noise_floor: learned variances stay above it, as in `Gaussian`.
 
     Shapes: ``z`` (..., T, K), ``u`` (..., T, U) -> batch (..., T), event (D,); ``memory`` is L, the
     number of earlier states that count. ``Hemodynamic.of(C=, R=, repetition_time=)`` builds it from

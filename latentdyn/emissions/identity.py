@@ -25,7 +25,7 @@ class Identity(Conditional):
 
     Shapes: ``z`` (..., K), K >= D, ``u`` (..., U) -> batch (...), event (D,).
     ``Identity.of(state_dim=, R=)`` builds it from known noise; R may be a vector of variances, a
-    matrix, or singular. Learned variances stay above ``noise_floor``.
+    matrix, or singular. Learned noise stays above ``noise_floor``, as in `Gaussian`.
     Raises: InputError if there are more units than states.
     Source: Brenner et al. (2022), section 3.1.
 

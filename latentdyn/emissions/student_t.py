@@ -28,7 +28,7 @@ class StudentT(LinearReadout):
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,); ``R`` and ``df`` (D,).
     ``StudentT.of(C=, R=, df=)`` builds it from known values. Learned R stays above
-    ``noise_floor``, and df above 2, where the variance exists.
+    ``noise_floor`` as in `Gaussian`, and df above 2, where the variance exists.
     Source: Lange, Little & Taylor (1989), sec. 2.
     """
 

@@ -18,8 +18,8 @@ class Gaussian(Conditional):
     r"""z_1 ~ N(mean, covariance).
 
     Shapes: () -> event (K,). ``Gaussian.of(mean=, covariance=)`` builds it from known values; the
-    covariance may be a vector of variances, a matrix, or singular. Learned variances stay above
-    ``noise_floor``.
+    covariance may be a vector of variances, a matrix, or singular. Learned noise stays above
+    ``noise_floor``, a share of the states' variances as in `transitions.Linear`.
     """
 
     in_units = {"mean": -1}

@@ -62,10 +62,20 @@ def fit_to(program: Any, batch: Batch, weights: Tensor, steps: int = 50) -> None
     raw = {n: x.clone().requires_grad_() for n, x in to.start.items()}
     optimiser = torch.optim.LBFGS(raw.values(), max_iter=steps, line_search_fn="strong_wolfe")
 
+    def mean_loss(bound: Any) -> Tensor:
+        return -(weights * bound.log_likelihood(batch)).sum() / weights.sum()
+
+    with torch.no_grad():
+        wall = mean_loss(program) + 100  # nats per step: no line search takes that
+
     def loss() -> Tensor:
         optimiser.zero_grad()
-        bound = program.at_values(to.values(raw))
-        value = -(weights * bound.log_likelihood(batch)).sum() / weights.sum()
+        try:
+            value = mean_loss(program.at_values(to.values(raw)))
+        except torch.linalg.LinAlgError:  # a step so long that numbers overflow
+            return wall
+        if not bool(value.isfinite()):
+            return wall
         value.backward()
         return value
 

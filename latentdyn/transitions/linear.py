@@ -21,8 +21,10 @@ class Linear(Conditional):
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (K,). ``Linear.of(A=, Q=)`` builds
     it from known values; Q may be a vector of variances, a matrix, or singular, and any value may
-    carry a leading time axis. Learning starts near A = I; learned variances stay above
-    ``noise_floor``. Source: Durbin & Koopman (2012), eq. 4.1.
+    carry a leading time axis. Learning starts near A = I; learned noise stays above
+    ``noise_floor``, in units of the state's variance: one where the read-out is learned (states
+    start at unit scale), what the data show through a read-out that is known.
+    Source: Durbin & Koopman (2012), eq. 4.1.
 
     Example:
         >>> Linear.of(A=[[0.9, 0.1], [0.0, 0.8]], Q=[0.1, 0.1])(torch.ones(5, 2).double()).mean[0]

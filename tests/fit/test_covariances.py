@@ -146,10 +146,8 @@ def test_svi_learns_full_covariances_as_points():
     """Adam ends within 0.02 nats of the maximum that least squares gives."""
     _, V, _ = least_squares(Y)
     best = -0.5 * 199 * (np.linalg.slogdet(2 * np.pi * V)[1] + 2)
-    post = ld.fit.svi(
-        VAR(1, 2, initial=initials.Diffuse(2)).double().collapse(given_first_steps), Y, steps=300, learning_rate=0.02,
-        training=QUIET,
-    )  # fmt: skip
+    model = VAR(1, 2, initial=initials.Diffuse(2)).double().collapse(given_first_steps)
+    post = ld.fit.svi(model, Y, steps=300, learning_rate=0.02, training=QUIET)
     assert -0.02 < post.history["elbo"][-1] - best < 1e-6
 
 

@@ -28,7 +28,7 @@ def counts(initial, transition):
 
 
 @pytest.mark.parametrize(
-    "initial, transition, y, step, why",
+    ("initial", "transition", "y", "step", "why"),
     [
         ([1.0], [[1.0]], [0, 0, 3, 0], 2, "in every state;"),
         ([1.0, 0.0], [[1.0, 0.0], [0.5, 0.5]], [0, 2, 0, 0], 1, "that can be reached"),
@@ -120,5 +120,5 @@ def test_counts_that_are_none_are_refused_everywhere(value):
 
 def test_states_without_a_guide_are_refused():
     y = np.random.default_rng(0).normal(size=(30, 2))
-    with pytest.raises(InputError, match="'states': .*'z'.*smooth.switching"):
+    with pytest.raises(InputError, match=r"'states': .*'z'.*smooth\.switching"):
         ld.fit.svi(SwitchingLinear(2, 2, 2), y, steps=5, training=Training(progress=False))
