@@ -23,9 +23,11 @@ class Gaussian(Conditional):
     r"""y ~ N(C z + d + D u, R).
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Gaussian.of(C=, R=)``
-    builds it from known values; R may be a vector of variances, a matrix, or singular. Learned noise
-    stays above ``noise_floor``, once data are seen a share of the squared scale of each unit, five
-    standard deviations; of a full R in every direction (`distributions.floored`).
+    builds it from known values; R may be a vector of variances, a matrix, or singular.
+
+    Learned noise stays above ``noise_floor``: once data are seen this is a share of the squared
+    scale of each unit, five standard deviations; of a full R in every direction
+    (`latentdyn.distributions.floored`).
     """
 
     in_units = {"C": -2, "d": -1, "D": -2}

@@ -90,6 +90,15 @@ class Product(Conditional):
         for part, own in zip(self.emissions, self.columns, strict=True):
             part.initialise(batch.replace(y=batch.y[..., own], mask=batch.mask[..., own]))
 
+    def state_scale(self, batch: Batch) -> Tensor | None:
+        """Of the first part whose read-out is known."""
+        for part, own in zip(self.emissions, self.columns, strict=True):
+            one = batch.replace(y=batch.y[..., own], mask=batch.mask[..., own])
+            scale = part.state_scale(one)
+            if scale is not None:
+                return scale
+        return None
+
     def forward(
         self, z: Tensor, u: Tensor | None = None, past: Tensor | None = None
     ) -> Distribution:

@@ -15,6 +15,8 @@ from latentdyn.distributions import DiscretePath
 from latentdyn.errors import InputError
 from latentdyn.fit.training import Training
 from latentdyn.programs import HMM, SwitchingLinear
+from latentdyn.smooth import RaoBlackwell, switching
+from latentdyn.smooth.assumed_density import expectation_correction, kim
 from latentdyn.smooth.hmm import hmm
 from tests.helpers import FLOAT64, assert_close
 
@@ -122,3 +124,23 @@ def test_states_without_a_guide_are_refused():
     y = np.random.default_rng(0).normal(size=(30, 2))
     with pytest.raises(InputError, match=r"'states': .*'z'.*smooth\.switching"):
         ld.fit.svi(SwitchingLinear(2, 2, 2), y, steps=5, training=Training(progress=False))
+
+
+@pytest.mark.parametrize("method", [kim, expectation_correction, RaoBlackwell(particles=20)])
+def test_switching_dynamics_refuse_what_overflows(method):
+    model = SwitchingLinear.of(
+        initial=[1.0, 0.0],
+        transition=[[0.5, 0.5], [0.0, 1.0]],
+        A=[[[0.9]], [[0.1]]],
+        Q=[[0.01], [1.0]],
+        mean=[0.0],
+        covariance=[1.0],
+        emission=emissions.Gaussian.of(C=[[1.0]], R=[1e-9]),
+    )
+    y = np.array([0.0, 1.0, np.nan, 0.5])
+    found = switching(model, y, method=method)
+    assert not bool(found.probabilities.isnan().any())
+    assert bool(found.log_evidence.isfinite().all())
+    y[3] = 1e200
+    with pytest.raises(InputError, match="step 3 of trial 0"):
+        switching(model, y, method=method)
