@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -52,14 +52,24 @@ class Floored(nn.Module):
         scale = self._buffers.get("noise_scale")
         if scale is None or not isinstance(declared, Variances | Covariances):
             return declared
-        return type(declared)(declared.floor.to(scale) * scale)
+        return self._kept(declared, scale, lambda: type(declared)(declared.floor.to(scale) * scale))
 
     def size(self, name: str) -> Tensor | None:
         """Size of a parameter that matters, which broadcasts against it; None is one."""
         scale = self._buffers.get("noise_scale")
         if scale is None or name not in self.in_units:
             return None
-        return FINE * scale.sqrt().reshape(-1, *(1,) * (-self.in_units[name] - 1))
+        after = -self.in_units[name] - 1  # dimensions after that of the entries
+        return self._kept(after, scale, lambda: FINE * scale.sqrt().reshape(-1, *(1,) * after))
+
+    def _kept(self, key: Any, scale: Tensor, make: Callable[[], Any]) -> Any:
+        """What was made of this scale before: programs list their parameters at every step."""
+        kept = self.__dict__.get("_of_scale")
+        if kept is None or kept[0] is not scale:
+            kept = self.__dict__["_of_scale"] = (scale, {})
+        if key not in kept[1]:
+            kept[1][key] = make()
+        return kept[1][key]
 
     @torch.no_grad()
     def noise_at(self, variance: Tensor) -> None:

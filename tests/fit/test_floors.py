@@ -40,13 +40,13 @@ def linear(emission, **noise):
 MODELS = {
     "gaussian": (lambda: linear(emissions.Gaussian(2, 4)), Y, 20),
     "gaussian-full": (lambda: linear(emissions.Gaussian(2, 4, noise="full"), noise="full"), Y, 20),
-    "student-t": (lambda: linear(emissions.StudentT(2, 4)), Y, 2),
+    "student-t": (lambda: linear(emissions.StudentT(2, 4)), Y, 1),
     "identity": (lambda: linear(emissions.Identity(5, 4, noise="full")), Y, 10),
     "plrnn": (lambda: ld.StateSpace(transitions.PLRNN(3), emissions.Gaussian(3, 4)), Y, 10),
     "hmm": (lambda: HMM(2, emissions.StateGaussian(2, 2)), SWITCHED, 20),
     "hmm-diagonal": (lambda: HMM(2, emissions.StateGaussian(2, 2, noise="diagonal")), SWITCHED, 20),
     "hmm-one-noise": (lambda: HMM(2, emissions.Gaussian(2, 2)), SWITCHED, 10),
-    "hmm-student-t": (lambda: HMM(2, emissions.StudentT(2, 2)), SWITCHED, 2),
+    "hmm-student-t": (lambda: HMM(2, emissions.StudentT(2, 2)), SWITCHED, 1),
     "hmm-whole-numbers": (lambda: HMM(3, emissions.StateGaussian(3, 1)), WHOLE, 10),
 }
 
