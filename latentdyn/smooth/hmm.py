@@ -44,6 +44,6 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
     if data is not None:
         check_support(model, batch)
     path = model.path_of(batch, data)
-    if not path.log_likelihood.requires_grad:  # a search may pass through what allows nothing
+    if data is not None or not path.log_likelihood.requires_grad:  # else it may be a search
         path.need_path()
     return path

@@ -63,7 +63,7 @@ def switching(
     seen = observe(affine, batch.y, batch.observed)
     found = method(model.regimes(batch.u), seen, batch)
     found.source = data
-    if not found.log_evidence.requires_grad:  # a search may pass through what overflows
+    if data is not None or not found.log_evidence.requires_grad:  # else it may be a search
         _need_finite(found)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -43,8 +44,10 @@ def test_data_that_no_path_allows(initial, transition, y, step, why):
     path = model.path_of(batch)
     assert path.log_evidence[0] > -torch.inf
     assert path.log_evidence[1] == -torch.inf
+    learned = copy.deepcopy(model).requires_grad_(True)
     for ask in (
         lambda: hmm(model, data),
+        lambda: hmm(learned, data),
         lambda: path.probabilities,
         lambda: path.filtered,
         lambda: path.pairs,
