@@ -10,6 +10,7 @@ from typing import Any
 from latentdyn.data import Batch, as_dataset
 from latentdyn.encoders import Chain, Encoder
 from latentdyn.errors import InputError
+from latentdyn.fit.followed import follow
 from latentdyn.fit.loop import Run, attempt, restart
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
@@ -82,6 +83,8 @@ def svi(
         with seeded(seed + chain):
             objective = _objective(model, states, parameters, batch, chain, training)
             _need_something_to_learn(objective)
+            if training.initialise:
+                follow(objective, batch, seed + chain)
             data = _minibatches(objective.program, batch, batch_size, window, training)
             score = None if held_out is None else scorer(batch, complete, held_out)
             run = Run(objective, data, steps, learning_rate, training, score, callbacks)
@@ -89,6 +92,8 @@ def svi(
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
             error = attempt(run)
+            if error is None and training.initialise:
+                follow(objective, batch, seed + chain)
         fits.append((objective.finish(), objective.guide))
         histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
@@ -150,7 +155,8 @@ def _objective(
 ) -> Objective:
     program, states = copy.deepcopy(model), copy.deepcopy(states)
     if states is None and isinstance(program, StateSpace):
-        states = Chain(program.obs_dim, program.state_dim, program.input_dim)
+        mixed = program.emission.noise != "diagonal"
+        states = Chain(program.obs_dim, program.state_dim, program.input_dim, mixed=mixed)
     if chain > 0:
         restart(program)
         restart(states)
