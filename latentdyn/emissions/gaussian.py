@@ -12,7 +12,7 @@ from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.emissions._readback import pseudo_inverse, read_back
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readout import principal_readout, readout_scales
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -63,6 +63,10 @@ class Gaussian(Conditional):
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
         r = r + 2 * self.noise_floor
         self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 
 from latentdyn.data import Batch
 from latentdyn.emissions._linear import LinearReadout
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readout import principal_readout, readout_scales
 from latentdyn.values import above
 
 __all__ = ["StudentT"]
@@ -54,6 +54,10 @@ class StudentT(LinearReadout):
         """Principal components, mean and residual variance of the data."""
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
         self.start(C=C, d=d, R=r * (1 - 2 / START_DF) + 2 * self.noise_floor)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

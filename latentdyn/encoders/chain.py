@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from latentdyn.data import Batch
 from latentdyn.distributions import GaussianChain
 from latentdyn.encoders.encoder import Encoder, perceptron, within
 from latentdyn.encoders.features import Features
-from latentdyn.encoders.linear_chain import LinearChain, linear_chain, unit_factor
+from latentdyn.encoders.linear_chain import LinearChain, Sites, linear_chain, unit_factor
 from latentdyn.nn import matvec
 
 __all__ = ["Chain"]
+
+RIDGE = 1e-3  # per step, of features of size one
+TINY = 1e-8  # precision of what shows nothing, in units of the data's variance
 
 
 class Chain(Encoder):
@@ -98,6 +102,8 @@ class Chain(Encoder):
         chain = linear_chain(program, batch, path)
         if chain is not None:
             self._take(chain)
+            if chain.sites is not None and not self.mixed:
+                self._vary(batch, chain.sites)
         return chain is not None
 
     def _take(self, chain: LinearChain) -> None:
@@ -120,6 +126,23 @@ class Chain(Encoder):
         self.log_w.copy_(-variance.log())
         self.head.weight.zero_()
         self.head.bias.zero_()
+
+    def _vary(self, batch: Batch, sites: Sites) -> None:
+        """Let the features say, by ridge regression, what differs from step to step."""
+        x = self.features(batch.y, batch.u, batch.mask)[sites.rows].double()
+        hidden = copy.deepcopy(self.body).double()(x)
+        hidden = torch.cat([hidden, torch.ones_like(hidden[:, :1])], -1)
+        mask = batch.mask[sites.rows]
+        scale = self.features.scale.double()
+        log_w = (sites.w * scale.square()).clamp(min=TINY).log()
+        found = _ridge(hidden, log_w - self.log_w, mask)
+        u = None if batch.u is None else batch.u[sites.rows].double()
+        shown = self._shown(x[:, : self.obs_dim], u)
+        root = (0.5 * (self.log_w + hidden @ found)).exp()
+        shift = _ridge(hidden, root * (sites.seen / scale - shown), mask)
+        both = torch.cat([shift, found], -1).mT
+        self.head.weight.copy_(both[:, :-1])
+        self.head.bias.copy_(both[:, -1])
 
     def forward(
         self,
@@ -167,6 +190,14 @@ class Chain(Encoder):
         start = matvec(first, self.m).expand(*drive.shape[:-2], 1, K)
         h = torch.cat([start, matvec(later, drive)], -2) - back
         return diag, -joined[..., None, None] * SF, h
+
+
+def _ridge(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """Each column of y (n, D) regressed on x (n, p) where it was observed: (p, D)."""
+    seen = mask.to(x.dtype)
+    G = torch.einsum("np,nd,nq->dpq", x, seen, x)
+    G = G + RIDGE * len(x) * torch.eye(x.shape[-1]).to(x)
+    return torch.linalg.solve(G, torch.einsum("np,nd->dp", x, seen * y)).mT
 
 
 def _precision(log_variance: Tensor, off: Tensor) -> Tensor:

@@ -15,6 +15,14 @@ __all__ = ["LinearChain", "linear_chain", "unit_factor"]
 ROWS = 2000  # steps along which an emission is linearised
 
 
+class Sites(NamedTuple):
+    """What steps ``rows`` (trial, time) show of C z: the numbers ``seen``, precisions w, (n, D)."""
+
+    rows: tuple[Tensor, Tensor]
+    seen: Tensor
+    w: Tensor
+
+
 class LinearChain(NamedTuple):
     """z_1 ~ N(m, V), z' ~ N(F z + g + G u, S), gain * y ~ N(C z + d + E u, R)."""
 
@@ -29,6 +37,7 @@ class LinearChain(NamedTuple):
     E: Tensor
     R: Tensor
     gain: Tensor
+    sites: Sites | None = None
 
 
 def linear_chain(program: Any, batch: Batch, path: Any = None) -> LinearChain | None:
@@ -74,7 +83,7 @@ def unit_factor(V: Tensor) -> tuple[Tensor, Tensor]:
     return U.tril(-1), own.square()
 
 
-def _constant(part: Any, batch: Batch) -> tuple[Tensor, ...] | None:
+def _constant(part: Any, batch: Batch) -> tuple[Any, ...] | None:
     """A conditional that is linear and always the same: weight, offset, input weights, noise, ones.
 
     Its offset is affine in the inputs: read off at none and at each one of them.
@@ -94,7 +103,7 @@ def _constant(part: Any, batch: Batch) -> tuple[Tensor, ...] | None:
     return affine.weight[0].double(), offset[0], B, noise, one
 
 
-def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Tensor, ...]:
+def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Any, ...]:
     U = transition.input_dim
     u = batch.u[:, 1:] if U else None  # type: ignore[index]
     child = transition.at(slice(1, batch.steps))(z[:, :-1], u)
@@ -110,12 +119,13 @@ def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Tensor, ...]:
     return weight[:, :K], offset, weight[:, K:], noise + left.mT @ left / len(left)
 
 
-def _seen(emission: Any, batch: Batch, z: Tensor) -> tuple[Tensor, ...] | None:
+def _seen(emission: Any, batch: Batch, z: Tensor) -> tuple[Any, ...] | None:
     if getattr(emission, "memory", 0) or emission.time_varying:
         return None
     inside = torch.arange(batch.steps, device=z.device) < batch.length[:, None]
-    rows = inside.nonzero()
-    rows = rows[:: max(1, len(rows) // ROWS)].unbind(-1)
+    every = max(1, int(inside.sum()) // ROWS)
+    trial, time = inside.nonzero()[::every].unbind(-1)
+    rows = trial, time
     at, y, mask = z[rows], batch.y[rows].double(), batch.mask[rows]
     u = batch.u[rows] if emission.input_dim else None  # type: ignore[index]
     child = emission(at, u)
@@ -127,7 +137,9 @@ def _seen(emission: Any, batch: Batch, z: Tensor) -> tuple[Tensor, ...] | None:
         return None
     along = (H * C).sum(-1) / size  # (n, D): how steep in the mean direction
     w = (along.square() / variance).mean(0)
-    target = along * (y - mean + matvec(H, at.double())) / variance / w
+    each = along.square() / variance
+    shown = matvec(C, at.double()) + (y - mean) / along.where(along != 0, 1)
+    target = shown * each / w
     D, gain, d, E = len(C), torch.ones_like(w), torch.zeros_like(w), []
     for i in range(D):
         own = mask[:, i]
@@ -138,7 +150,7 @@ def _seen(emission: Any, batch: Batch, z: Tensor) -> tuple[Tensor, ...] | None:
             E.append(-weight[0, 1:])
         else:
             E.append(C.new_zeros(x.shape[-1] - 1))
-    return C, d, torch.stack(E), torch.diag(1 / w), gain
+    return C, d, torch.stack(E), torch.diag(1 / w), gain, Sites(rows, shown, each)
 
 
 def _regress(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +161,7 @@ def _regress(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _usable(chain: LinearChain) -> LinearChain | None:
-    finite = all(bool(x.isfinite().all()) for x in chain)
+    finite = all(bool(x.isfinite().all()) for x in chain[:-1])
     noises = (chain.V, chain.S, chain.R)
     ok = finite and not any(bool(torch.linalg.cholesky_ex(x)[1].any()) for x in noises)
     return chain if ok else None
