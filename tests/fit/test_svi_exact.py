@@ -122,8 +122,10 @@ def test_a_bound_that_is_still_rising_says_by_how_much():
     ramp = list(np.linspace(-500.0, -400.0, 21))
     found = rise(ramp)
     # quarters of the first 20 are five evaluations of five nats apart
-    assert found.nats == pytest.approx(25.0) and found.goes_on
-    assert "still rising" in str(found) and "+25 nats" in str(found)
+    assert found.nats == pytest.approx(25.0)
+    assert found.goes_on
+    assert "still rising" in str(found)
+    assert "+25 nats" in str(found)
     assert not rise([-400.0 + 0.5 * (-1) ** i for i in range(21)]).goes_on
     assert rise(ramp[:8]) is None
 
@@ -138,4 +140,5 @@ def test_the_posterior_and_check_tell_that_it_is_still_rising():
     assert post.attrs["rise"] > 2 * post.attrs["rise_error"]
     assert "still rising" in post.attrs["rise_says"]
     said = {r.name: r for r in readings(post)}["change of the bound at the end"]
-    assert said.verdict == "care" and post.attrs["rise_says"] == said.text
+    assert said.verdict == "care"
+    assert post.attrs["rise_says"] == said.text

@@ -74,7 +74,8 @@ def test_single_precision_keeps_its_digits_at_any_level(y):
     """
     parts = ld.transitions.Linear, ld.emissions.Gaussian, ld.encoders.Chain
     base = fit(y, *parts, torch.float32)
-    assert base.model.dtype == torch.float32 and "precision" not in base.attrs
+    assert base.model.dtype == torch.float32
+    assert "precision" not in base.attrs
     for scale, shift in [(1.0, 1e3), (1e-9, 0.0), (1e9, 1e15)]:
         post = fit(scale * y + shift, *parts, torch.float32)
         far = shift > 0
