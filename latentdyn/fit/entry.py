@@ -13,7 +13,7 @@ from latentdyn.data.scale import location_scale
 from latentdyn.fit.density import free_names
 from latentdyn.programs import Program
 
-__all__ = ["Level"]
+__all__ = ["FAR", "Level"]
 
 FAR = 100.0  # standard deviations from zero, at which single precision keeps five digits of them
 
@@ -29,14 +29,16 @@ class Level:
     Args:
         model: that is to be fitted; `model` is it, or a copy of it in double precision.
         data: whatever `as_dataset` takes; `batch` is it as it was, `centred` without the levels.
+        able: False leaves the levels, for results that are not put back.
     """
 
-    def __init__(self, model: Program, data: Any):
+    def __init__(self, model: Program, data: Any, able: bool = True):
         self.batch = Batch.of(data, torch.float64)
         mean, scale = location_scale(self.batch.y, self.batch.mask)
         seen = self.batch.mask.any(0).any(0)
         far = float(((mean.abs() / scale)[seen]).max()) if bool(seen.any()) else 0.0
-        self.names = _levels(model, mean, scale)
+        self.names = _levels(model, mean, scale) if able else []
+        self.far = far
         self.centre = mean if self.names else torch.zeros_like(mean)
         self.digits = model.dtype == torch.float64 or far < FAR  # whether single precision has them
         self.attrs: dict[str, str] = {}
