@@ -102,6 +102,17 @@ class Conditional(Floored, abc.ABC):
         """
         return None
 
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Centre and scale of parameters whose numbers have the units of the child.
+
+        A fit takes its steps in (value - centre) / scale, so that it does not depend on the units
+        or the level of the data. Parameters that are not named have no units.
+
+        Shapes: ``centre`` and ``scale`` (D,) of an emission's observations, (K,) of states; what is
+        returned broadcasts with the parameters.
+        """
+        return {}
+
     @torch.no_grad()
     def start(self, **values: Tensor) -> None:
         """Move free parameters to starting values; known ones stay."""
@@ -215,6 +226,12 @@ class Wrapper(Conditional):
     def initialise(self, batch: Any) -> None:
         """As the inner conditional."""
         self.inner.initialise(batch)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """As the inner conditional."""
+        return {
+            f"inner.{name}": own for name, own in self.inner.parameter_scales(centre, scale).items()
+        }
 
 
 def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

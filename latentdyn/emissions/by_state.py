@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
@@ -73,14 +74,16 @@ class StateGaussian(Conditional):
 
     def initialise(self, batch: Batch) -> None:
         """Mean and variance of the data, with the means spread over two standard deviations."""
-        seen = batch.mask.sum((0, 1)).clamp(min=1)
-        mean = batch.y.sum((0, 1)) / seen
-        variance = ((batch.y - mean).square() * batch.mask).sum((0, 1)) / seen
+        mean, scale = location_scale(batch.y, batch.mask)
         self.noise_at(unit_scale(batch.y, batch.mask))
-        variance = variance + 2 * self.floor
+        variance = scale.square() + 2 * self.floor
         V = variance if self.noise == "diagonal" else torch.diag(variance)
         spread = torch.randn_like(self.means) * variance.sqrt()
         self.start(means=mean + spread, covariances=V.expand_as(self.covariances))
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the observations."""
+        return {"means": (centre, scale), "covariances": (0.0, scale * scale[:, None])}
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

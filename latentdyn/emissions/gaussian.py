@@ -12,7 +12,7 @@ from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.emissions._readback import pseudo_inverse, read_back, shown_scale
-from latentdyn.emissions._readout import principal_readout, unit_scale
+from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -75,6 +75,10 @@ class Gaussian(Conditional):
         if self.C.requires_grad or self.time_varying:
             return None
         return shown_scale(self, batch)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.emissions._readout import principal_readout, unit_scale
+from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.nn.hrf import RESPONSE, hrf
 from latentdyn.values import as_float
@@ -99,6 +99,10 @@ class Hemodynamic(Conditional):
         self.noise_at(unit_scale(batch.y, batch.mask))
         r = r + 2 * self.floor
         self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(
         self, z: Tensor, u: Tensor | None = None, past: Tensor | None = None

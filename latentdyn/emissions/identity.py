@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
@@ -67,12 +68,9 @@ class Identity(Conditional):
 
     def initialise(self, batch: Batch) -> None:
         """Noise at a fifth of the variance of the data."""
-        seen = batch.mask.sum((0, 1)).clamp(min=1)
-        mean = (batch.y * batch.mask).sum((0, 1)) / seen
-        variance = ((batch.y - mean) * batch.mask).square().sum((0, 1)) / seen
+        _, scale = location_scale(batch.y, batch.mask)
         self.noise_at(unit_scale(batch.y, batch.mask))
-        R = torch.where(variance > 0, 0.2 * variance, unit_scale(batch.y, batch.mask))
-        R = R + 2 * self.floor
+        R = torch.where(batch.mask.any(0).any(0), 0.2 * scale.square(), 1.0) + 2 * self.floor
         self.start(R=R if self.noise == "diagonal" else torch.diag(R))
 
     def state_scale(self, batch: Batch) -> Tensor:
@@ -80,6 +78,16 @@ class Identity(Conditional):
         own, seen = unit_scale(batch.y, batch.mask, sds=1), batch.mask.any(0).any(0)
         mean = own[seen].mean() if bool(seen.any()) else own.new_ones(())
         return torch.cat([own.where(seen, mean), mean.expand(self.state_dim - self.obs_dim)])
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """D and R have those of the observations."""
+        return {"D": (0.0, scale[:, None]), "R": (0.0, scale * scale[:, None])}
+
+    def state_scales(self, centre: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and scale (K,) of the states: of those not observed zero and the mean scale."""
+        rest = scale.new_ones(self.state_dim - self.obs_dim)
+        own = torch.cat([scale, rest * scale.square().mean().sqrt()])
+        return torch.cat([centre, 0 * rest]), own
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

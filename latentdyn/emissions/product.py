@@ -99,6 +99,14 @@ class Product(Conditional):
                 return scale
         return None
 
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the parts."""
+        found: dict[str, tuple[Any, Tensor]] = {}
+        for i, (part, own) in enumerate(zip(self.emissions, self.columns, strict=True)):
+            each = part.parameter_scales(centre[own], scale[own])
+            found |= {f"parts.{i}.{name}": value for name, value in each.items()}
+        return found
+
     def forward(
         self, z: Tensor, u: Tensor | None = None, past: Tensor | None = None
     ) -> Distribution:

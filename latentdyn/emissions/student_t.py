@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 from latentdyn.data import Batch
 from latentdyn.distributions.covariance import Variances
 from latentdyn.emissions._linear import LinearReadout
-from latentdyn.emissions._readout import principal_readout, unit_scale
+from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.values import above
 
 __all__ = ["StudentT"]
@@ -57,6 +57,10 @@ class StudentT(LinearReadout):
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
         self.noise_at(unit_scale(batch.y, batch.mask))
         self.start(C=C, d=d, R=r * (1 - 2 / START_DF) + 2 * self.floor)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

@@ -33,7 +33,7 @@ def hold_out(
         raise InputError("validation", wanted, share, "leave out whole trials, and score them")
     with seeded(seed):
         chosen = (torch.rand(batch.y.shape) < share).to(batch.y.device) & batch.mask
-    return batch.replace(mask=batch.mask & ~chosen, y=batch.y.where(~chosen, 0)), chosen
+    return batch.without(chosen), chosen
 
 
 def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective], float]:

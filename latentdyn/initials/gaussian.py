@@ -38,6 +38,10 @@ class Gaussian(Conditional):
         V, noise = given("covariance", covariance, state_dim)
         return cls(state_dim, noise=noise).fix(mean=mean, covariance=V)
 
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the states."""
+        return {"mean": (centre, scale), "covariance": (0.0, scale * scale[:, None])}
+
     def forward(self) -> Distribution:
         """Distribution of the first state."""
         return gaussian(self.mean, self.covariance, self.noise)

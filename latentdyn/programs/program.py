@@ -10,8 +10,9 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from latentdyn.conditional import Template, rebind, templates_of
+from latentdyn.conditional import Conditional, Template, rebind, templates_of
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
@@ -35,6 +36,26 @@ class Program(nn.Module, abc.ABC):
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data; by default they stay as they are."""
+
+    def parameter_scales(self, batch: Batch) -> dict[str, tuple[Any, Tensor]]:
+        """Centre and scale of parameters that have units, by name, as of `Conditional`.
+
+        Those of an emission come from the data, those of states only where an emission shows them
+        as they are (``state_scales``).
+        """
+        emission: Any = getattr(self, "emission", None)
+        if not isinstance(emission, Conditional):
+            return {}
+        shown: Any = getattr(emission, "state_scales", None)
+        own = location_scale(batch.y, batch.mask)
+        found = {f"emission.{n}": v for n, v in emission.parameter_scales(*own).items()}
+        if shown is not None:
+            states = shown(*own)
+            for name in ("initial", "transition"):
+                part = getattr(self, name, None)
+                if isinstance(part, Conditional):
+                    found |= {f"{name}.{n}": v for n, v in part.parameter_scales(*states).items()}
+        return found
 
     @property
     def templates(self) -> dict[str, Template]:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
+from latentdyn.fit.training import rise
 from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]
@@ -63,21 +64,15 @@ def _finite(posterior: Any) -> Reading:
 
 
 def _converged(posterior: Any) -> Iterator[Reading]:
-    elbo = np.asarray(posterior.history.get("elbo", []))
-    if len(elbo) < 8:
+    found = rise(posterior.history.get("elbo", []))
+    if found is None:
         return
     entries = max(int(posterior.batch.mask.sum()), 1)
-    fifth = max(2, len(elbo) // 5)
-    last, before = elbo[-fifth:] / entries, elbo[-2 * fifth : -fifth] / entries
-    rise = last.mean() - before.mean()
-    noise = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / fifth)
-    rising = rise > max(0.01, 2 * noise)
-    text = "still rising: more steps would help" if rising else "it has levelled off"
     yield Reading(
         "change of the bound at the end",
-        f"{rise:+.4f} nats per entry",
-        text,
-        CARE if rising else GOOD,
+        f"{found.nats:+.3g} nats, {found.nats / entries:+.4f} per entry",
+        str(found),
+        CARE if found.goes_on else GOOD,
     )
 
 

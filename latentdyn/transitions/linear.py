@@ -64,6 +64,16 @@ class Linear(Conditional):
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         return cls(state_dim, input_dim, noise=noise).fix(A=A, Q=Q, b=b, B=B)
 
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """A_ij that of state i over that of state j, b and B that of state i."""
+        rows = scale[:, None]
+        return {
+            "A": (0.0, rows / scale),
+            "b": (0.0, scale),
+            "B": (0.0, rows),
+            "Q": (0.0, rows * scale),
+        }
+
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""
         loc = matvec(self.A, z) + self.b
