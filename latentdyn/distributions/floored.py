@@ -52,7 +52,9 @@ class Floored(nn.Module):
         scale = self._buffers.get("noise_scale")
         if scale is None or not isinstance(declared, Variances | Covariances):
             return declared
-        return self._at_scale(declared, scale, lambda: type(declared)(declared.floor.to(scale) * scale))
+        return self._at_scale(
+            declared, scale, lambda: type(declared)(declared.floor.to(scale) * scale)
+        )
 
     def size(self, name: str) -> Tensor | None:
         """Size of a parameter that matters, which broadcasts against it; None is one."""
