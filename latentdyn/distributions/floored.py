@@ -52,7 +52,9 @@ class Floored(nn.Module):
         scale = self._buffers.get("noise_scale")
         if scale is None or not isinstance(declared, Variances | Covariances):
             return declared
-        return self._kept(declared, scale, lambda: type(declared)(declared.floor.to(scale) * scale))
+        return self._at_scale(
+            declared, scale, lambda: type(declared)(declared.floor.to(scale) * scale)
+        )
 
     def size(self, name: str) -> Tensor | None:
         """Size of a parameter that matters, which broadcasts against it; None is one."""
@@ -60,9 +62,9 @@ class Floored(nn.Module):
         if scale is None or name not in self.in_units:
             return None
         after = -self.in_units[name] - 1  # dimensions after that of the entries
-        return self._kept(after, scale, lambda: FINE * scale.sqrt().reshape(-1, *(1,) * after))
+        return self._at_scale(after, scale, lambda: FINE * scale.sqrt().reshape(-1, *(1,) * after))
 
-    def _kept(self, key: Any, scale: Tensor, make: Callable[[], Any]) -> Any:
+    def _at_scale(self, key: Any, scale: Tensor, make: Callable[[], Any]) -> Any:
         """What was made of this scale before: programs list their parameters at every step."""
         kept = self.__dict__.get("_of_scale")
         if kept is None or kept[0] is not scale:
