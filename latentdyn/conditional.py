@@ -10,13 +10,22 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, constraints, transform_to
 
+from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
 from latentdyn.values import as_float, whole
 
-__all__ = ["Affine", "Conditional", "Template", "Wrapper", "rebind", "templates_of"]
+__all__ = [
+    "Affine",
+    "Conditional",
+    "Coordinates",
+    "Template",
+    "Wrapper",
+    "rebind",
+    "templates_of",
+]
 
 _LEAST = {"state_dim": 1, "obs_dim": 1, "input_dim": 0, "hidden": 1, "layers": 1, "categories": 2}
 
@@ -39,7 +48,7 @@ class Affine(NamedTuple):
         return torch.diag_embed(self.noise) if self.diagonal else self.noise
 
 
-class Conditional(nn.Module, abc.ABC):
+class Conditional(Floored, abc.ABC):
     r"""A module that, called with the parents, returns the distribution of the child.
 
     To add a transition (an emission, an initial) write one file with one subclass:
@@ -51,7 +60,9 @@ class Conditional(nn.Module, abc.ABC):
        shape (..., K) and ``u`` (..., U) or None.
     3. ``constraints`` maps the name of a parameter that is not any real number to its support
        (`torch.distributions.constraints`); the value kept in the module is the constrained one.
-    4. ``initialise(self, batch)``, optional, sets parameters from data.
+       Noise has ``noise_support(noise, noise_floor)`` there, and ``noise_floor`` as an attribute.
+    4. ``initialise(self, batch)``, optional, sets parameters from data; an emission with a floor
+       says there by ``noise_at`` of which variances it is a share.
 
     Then name it in its room's ``__init__.py`` and in ``tests/registry.py``. Sampling, scoring,
     missing data, priors, draws in leading dimensions, SVI, saving and plots come from this.
@@ -73,7 +84,6 @@ class Conditional(nn.Module, abc.ABC):
     input_dim: int = 0
     memory: int = 0  # earlier states that an emission sees, which then is called with whole paths
     noise: str = "diagonal"
-    constraints: Mapping[str, constraints.Constraint] = {}
     time_varying: frozenset[str] = frozenset()
     known: tuple[str, ...] = ()
     flat: tuple[bool, ...] = ()  # states of which a first state says nothing
@@ -84,6 +94,24 @@ class Conditional(nn.Module, abc.ABC):
 
     def initialise(self, batch: Any) -> None:
         """Set free parameters from data before learning; by default, nothing."""
+
+    def state_scale(self, batch: Any) -> Tensor | None:
+        """Variances (K,) that data give the states through a known read-out.
+
+        None if states start at unit scale: where the read-out is learned, or has a link.
+        """
+        return None
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Centre and scale of parameters whose numbers have the units of the child.
+
+        A fit takes its steps in (value - centre) / scale, so that it does not depend on the units
+        or the level of the data. Parameters that are not named have no units.
+
+        Shapes: ``centre`` and ``scale`` (D,) of an emission's observations, (K,) of states; what is
+        returned broadcasts with the parameters.
+        """
+        return {}
 
     @torch.no_grad()
     def start(self, **values: Tensor) -> None:
@@ -199,6 +227,12 @@ class Wrapper(Conditional):
         """As the inner conditional."""
         self.inner.initialise(batch)
 
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """As the inner conditional."""
+        return {
+            f"inner.{name}": own for name, own in self.inner.parameter_scales(centre, scale).items()
+        }
+
 
 def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     ordered = sorted(tensors.values(), key=lambda t: torch.finfo(t.dtype).bits)
@@ -207,10 +241,14 @@ def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Template:
-    """A named parameter: its current value (so shape, dtype, device) and its support."""
+    """A named parameter: its current value (so shape, dtype, device) and its support.
+
+    ``size`` is how large a change of it matters, None is one: what searches count it in.
+    """
 
     value: Tensor
     support: constraints.Constraint
+    size: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -225,9 +263,32 @@ def templates_of(module: nn.Module) -> dict[str, Template]:
         if value.numel() == 0:
             continue
         owner, _, leaf = name.rpartition(".")
-        declared = getattr(module.get_submodule(owner), "constraints", {})
-        found[name] = Template(value, declared.get(leaf, constraints.real))
+        part = module.get_submodule(owner)
+        if isinstance(part, Floored):
+            found[name] = Template(value, part.support(leaf), part.size(leaf))
+        else:
+            declared = getattr(part, "constraints", {})
+            found[name] = Template(value, declared.get(leaf, constraints.real))
     return found
+
+
+class Coordinates:
+    """Values of parameters as numbers without bounds that all have a size of about one.
+
+    Args:
+        templates: name -> parameter.
+    """
+
+    def __init__(self, templates: Mapping[str, Template]):
+        self.maps = {n: transform_to(t.support) for n, t in templates.items()}
+        self.sizes = {n: 1.0 if t.size is None else t.size for n, t in templates.items()}
+        self.start = {
+            n: self.maps[n].inv(t.value.detach()) / self.sizes[n] for n, t in templates.items()
+        }
+
+    def values(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters at these numbers."""
+        return {n: self.maps[n](r * self.sizes[n]) for n, r in raw.items()}
 
 
 def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:

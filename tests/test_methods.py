@@ -92,6 +92,12 @@ def with_prior(model):
     return model
 
 
+def encoder(model):
+    """Programs other than `StateSpace` have no encoder by default."""
+    switching = isinstance(model, ld.programs.SwitchingLinear)
+    return ld.encoders.Chain(model.obs_dim, model.state_dim) if switching else None
+
+
 def smoother(f, **options):
     def run(model, y):
         with torch.no_grad():
@@ -110,7 +116,7 @@ METHODS = {
     "`hmm`": ("exact", smoother(ld.smooth.hmm)),
     "`switching`": ("yes", smoother(ld.smooth.switching)),
     "`fit.em`": ("yes", lambda m, y: ld.fit.em(m, y, steps=2, progress=False)),
-    "`fit.svi`": ("yes", lambda m, y: ld.fit.svi(m, y, steps=2)),
+    "`fit.svi`": ("yes", lambda m, y: ld.fit.svi(m, y, steps=2, states=encoder(m))),
     "`fit.svi`, collapsed": ("yes", lambda m, y: ld.fit.svi(collapsed(m), y, steps=2)),
     "`fit.mcmc`, collapsed": (
         "yes",

@@ -121,6 +121,10 @@ class Batch:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
+    def without(self, entries: Tensor) -> Batch:
+        """The same batch, some entries (N, T, D) of it not observed."""
+        return self.replace(mask=self.mask & ~entries, y=self.y.where(~entries, 0))
+
     def __getitem__(self, trials: Any) -> Batch:
         """Some of the trials (a slice, an index tensor or a boolean mask)."""
 

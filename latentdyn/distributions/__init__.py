@@ -2,10 +2,13 @@
 
 from latentdyn.distributions.carried import Carried
 from latentdyn.distributions.chain import GaussianChain
+from latentdyn.distributions.covariance import Covariances, Variances, covariances
 from latentdyn.distributions.discrete import DiscretePath
 from latentdyn.distributions.factorised import FactorisedPath
 from latentdyn.distributions.gaussian import SingularGaussian
 from latentdyn.distributions.hollow import HollowNormal, hollow
+from latentdyn.distributions.inverse_wishart import InverseWishart
+from latentdyn.distributions.lkj_covariance import LKJCovariance
 from latentdyn.distributions.markov import MarkovPath
 from latentdyn.distributions.observed import ObservedPath
 from latentdyn.distributions.ordered import OrderedLogit
@@ -18,12 +21,15 @@ from latentdyn.distributions.switching import SwitchingPath
 
 __all__ = [
     "Carried",
+    "Covariances",
     "DiscretePath",
     "FactorisedPath",
     "FlatStationary",
     "GaussianChain",
     "HaarOrthogonal",
     "HollowNormal",
+    "InverseWishart",
+    "LKJCovariance",
     "MarkovPath",
     "ObservedPath",
     "OrderedLogit",
@@ -32,6 +38,8 @@ __all__ = [
     "SideBySide",
     "SingularGaussian",
     "SwitchingPath",
+    "Variances",
+    "covariances",
     "hollow",
     "invertible",
     "orthogonal",

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from latentdyn.errors import InputError
 from latentdyn.kernels.discrete import Messages, log_evidence, messages, sample_paths, viterbi
 from latentdyn.nn import broadcast_shapes
 
@@ -170,11 +171,38 @@ class DiscretePath(TorchDistribution):
     @cached_property
     def _messages(self) -> Messages:
         with torch.no_grad():
-            return messages(*self._chain)
+            found = messages(*self._chain)
+        self._need_path(found)
+        return found
 
     @cached_property
     def _best(self) -> tuple[Tensor, Tensor]:
-        return viterbi(*self._chain)
+        path, top = viterbi(*self._chain)
+        if not bool((top > -torch.inf).all()):
+            self.need_path()
+        return path, top
+
+    def need_path(self) -> None:
+        """Refuse data under which no path is possible: there is evidence, -inf, but no posterior.
+
+        Raises: InputError naming the first such step, and its trial.
+        """
+        ll = self.log_likelihood
+        if not bool((ll > -torch.inf).all()):  # else every path has its share
+            self._messages  # noqa: B018  computed once, and checked there
+
+    def _need_path(self, found: Messages) -> None:
+        left = found.alpha.amax(-1) > -torch.inf  # (T, ...); not a number is not left either
+        if bool(left.all()):
+            return
+        step, *where = torch.nonzero(~left)[0].tolist()
+        ll = found.ll[step][tuple(where)]
+        trial = f" of trial {where[-1]}" if where else ""
+        got = f"step {step}{trial}, which has probability zero "
+        alone = not bool((ll > -torch.inf).any())
+        got += "in every state" if alone else "in every state that can be reached"
+        fix = "set such entries to NaN, or give the emission or the transition some probability"
+        raise InputError("y", "observations that some path of states allows", got, fix)
 
     def _own(self, x: Tensor) -> Tensor:
         return x.movedim(0, -2).to(self.log_likelihood.dtype)

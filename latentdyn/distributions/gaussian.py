@@ -10,6 +10,7 @@ from pyro.distributions import MultivariateNormal, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from latentdyn.distributions.covariance import Covariances, Variances
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.values import as_float
@@ -115,8 +116,8 @@ def _noise_of(name: str, Q: Tensor, dim: int) -> str:
 
 
 def noise_support(noise: str, floor: float) -> constraints.Constraint:
-    """Where a learned covariance lives: variances above the floor, or positive definite."""
-    return constraints.greater_than(floor) if noise == "diagonal" else constraints.positive_definite
+    """Where a learned covariance lives: above the floor, which data may move (`Floored`)."""
+    return Variances(floor) if noise == "diagonal" else Covariances(floor)
 
 
 def white(dim: int, noise: str, variance: float) -> Tensor:

@@ -36,7 +36,7 @@ class Bernoulli(LinearReadout):
         """Bias at the logit of the mean, loadings by principal components of smoothed logits."""
         y, mask = batch.y, batch.mask
         logits = smooth_rates(y, mask).log() - smooth_rates(1 - y, mask).log()
-        C, _, _ = principal_readout(logits, mask, self.state_dim)
+        C, _, _ = principal_readout(logits, mask, self.state_dim, alike=True)
         self.start(C=C, d=log_mean(y, mask) - log_mean(1 - y, mask))
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:

@@ -10,7 +10,9 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
@@ -22,7 +24,8 @@ class StateGaussian(Conditional):
     r"""y ~ N(sum_k z_k means_k, sum_k z_k covariances_k) with z a one-hot vector: state k.
 
     For the discrete states of a hidden Markov model, each with its own noise. The parent is a
-    one-hot vector, or weights of states that add up to one.
+    one-hot vector, or weights of states that add up to one. Learned noise stays above
+    ``noise_floor`` as in `Gaussian`, so that a state of equal rows has a density too.
 
     Shapes: ``means`` (S, D), ``covariances`` (S, D, D), or variances (S, D) with
     ``noise="diagonal"``; ``z`` (..., S) -> batch (...), event (D,). ``StateGaussian.of(means=,
@@ -33,6 +36,8 @@ class StateGaussian(Conditional):
         >>> emission(torch.eye(2).double()).variance.tolist()
         [[1.0], [4.0]]
     """
+
+    in_units = {"means": -1}
 
     def __init__(
         self, state_dim: int, obs_dim: int, *, noise: str = "full", noise_floor: float = 1e-6
@@ -69,13 +74,16 @@ class StateGaussian(Conditional):
 
     def initialise(self, batch: Batch) -> None:
         """Mean and variance of the data, with the means spread over two standard deviations."""
-        seen = batch.mask.sum((0, 1)).clamp(min=1)
-        mean = batch.y.sum((0, 1)) / seen
-        variance = ((batch.y - mean).square() * batch.mask).sum((0, 1)) / seen
-        variance = variance + 2 * self.noise_floor
+        mean, scale = location_scale(batch.y, batch.mask)
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        variance = scale.square() + 2 * self.floor
         V = variance if self.noise == "diagonal" else torch.diag(variance)
         spread = torch.randn_like(self.means) * variance.sqrt()
         self.start(means=mean + spread, covariances=V.expand_as(self.covariances))
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the observations."""
+        return {"means": (centre, scale), "covariances": (0.0, scale * scale[:, None])}
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

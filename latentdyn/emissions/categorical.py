@@ -70,7 +70,7 @@ class Categorical(Conditional):
         labels = torch.arange(M, device=batch.y.device)
         hot = (batch.y[..., None] == labels).to(batch.y.dtype).flatten(-2)  # (N, T, D M)
         mask = batch.mask.repeat_interleave(M, -1)
-        C, _, _ = principal_readout(smooth_rates(hot, mask).log(), mask, self.state_dim)
+        C, _, _ = principal_readout(smooth_rates(hot, mask).log(), mask, self.state_dim, alike=True)
         self.start(C=C, d=log_mean(hot, mask))
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:

@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.emissions._readback import pseudo_inverse, read_back
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readback import pseudo_inverse, read_back, shown_scale
+from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -23,9 +23,14 @@ class Gaussian(Conditional):
     r"""y ~ N(C z + d + D u, R).
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,). ``Gaussian.of(C=, R=)``
-    builds it from known values; R may be a vector of variances, a matrix, or singular. Learned
-    variances stay above ``noise_floor``.
+    builds it from known values; R may be a vector of variances, a matrix, or singular.
+
+    Learned noise stays above ``noise_floor``: once data are seen this is a share of the squared
+    scale of each unit, five standard deviations; of a full R in every direction
+    (`latentdyn.distributions.floored`).
     """
+
+    in_units = {"C": -2, "d": -1, "D": -2}
 
     def __init__(
         self,
@@ -61,8 +66,19 @@ class Gaussian(Conditional):
     def initialise(self, batch: Batch) -> None:
         """Principal components, mean and residual variance of the data."""
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
-        r = r + 2 * self.noise_floor
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        r = r + 2 * self.floor
         self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
+
+    def state_scale(self, batch: Batch) -> Tensor | None:
+        """Of C^+ (y - d), if C is known; states that are not seen take the mean of the others."""
+        if self.C.requires_grad or self.time_varying:
+            return None
+        return shown_scale(self, batch)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

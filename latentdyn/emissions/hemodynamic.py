@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.nn.hrf import RESPONSE, hrf
 from latentdyn.values import as_float
@@ -33,7 +33,7 @@ class Hemodynamic(Conditional):
         input_dim: U.
         response: SPM's seven parameters, see `latentdyn.nn.hrf.hrf`.
         noise: "diagonal" or "full".
-        noise_floor: learned variances stay above it.
+        noise_floor: learned variances stay above it, as in `Gaussian`.
 
     Shapes: ``z`` (..., T, K), ``u`` (..., T, U) -> batch (..., T), event (D,); ``memory`` is L, the
     number of earlier states that count. ``Hemodynamic.of(C=, R=, repetition_time=)`` builds it from
@@ -45,6 +45,8 @@ class Hemodynamic(Conditional):
         >>> bold.memory, bold(z).mean.argmax().item()                 # 6 s later
         (16, 4)
     """
+
+    in_units = {"C": -2, "d": -1, "D": -2}
 
     def __init__(
         self,
@@ -94,8 +96,13 @@ class Hemodynamic(Conditional):
     def initialise(self, batch: Batch) -> None:
         """Principal components, mean and residual variance of the data, as if h were an impulse."""
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
-        r = r + 2 * self.noise_floor
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        r = r + 2 * self.floor
         self.start(C=C, d=d, R=r if self.noise == "diagonal" else torch.diag(r))
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(
         self, z: Tensor, u: Tensor | None = None, past: Tensor | None = None

@@ -10,7 +10,9 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.nn.companion import lead_in
@@ -24,7 +26,7 @@ class Identity(Conditional):
 
     Shapes: ``z`` (..., K), K >= D, ``u`` (..., U) -> batch (...), event (D,).
     ``Identity.of(state_dim=, R=)`` builds it from known noise; R may be a vector of variances, a
-    matrix, or singular. Learned variances stay above ``noise_floor``.
+    matrix, or singular. Learned noise stays above ``noise_floor``, as in `Gaussian`.
     Raises: InputError if there are more units than states.
     Source: Brenner et al. (2022), section 3.1.
 
@@ -32,6 +34,8 @@ class Identity(Conditional):
         >>> Identity.of(state_dim=3, R=[0.1, 0.1])(torch.tensor([1.0, 2.0, 3.0]).double()).mean
         tensor([1., 2.], dtype=torch.float64)
     """
+
+    in_units = {"D": -2}
 
     def __init__(
         self,
@@ -64,11 +68,26 @@ class Identity(Conditional):
 
     def initialise(self, batch: Batch) -> None:
         """Noise at a fifth of the variance of the data."""
-        seen = batch.mask.sum((0, 1)).clamp(min=1)
-        mean = (batch.y * batch.mask).sum((0, 1)) / seen
-        variance = ((batch.y - mean) * batch.mask).square().sum((0, 1)) / seen
-        R = torch.where(variance > 0, 0.2 * variance, 1.0) + 2 * self.noise_floor
+        _, scale = location_scale(batch.y, batch.mask)
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        R = torch.where(batch.mask.any(0).any(0), 0.2 * scale.square(), 1.0) + 2 * self.floor
         self.start(R=R if self.noise == "diagonal" else torch.diag(R))
+
+    def state_scale(self, batch: Batch) -> Tensor:
+        """Of the units; states that are not seen take the mean of the others."""
+        own, seen = unit_scale(batch.y, batch.mask, sds=1), batch.mask.any(0).any(0)
+        mean = own[seen].mean() if bool(seen.any()) else own.new_ones(())
+        return torch.cat([own.where(seen, mean), mean.expand(self.state_dim - self.obs_dim)])
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """D and R have those of the observations."""
+        return {"D": (0.0, scale[:, None]), "R": (0.0, scale * scale[:, None])}
+
+    def state_scales(self, centre: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and scale (K,) of the states: of those not observed zero and the mean scale."""
+        rest = scale.new_ones(self.state_dim - self.obs_dim)
+        own = torch.cat([scale, rest * scale.square().mean().sqrt()])
+        return torch.cat([centre, 0 * rest]), own
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

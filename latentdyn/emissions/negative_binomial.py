@@ -47,7 +47,7 @@ class NegativeBinomial(LinearReadout):
     def initialise(self, batch: Batch) -> None:
         """Bias at the log mean count, loadings by principal components of smoothed log rates."""
         rates = smooth_rates(batch.y, batch.mask)
-        C, _, _ = principal_readout(rates.log(), batch.mask, self.state_dim)
+        C, _, _ = principal_readout(rates.log(), batch.mask, self.state_dim, alike=True)
         self.start(C=C, d=log_mean(batch.y, batch.mask))
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:

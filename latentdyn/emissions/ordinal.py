@@ -71,7 +71,7 @@ class Ordinal(Conditional):
             fix = "subtract the lowest label, or raise 'levels'"
             raise InputError("y", f"labels 0 to {top}", f"{y[wrong][0]:g}", fix)
         logits = smooth_rates(y * mask, mask).log() - smooth_rates((top - y) * mask, mask).log()
-        C, _, _ = principal_readout(logits, mask, self.state_dim)
+        C, _, _ = principal_readout(logits, mask, self.state_dim, alike=True)
         labels = torch.arange(self.levels, device=y.device)
         counts = ((y[..., None] == labels) & mask[..., None]).sum((0, 1)) + 0.5  # of empty levels
         below = (counts.cumsum(-1) / counts.sum(-1, keepdim=True))[:, :-1]

@@ -90,6 +90,23 @@ class Product(Conditional):
         for part, own in zip(self.emissions, self.columns, strict=True):
             part.initialise(batch.replace(y=batch.y[..., own], mask=batch.mask[..., own]))
 
+    def state_scale(self, batch: Batch) -> Tensor | None:
+        """Of the first part whose read-out is known."""
+        for part, own in zip(self.emissions, self.columns, strict=True):
+            one = batch.replace(y=batch.y[..., own], mask=batch.mask[..., own])
+            scale = part.state_scale(one)
+            if scale is not None:
+                return scale
+        return None
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the parts."""
+        found: dict[str, tuple[Any, Tensor]] = {}
+        for i, (part, own) in enumerate(zip(self.emissions, self.columns, strict=True)):
+            each = part.parameter_scales(centre[own], scale[own])
+            found |= {f"parts.{i}.{name}": value for name, value in each.items()}
+        return found
+
     def forward(
         self, z: Tensor, u: Tensor | None = None, past: Tensor | None = None
     ) -> Distribution:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from latentdyn.data import Batch
+from latentdyn.distributions.covariance import Variances
 from latentdyn.emissions._linear import LinearReadout
-from latentdyn.emissions._readout import principal_readout
+from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.values import above
 
 __all__ = ["StudentT"]
@@ -27,11 +28,12 @@ class StudentT(LinearReadout):
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (D,); ``R`` and ``df`` (D,).
     ``StudentT.of(C=, R=, df=)`` builds it from known values. Learned R stays above
-    ``noise_floor``, and df above 2, where the variance exists.
+    ``noise_floor`` as in `Gaussian`, and df above 2, where the variance exists.
     Source: Lange, Little & Taylor (1989), sec. 2.
     """
 
     spread = 1.0
+    in_units = {"C": -2, "d": -1, "D": -2}
 
     def __init__(
         self, state_dim: int, obs_dim: int, input_dim: int = 0, *, noise_floor: float = 1e-6
@@ -41,7 +43,7 @@ class StudentT(LinearReadout):
         self.R = nn.Parameter(torch.ones(obs_dim))
         self.df = nn.Parameter(torch.full((obs_dim,), START_DF))
         above_two = constraints.greater_than(2.0)
-        self.constraints = {"R": constraints.greater_than(noise_floor), "df": above_two}
+        self.constraints = {"R": Variances(noise_floor), "df": above_two}
 
     @classmethod
     def of(cls, C: Any, R: Any, df: Any, d: Any = None, D: Any = None) -> Self:
@@ -53,7 +55,12 @@ class StudentT(LinearReadout):
     def initialise(self, batch: Batch) -> None:
         """Principal components, mean and residual variance of the data."""
         C, d, r = principal_readout(batch.y, batch.mask, self.state_dim)
-        self.start(C=C, d=d, R=r * (1 - 2 / START_DF) + 2 * self.noise_floor)
+        self.noise_at(unit_scale(batch.y, batch.mask))
+        self.start(C=C, d=d, R=r * (1 - 2 / START_DF) + 2 * self.floor)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """C, d, D and R have those of the observations."""
+        return readout_scales(centre, scale)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the observation."""

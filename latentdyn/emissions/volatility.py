@@ -34,7 +34,7 @@ class Volatility(LinearReadout):
 
     def initialise(self, batch: Batch) -> None:
         """Bias at the log mean square, loadings by principal components of smoothed log squares."""
-        C, _, _ = principal_readout(log_squares(batch), batch.mask, self.state_dim)
+        C, _, _ = principal_readout(log_squares(batch), batch.mask, self.state_dim, alike=True)
         self.start(C=C, d=log_mean_square(batch))
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:

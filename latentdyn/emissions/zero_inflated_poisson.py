@@ -58,7 +58,7 @@ class ZeroInflatedPoisson(LinearReadout):
         square = y.square().sum((0, 1)) / seen
         odds = 0.5 * ((square - mean) / mean.square() - 1).clamp(min=0)  # E y (y-1) / m^2 - 1
         pi = (odds / (1 + odds)).clamp(0.05, MOST)
-        C, _, _ = principal_readout(smooth_rates(y, mask).log(), mask, self.state_dim)
+        C, _, _ = principal_readout(smooth_rates(y, mask).log(), mask, self.state_dim, alike=True)
         self.start(C=C, d=mean.log() - (-pi).log1p(), pi=pi)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,13 @@ class Encoder(Conditional):
     def initialise(self, batch: Batch, emission: Conditional | None = None) -> None:
         """Standardise with the data's mean and spread."""
         self.features.initialise(batch)
+
+    def follow(self, program: Any, batch: Batch, path: Any = None) -> bool:
+        """Start from the posterior under the program as it stands; whether that is known.
+
+        ``path``, called without arguments, gives states (N, T, K) near it, or None.
+        """
+        return False
 
     def encode(self, batch: Batch) -> Path:
         """The posterior over the paths of a batch, of which only valid steps count."""

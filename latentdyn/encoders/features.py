@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 
 __all__ = ["Features"]
 
@@ -29,12 +30,10 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
-        """Mean and standard deviation of the observed entries; units that never vary keep 1."""
-        seen = batch.mask.sum((0, 1)).clamp(min=1)
-        center = (batch.y * batch.mask).sum((0, 1)) / seen
-        square = ((batch.y - center).square() * batch.mask).sum((0, 1)) / seen
+        """Mean and standard deviation of the observed entries of each unit."""
+        center, scale = location_scale(batch.y, batch.mask)
         self.center.copy_(center)
-        self.scale.copy_(torch.where(square > 0, square, 1).sqrt())
+        self.scale.copy_(scale)
 
     def forward(self, y: Tensor, u: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Features of every step."""

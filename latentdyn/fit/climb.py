@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal, transform_to
+from torch.distributions import MultivariateNormal
 
-from latentdyn.conditional import Template
+from latentdyn.conditional import Coordinates, Template
 from latentdyn.errors import InputError
 from latentdyn.fit.expectations import Expectations
 from latentdyn.initials import Stationary
@@ -30,12 +30,12 @@ def climb(
     """
     if not free:
         return
-    maps = {n: transform_to(t.support) for n, t in free.items()}
-    raw = {n: maps[n].inv(t.value.detach()).clone().requires_grad_() for n, t in free.items()}
+    to = Coordinates(free)
+    raw = {n: x.clone().requires_grad_() for n, x in to.start.items()}
     optimiser = torch.optim.LBFGS(raw.values(), max_iter=steps, line_search_fn="strong_wolfe")
 
     def at() -> Any:
-        return program.at_values({n: maps[n](r) for n, r in raw.items()})
+        return program.at_values(to.values(raw))
 
     try:
         with torch.no_grad():
@@ -58,8 +58,8 @@ def climb(
         optimiser.step(loss)
     with torch.no_grad():
         if bool(_or_worse(value, at) > before):
-            for name, template in free.items():
-                template.value.copy_(maps[name](raw[name]))
+            for name, found in to.values(raw).items():
+                free[name].value.copy_(found)
 
 
 def _or_worse(value: Callable[[Any], Tensor], at: Callable[[], Any]) -> Tensor | float:

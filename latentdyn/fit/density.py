@@ -12,9 +12,9 @@ from pyro import poutine
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_median, init_to_value
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import biject_to
 
 from latentdyn.data import Batch
+from latentdyn.distributions.covariance import bijection
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.guide import local_params
 from latentdyn.programs import Program
@@ -63,7 +63,7 @@ class LogDensity:
         self.sites, at = [], 0
         pieces = []
         for name, (support, value) in found.items():
-            transform = biject_to(support)
+            transform = bijection(support)
             x = transform.inv(value.detach())
             self.sites.append(Site(name, transform, x.shape, slice(at, at + x.numel())))
             pieces.append(x.flatten())

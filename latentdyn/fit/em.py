@@ -77,7 +77,8 @@ def em(
     The basis of the states is not identified where A, C, Q and the first state are all learned
     (z -> M z changes no prediction): compare evidence, predictions and eigenvalues of A, not
     entries. The first covariance is not either with a single trial: it shrinks towards its floor.
-    Learned variances stay above ``noise_floor``.
+    Learned noise stays above its floor, full covariances in every direction; where it ends there
+    ``attrs["at_floor"]`` names it.
 
     Raises:
         InputError: if an argument does not fit; if the program has a prior (EM maximises the

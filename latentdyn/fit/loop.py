@@ -15,7 +15,7 @@ from latentdyn.errors import NonFiniteError
 from latentdyn.fit.checkpoint import load_checkpoint, save_checkpoint
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
-from latentdyn.fit.training import Progress, Training
+from latentdyn.fit.training import Progress, Training, rise
 
 __all__ = ["Run", "attempt", "restart"]
 
@@ -92,6 +92,9 @@ class Run:
                 if self.progress.step % every == 0 or self.progress.step == self.steps:
                     self.evaluate(parts)
                     bar.set_postfix(elbo=f"{self.progress.history['elbo'][-1]:.4g}")
+            still = rise(self.progress.history.get("elbo", []))
+            if still is not None and still.goes_on:
+                bar.set_postfix_str(f"still rising, by {still.nats:.3g} nats: raise 'steps'")
         except KeyboardInterrupt:
             bar.set_postfix_str("interrupted: keeping the fit so far")
         except NonFiniteError:

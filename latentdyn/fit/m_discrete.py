@@ -18,6 +18,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath
 from latentdyn.fit.parameters import array, free_of, is_known, write
 from latentdyn.fit.readout import gaussian_readout
+from latentdyn.fit.regression import covariance_of
 from latentdyn.programs._clusters import fit_to
 
 __all__ = ["maximise_discrete"]
@@ -104,8 +105,8 @@ def _state_gaussian(part: Any, g: ndarray, batch: Batch) -> None:
     each = _diagonal_state if part.noise == "diagonal" else _full_state
     for k in range(part.state_dim):
         each(means, V, k, g[..., k], y, mask, is_known(part, "means"))
-    if part.noise == "diagonal":
-        V = np.maximum(V, part.noise_floor * (1 + 1e-3))
+        own = np.diag(V[k]) if part.noise == "diagonal" else V[k]
+        V[k] = covariance_of(own, part.noise, array(part.floor))
     write(part, means=means, covariances=V)
 
 
@@ -142,4 +143,3 @@ def _full_state(
         means[k] = w @ y / w.sum()
     r = y - means[k]
     V[k] = ((w[:, None] * r).T @ r + more) / w.sum()
-    V[k] = (V[k] + V[k].T) / 2

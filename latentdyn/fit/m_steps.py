@@ -72,7 +72,7 @@ def _linear_steps(part: Any, e: Expectations) -> None:
     about, of = steps_about(e, theta, free)
     change = regress(of, 0 * theta, free)
     theta = about.moved(change)
-    Q = covariance_of(spread(of, change), part.noise, part.noise_floor)
+    Q = covariance_of(spread(of, change), part.noise, array(part.floor))
     write(part, A=theta[:, :K], b=theta[:, K], B=theta[:, K + 1 :], Q=Q)
 
 
@@ -82,4 +82,4 @@ def _gaussian_start(part: Any, e: Expectations) -> None:
     centre = array(part.mean) if is_known(part, "mean") else mean.mean(0)
     r = mean - centre
     V = S.mean(0) + r.T @ r / len(r)
-    write(part, mean=centre, covariance=covariance_of(V, part.noise, part.noise_floor))
+    write(part, mean=centre, covariance=covariance_of(V, part.noise, array(part.floor)))

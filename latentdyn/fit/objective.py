@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -10,12 +10,13 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
-from torch.distributions import transform_to
+from torch.distributions import constraints, transform_to
 
+from latentdyn.conditional import Template
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.distributions.path import path_kl
-from latentdyn.errors import NonFiniteError
+from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.guide import Guide, local_params
 from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
@@ -34,9 +35,17 @@ class Objective(nn.Module):
         program: the model; it is not changed until `finish`.
         guide: over the prior's sites and the states.
         particles: draws per step, evaluated together.
+        scales: centre and scale of free parameters by name: what is learned is (value - centre) /
+            scale, unconstrained.
     """
 
-    def __init__(self, program: Program, guide: Guide, particles: int = 1):
+    def __init__(
+        self,
+        program: Program,
+        guide: Guide,
+        particles: int = 1,
+        scales: Mapping[str, tuple[Any, Tensor]] | None = None,
+    ):
         super().__init__()
         with local_params():
             random = set(program.draw())
@@ -44,8 +53,12 @@ class Objective(nn.Module):
         self.free = {
             n: t.support for n, t in templates.items() if n not in random and is_free(t.value)
         }
+        self.scales = {n: _like(templates[n], (scales or {}).get(n)) for n in self.free}
         self.raw = nn.ParameterList(
-            transform_to(support).inv(templates[name].value.detach()).clone().contiguous()
+            transform_to(support)
+            .inv((templates[name].value.detach() - self.scales[name][0]) / self.scales[name][1])
+            .clone()
+            .contiguous()
             for name, support in self.free.items()
         )
         self.learned = [n for n, t in templates.items() if is_free(t.value)]
@@ -55,10 +68,14 @@ class Objective(nn.Module):
     def free_values(self) -> dict[str, Tensor]:
         """Current values of the free parameters, by name."""
         # a view: what is bound must not look like a parameter that is still free
-        return {
-            name: transform_to(support)(raw.view_as(raw))
-            for (name, support), raw in zip(self.free.items(), self.raw, strict=True)
-        }
+        found = {}
+        for (name, support), raw in zip(self.free.items(), self.raw, strict=True):
+            value = transform_to(support)(raw.view_as(raw))
+            centre, scale = self.scales[name]
+            if not isinstance(scale, int):
+                value = torch.addcmul(centre.to(value), value, scale.to(value))
+            found[name] = value
+        return found
 
     def bound(self) -> Program:
         """The program at the current values of its free parameters."""
@@ -104,6 +121,18 @@ class Objective(nn.Module):
         return _replayed(self.guide, bound, batch)
 
 
+def _like(template: Template, scales: tuple[Any, Tensor] | None) -> tuple[Any, Any]:
+    """Centre and scale as tensors like the parameter; 0 and 1 where its support has a scale.
+
+    Logarithms, as of variances, need none: a factor is only added there.
+    """
+    if scales is None or template.support not in (constraints.real, constraints.positive_definite):
+        return 0, 1
+    like = template.value.detach()
+    centre, scale = (torch.as_tensor(x).to(like) for x in scales)
+    return centre.expand_as(like).contiguous(), scale.expand_as(like).contiguous()
+
+
 def _replayed(guide: Any, model: Any, batch: Batch) -> tuple[Any, Any]:
     traced = poutine.trace(guide).get_trace(batch)
     return traced, poutine.trace(poutine.replay(model, traced)).get_trace(batch)
@@ -118,6 +147,14 @@ def _terms(guide: Any, model: Any) -> Iterator[tuple[str, str, Tensor]]:
         elif q is not None and isinstance(site["fn"], Path) and isinstance(q["fn"], Path):
             kl = path_kl(q["fn"], site["fn"], site["value"])
             yield name, "kl_states", scale_and_mask(kl, q["scale"], q["mask"]).sum()
+        elif q is None:
+            raise InputError(
+                "states" if isinstance(site["fn"], Path) else "parameters",
+                f"a guide of everything random, '{name}' included",
+                "none for it: draws of the prior would count as a divergence",
+                "pass an encoder as states=, or integrate it out, as by "
+                "model.collapse(smooth.switching) or model.collapse(smooth.kalman)",
+            )
         else:
             yield name, "kl_parameters", -_log_prob(site)
     for name, site in _samples(guide):

@@ -37,7 +37,7 @@ def piecewise_steps(part: Any, e: Expectations) -> None:
     of = _sums(e, U)
     precision = np.linalg.inv(array(part.Q)) if part.noise == "full" else None
     theta = regress(of, theta, free, precision)
-    Q = covariance_of(spread(of, theta), part.noise, part.noise_floor)
+    Q = covariance_of(spread(of, theta), part.noise, array(part.floor))
     W = theta[:, K + 1 + U :]
     write(part, a=np.diagonal(theta[:, :K]), h=theta[:, K], B=theta[:, K + 1 : K + 1 + U], W=W, Q=Q)
 

@@ -44,9 +44,8 @@ def gaussian_readout(emission: Any, e: Any) -> None:
         of = _whole(e, about, x, r, seen, partial, array(emission.R))
         change = regress(of, 0 * theta, free)
         R = spread(of, change)
-        R = np.diagonal(R) if emission.noise == "diagonal" else R
-    if emission.noise == "diagonal":
-        R = covariance_of(np.diag(R), "diagonal", emission.noise_floor)
+    V = np.diag(R) if R.ndim == 1 else R
+    R = covariance_of(V, emission.noise, array(emission.floor))
     theta = about.moved(change)
     write(emission, C=theta[:, :K], d=theta[:, K], D=theta[:, K + 1 :], R=R)
 

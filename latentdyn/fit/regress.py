@@ -63,7 +63,7 @@ def regress(
     F is linear in some parameters (`Design`), such as (a, W, h, B) of a * z + W psi(z) + h + B u.
     They are the ridge solution for whatever the other parameters are; those follow the gradient of
     what then remains (variable projection), by L-BFGS on at most ``rows`` steps. ``ridge`` is in
-    units of the mean square of the features.
+    units of the mean square of the features, of inputs and offset in those of their own.
 
     Source: Golub & Pereyra (1973).
     """
@@ -124,8 +124,10 @@ def _solve(
     d = steps.then - design.base - sum(own)  # the own parameter is counted from one
     G, r = x.mT @ x / n, x.mT @ d / n
     places = _columns(transition, design, K).to(x.device)  # (K, m)
-    eye = ridge * G.diagonal().detach().mean() * torch.eye(places.shape[-1]).to(x)
-    block = G[places[:, :, None], places[:, None, :]] + eye
+    states = sum(f.shape[-1] for f in own) + sum(f.shape[-1] for n, f in design.full if n != "B")
+    size = G.diagonal().detach().clone()
+    size[:states] = size[:states].mean()  # of one kind; units that are always off have none
+    block = G[places[:, :, None], places[:, None, :]] + ridge * torch.diag_embed(size[places])
     theta = torch.linalg.solve(block, r.mT.gather(1, places)[..., None]).squeeze(-1)  # (K, m)
     full = theta.new_zeros(K, x.shape[-1]).scatter(1, places, theta)
     residual = (d - x @ full.mT).square().mean(0)

@@ -71,12 +71,24 @@ def spread(of: Sums, theta: ndarray) -> ndarray:
     return (V + V.T) / (2 * of.n)
 
 
-def covariance_of(V: ndarray, noise: str, floor: float) -> ndarray:
-    """The best covariance of a kind: a matrix, or variances above their floor.
+def covariance_of(V: ndarray, noise: str, floor: Any) -> ndarray:
+    """The best covariance of a kind above its floor () or (K,): a matrix, or variances.
 
-    The density of one variance has a single maximum, so below the floor the floor is the best.
+    The density of one variance has a single maximum, so below the floor the floor is the best. Of a
+    matrix the same holds for each eigenvalue of F^{-1/2} V F^{-1/2} with F = diag(floor), whose
+    floor is one: the trace is least where both have the same eigenvectors (von Neumann).
     """
-    return V if noise == "full" else np.maximum(np.diagonal(V), floor * (1 + 1e-3))
+    floor = np.asarray(floor, float) * (1 + 1e-3)
+    if noise != "full":
+        return np.maximum(np.diagonal(V), floor)
+    V = (V + V.T) / 2
+    if not np.all(floor > 0):
+        return V
+    root = np.sqrt(np.broadcast_to(floor, len(V)))
+    values, vectors = np.linalg.eigh(V / np.outer(root, root))
+    if values[0] >= 1:
+        return V
+    return (vectors * np.maximum(values, 1)) @ vectors.T * np.outer(root, root)
 
 
 @dataclass(frozen=True)

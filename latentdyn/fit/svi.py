@@ -10,10 +10,12 @@ from typing import Any
 from latentdyn.data import Batch, as_dataset
 from latentdyn.encoders import Chain, Encoder
 from latentdyn.errors import InputError
+from latentdyn.fit.entry import Level
+from latentdyn.fit.followed import follow
 from latentdyn.fit.loop import Run, attempt, restart
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
-from latentdyn.fit.training import Progress, Training
+from latentdyn.fit.training import Progress, Training, rise
 from latentdyn.fit.validation import check_support, hold_out, scorer
 from latentdyn.guide import Guide, parameter_guide
 from latentdyn.posterior import Posterior
@@ -76,30 +78,47 @@ def svi(
     _check(model, states, learning_rate)
     model = copy.deepcopy(model).double() if model.integrated else model
     dataset = as_dataset(y)
-    complete = Batch.of(dataset, model.dtype)
-    check_support(model, complete)
+    level = Level(model, dataset)
+    model, complete = level.model, level.centred
+    check_support(model, level.batch)
     batch, held_out = hold_out(complete, validation, seed, model)
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):
-            objective = _objective(model, states, parameters, batch, chain, training)
+            objective = _objective(level, states, parameters, batch, chain, training)
             _need_something_to_learn(objective)
             data = _minibatches(objective.program, batch, batch_size, window, training)
+            sample = _sample(data, seed + chain)
+            if training.initialise:
+                follow(objective, sample, seed + chain, linearise=not objective.learned)
             score = None if held_out is None else scorer(batch, complete, held_out)
             run = Run(objective, data, steps, learning_rate, training, score, callbacks)
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
             error = attempt(run)
-        fits.append((objective.finish(), objective.guide))
+            if error is None and training.initialise:
+                run.progress.amend(**(follow(objective, sample, seed + chain) or {}))
+        fits.append(level.leave(objective.finish(), objective.guide))
         histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
             break
-    posterior = Posterior(fits, dataset, batch, histories, held_out, {"inference_method": "svi"})
+    attrs = {"inference_method": "svi"} | level.attrs
+    seen = level.batch if held_out is None else level.batch.without(held_out)
+    posterior = Posterior(fits, dataset, seen, histories, held_out, attrs)
+    still = rise(posterior.history.get("elbo", []))
+    if still is not None:
+        posterior.attrs |= {"rise": still.nats, "rise_error": still.error, "rise_says": str(still)}
     if error is not None:
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
+
+
+def _sample(data: Minibatches, seed: int) -> Batch:
+    """All data or a minibatch, without taking a step of the generator that draws the others."""
+    with seeded(seed):
+        return data.draw()
 
 
 def _minibatches(
@@ -143,28 +162,30 @@ def _need_something_to_learn(objective: Objective) -> None:
 
 
 def _objective(
-    model: Program,
+    level: Level,
     states: Encoder | None,
     parameters: Any,
     batch: Batch,
     chain: int,
     training: Training,
 ) -> Objective:
-    program, states = copy.deepcopy(model), copy.deepcopy(states)
+    program, states = copy.deepcopy(level.model), copy.deepcopy(states)
+    level.enter(program)
     if states is None and isinstance(program, StateSpace):
-        states = Chain(program.obs_dim, program.state_dim, program.input_dim)
+        mixed = program.emission.noise != "diagonal"
+        states = Chain(program.obs_dim, program.state_dim, program.input_dim, mixed=mixed)
     if chain > 0:
         restart(program)
         restart(states)
     if states is not None:
-        states.to(model.dtype)
+        states.to(program.dtype)
         _check_encoder(states, program)
     if training.initialise:
         program.initialise(batch)
         if states is not None:
             states.initialise(batch, getattr(program, "emission", None))
     guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)
-    return Objective(program, guide, training.particles)
+    return Objective(program, guide, training.particles, program.parameter_scales(batch))
 
 
 def _check_encoder(states: Encoder, program: Any) -> None:

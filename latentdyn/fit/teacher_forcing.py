@@ -16,6 +16,7 @@ from latentdyn import smooth
 from latentdyn.data import Batch, as_dataset
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
+from latentdyn.fit.entry import FAR, Level
 from latentdyn.fit.forced_posterior import POSTERIORS, around
 from latentdyn.fit.forcing import Forcing, forcing_interval
 from latentdyn.fit.loop import Run, attempt, restart
@@ -110,12 +111,13 @@ def teacher_forcing(
     steps, restarts = whole("steps", steps, 0), whole("restarts", restarts)
     settings.check(model, learning_rate)
     dataset = as_dataset(y)
-    batch = Batch.of(dataset, model.dtype)
-    check_support(model, batch)
+    level = Level(model, dataset, able=settings.kind not in POSTERIORS)
+    check_support(model, level.batch)
+    _need_near(model, level)
     fits, histories, error = [], [], None
     for chain in range(restarts):
         with seeded(seed + chain):
-            task = _Task(settings, model, batch, chain)
+            task = _Task(settings, level, chain)
             data = task.minibatches(settings.carry)
             run = Run(
                 task.objective,
@@ -130,12 +132,12 @@ def teacher_forcing(
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
             error = attempt(run) if steps else None
-            fits.append(task.finish(data, steps))
+            fits.append(level.leave(*task.finish(data, steps)))
             histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
             break
-    attrs = {"inference_method": "teacher_forcing", "interval": task.interval}
-    posterior = Posterior(fits, dataset, batch, histories, None, attrs)
+    attrs = {"inference_method": "teacher_forcing", "interval": task.interval} | level.attrs
+    posterior = Posterior(fits, dataset, level.batch, histories, None, attrs)
     if error is not None:
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
@@ -205,13 +207,15 @@ class _Settings:
 class _Task:
     """One chain: the program and guide that are learned, from a warm start to a posterior."""
 
-    def __init__(self, settings: _Settings, model: StateSpace, batch: Batch, chain: int):
+    def __init__(self, settings: _Settings, level: Level, chain: int):
         self.settings = settings
-        program = copy.deepcopy(model)
+        program: Any = copy.deepcopy(level.model)
+        batch = level.centred
+        level.enter(program)
         if chain > 0:
             restart(program)
         encoder = settings.forcing if isinstance(settings.forcing, Encoder) else None
-        encoder = None if encoder is None else copy.deepcopy(encoder).to(model.dtype)
+        encoder = None if encoder is None else copy.deepcopy(encoder).to(program.dtype)
         if settings.training.initialise:
             program.initialise(batch)
             if encoder is not None:
@@ -237,8 +241,13 @@ class _Task:
         if program.prior is not None:
             guide = parameter_guide(program, settings.guide or AutoDelta)
         collapsed = Collapsed(program, self.forcing)
-        self.objective = _ForcedObjective(collapsed, Guide(guide, None), encoder)
-        self.objective.particles = settings.training.particles
+        self.objective = _ForcedObjective(
+            collapsed,
+            Guide(guide, None),
+            settings.training.particles,
+            program.parameter_scales(batch),
+            encoder,
+        )
 
     def minibatches(self, carry: int) -> Any:
         """Windows at random places, each with steps before it from which its states start."""
@@ -272,9 +281,21 @@ class _Task:
 class _ForcedObjective(Objective):
     """The bound of forced predictions, which owns an encoder if it pulls towards one."""
 
-    def __init__(self, program: Any, guide: Guide, encoder: Encoder | None):
-        super().__init__(program, guide)
+    def __init__(
+        self, program: Any, guide: Guide, particles: int, scales: Any, encoder: Encoder | None
+    ):
+        super().__init__(program, guide, particles, scales)
         self.encoder = encoder
+
+
+def _need_near(model: Any, level: Level) -> None:
+    """Where states are the observations, networks have their kinks and bends near zero."""
+    if level.far >= FAR and hasattr(model.emission, "state_scales"):
+        wanted = "data around zero, as they are the states themselves"
+        fix = (
+            "subtract each unit's mean, or use emissions.Gaussian.of(C=np.diag(sd), d=mean, R=...)"
+        )
+        raise InputError("y", wanted, f"units {level.far:.2g} standard deviations away", fix)
 
 
 def _interval(settings: _Settings, batch: Batch) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from latentdyn.errors import InputError
 
-__all__ = ["Progress", "Training"]
+__all__ = ["Progress", "Rise", "Training", "rise"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ class Progress:
         for name, value in values.items():
             self.history.setdefault(name, []).append(float(value))
 
+    def amend(self, **values: float) -> None:
+        """Replace what the last evaluation found, after a change that is no step."""
+        for name, value in values.items():
+            if self.history.get(name):
+                self.history[name][-1] = float(value)
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
         return {
@@ -90,3 +97,36 @@ class Progress:
             "best": self.best if self.best > -float("inf") else None,
             "stale": self.stale,
         }
+
+
+class Rise(NamedTuple):
+    """By how many nats a bound rose from the third to the last quarter of a run, give or take."""
+
+    nats: float
+    error: float
+
+    @property
+    def goes_on(self) -> bool:
+        """More than chance, and more than one nat."""
+        return self.nats > max(2 * self.error, 1.0)
+
+    def __str__(self) -> str:
+        """In words."""
+        change = f"{self.nats:+.3g} nats (se {self.error:.2g}) from the third to the last quarter"
+        if self.goes_on:
+            return f"the bound was still rising at the end, {change} of the steps: raise 'steps'"
+        return f"the bound has levelled off, {change} of the steps"
+
+
+def rise(elbo: Sequence[float]) -> Rise | None:
+    """How a bound rose at the end, from its evaluations; None of fewer than nine.
+
+    The last one is left out: it may be that of an encoder which was set anew (`Progress.amend`).
+    """
+    elbo = elbo[:-1]
+    if len(elbo) < 8:
+        return None
+    quarter = len(elbo) // 4
+    last, before = np.asarray(elbo[-quarter:]), np.asarray(elbo[-2 * quarter : -quarter])
+    noise = (last.var(ddof=1) + before.var(ddof=1)) / quarter
+    return Rise(float(last.mean() - before.mean()), float(np.sqrt(noise)))

@@ -1,4 +1,4 @@
-"""Held-out entries, and whether data lie in the support of a model."""
+"""Held-out entries."""
 
 from __future__ import annotations
 
@@ -13,37 +13,11 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.objective import Objective
 from latentdyn.guide import local_params
-from latentdyn.programs import PoissonAutoregression, Program, StateSpace
+from latentdyn.programs import PoissonAutoregression
+from latentdyn.programs.support import check_support
 from latentdyn.rng import seeded
 
 __all__ = ["check_support", "hold_out", "scorer"]
-
-
-def check_support(model: Program, batch: Batch) -> None:
-    """Refuse observations that the emission cannot produce (negative or fractional counts ...)."""
-    program: Any = getattr(model, "model", model)
-    if not isinstance(program, StateSpace):
-        return
-    batch = program.fit_batch(batch)
-    with torch.no_grad():
-        z = torch.zeros(1, 1, program.state_dim, dtype=batch.y.dtype)
-        u = None if batch.u is None or not program.emission.input_dim else batch.u[:1, :1]
-        if program.emission.linear_gaussian(u) is not None:
-            return  # Gaussian: any number will do
-        support: Any = program.emission.at(slice(0, 1))(z, u).support
-        support = getattr(support, "base_constraint", support)
-        if support.event_dim:
-            return
-        wrong = ~support.check(batch.y) & batch.mask
-    if bool(wrong.any()):
-        n, t, d = torch.nonzero(wrong)[0].tolist()
-        name = type(program.emission).__name__
-        raise InputError(
-            "y",
-            f"values in the support of emissions.{name}: {support}",
-            f"{batch.y[n, t, d]:g} at trial {n}, time {t}, unit {d}",
-            "set such entries to NaN, or use an emission for real numbers",
-        )
 
 
 def hold_out(
@@ -59,7 +33,7 @@ def hold_out(
         raise InputError("validation", wanted, share, "leave out whole trials, and score them")
     with seeded(seed):
         chosen = (torch.rand(batch.y.shape) < share).to(batch.y.device) & batch.mask
-    return batch.replace(mask=batch.mask & ~chosen, y=batch.y.where(~chosen, 0)), chosen
+    return batch.without(chosen), chosen
 
 
 def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective], float]:

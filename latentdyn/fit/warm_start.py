@@ -153,10 +153,10 @@ def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
     """Variances of the process (K,), if it has any, and of the observations (D,)."""
     transition, emission = program.transition, program.emission
     if getattr(transition, "noise", "") == "diagonal":
-        transition.start(Q=process.to(program.dtype) + transition.noise_floor)
+        transition.start(Q=process.to(program.dtype) + transition.floor.to(process))
     able = getattr(emission, "noise", "") == "diagonal" and len(noise) == emission.obs_dim
     if able and bool(noise.isfinite().all()):
-        emission.start(R=noise.to(program.dtype) + emission.noise_floor)
+        emission.start(R=noise.to(program.dtype) + emission.floor.to(noise))
 
 
 @torch.no_grad()
@@ -167,7 +167,7 @@ def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
         return
     part = _part(batch)
     Q = transition.Q.detach().clone()
-    floor = 2 * transition.noise_floor
+    floor = 2 * transition.floor.to(Q)
 
     def evidence(power: int) -> float:
         transition.Q.copy_(torch.where(Q * FACTOR**power > floor, Q * FACTOR**power, floor))
@@ -211,7 +211,7 @@ def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
     spread = (C @ path.covariance @ C.mT).diagonal(dim1=-2, dim2=-1)
     seen = batch.mask & _inside(batch)[..., None]
     R = ((r.square() + spread) * seen).sum((0, 1)) / seen.sum((0, 1)).clamp(min=1)
-    floor = 2 * emission.noise_floor
+    floor = 2 * emission.floor.to(R)
     emission.start(R=torch.where(floor < R, R, floor))
 
 

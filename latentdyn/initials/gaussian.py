@@ -18,9 +18,11 @@ class Gaussian(Conditional):
     r"""z_1 ~ N(mean, covariance).
 
     Shapes: () -> event (K,). ``Gaussian.of(mean=, covariance=)`` builds it from known values; the
-    covariance may be a vector of variances, a matrix, or singular. Learned variances stay above
-    ``noise_floor``.
+    covariance may be a vector of variances, a matrix, or singular. Learned noise stays above
+    ``noise_floor``, a share of the states' variances as in `transitions.Linear`.
     """
+
+    in_units = {"mean": -1}
 
     def __init__(self, state_dim: int, *, noise: str = "diagonal", noise_floor: float = 1e-4):
         super().__init__()
@@ -35,6 +37,10 @@ class Gaussian(Conditional):
         state_dim = len(torch.as_tensor(mean))
         V, noise = given("covariance", covariance, state_dim)
         return cls(state_dim, noise=noise).fix(mean=mean, covariance=V)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the states."""
+        return {"mean": (centre, scale), "covariance": (0.0, scale * scale[:, None])}
 
     def forward(self) -> Distribution:
         """Distribution of the first state."""

@@ -18,6 +18,7 @@ from latentdyn.posterior import predict
 from latentdyn.posterior.draws import Draws, core, draw, draw_parameters
 from latentdyn.posterior.mixture import MixturePath
 from latentdyn.programs import Collapsed, Program
+from latentdyn.programs.program import at_floor
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -34,7 +35,8 @@ class Posterior:
         batch: what was fitted, without held-out entries.
         histories: for each chain, name -> one number for each evaluation.
         held_out: (N, T, D) entries of ``data`` that were held out, or None.
-        attrs: what goes into the attributes of the DataTree.
+        attrs: what goes into the attributes of the DataTree; ``at_floor`` names the learned noise
+            that rests on its floor, if any does.
 
     Random draws come from torch's generator; pass ``seed`` to have the same ones again.
     """
@@ -50,6 +52,9 @@ class Posterior:
     ):
         self.fits, self.data, self.batch = list(fits), data, batch
         self.histories, self.held_out, self.attrs = list(histories), held_out, dict(attrs or {})
+        resting = at_floor(self.model)
+        if resting:
+            self.attrs["at_floor"] = resting
 
     def __repr__(self) -> str:
         """Model, data and bound in one line."""

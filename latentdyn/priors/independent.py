@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyro
+import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Wishart, constraints
 from torch.distributions.transforms import Transform
 
 from latentdyn.conditional import Template
-from latentdyn.distributions import hollow
+from latentdyn.distributions import Covariances, covariances, hollow
+from latentdyn.distributions.inverse_wishart import wishart_root
 from latentdyn.distributions.orthogonal import orthogonal, reflection
 from latentdyn.errors import InputError
 from latentdyn.priors.normal import normal
@@ -29,7 +31,8 @@ class Independent(Prior):
     Args:
         distributions: name -> Pyro distribution; a scalar one is taken for every entry, otherwise
             its shape must broadcast to that of the parameter. The name ``"transition.W"`` of a
-            PLRNN takes a Normal, and its diagonal stays zero.
+            PLRNN takes a Normal, and its diagonal stays zero. A full covariance takes
+            ``dist.Wishart``, or `InverseWishart` or `LKJCovariance` of `latentdyn.distributions`.
 
     Example:
         >>> import pyro.distributions as dist
@@ -77,6 +80,8 @@ def fill(distribution: Any, template: Template) -> TorchDistribution:
         got = f"{type(distribution).__name__}, whose draws are not orthogonal"
         fix = "use latentdyn.distributions.HaarOrthogonal"
         raise InputError("distributions", "a distribution over orthogonal matrices", got, fix)
+    if isinstance(template.support, Covariances):
+        distribution = _covariance(distribution, template)
     missing = len(template.shape) - distribution.event_dim
     return distribution.expand(template.shape[:missing]).to_event(missing)
 
@@ -92,6 +97,46 @@ def _off_diagonal(distribution: Any, template: Template) -> TorchDistribution:
         type(distribution).__name__,
         "use dist.Normal, or priors.Horseshoe",
     )
+
+
+def _covariance(distribution: Any, template: Template) -> TorchDistribution:
+    """A distribution over positive definite matrices, with coordinates that have a density."""
+    support, shape = distribution.support, template.shape[-2:]
+    known = isinstance(support, type(constraints.positive_definite) | Covariances)
+    if not known or distribution.event_shape != shape:
+        got = f"{type(distribution).__name__} of event {tuple(distribution.event_shape)}"
+        fix = "use dist.Wishart, or distributions.InverseWishart or LKJCovariance of latentdyn"
+        wanted = f"a distribution over {tuple(shape)} covariance matrices"
+        raise InputError("distributions", wanted, got, fix)
+    return distribution if isinstance(support, Covariances) else _Definite(distribution)
+
+
+class _Definite(TorchDistribution):
+    """A distribution over what torch calls positive definite, in our coordinates."""
+
+    arg_constraints: dict[str, Any] = {}
+    support = covariances
+
+    def __init__(self, inner: Any):
+        self.inner, self.has_rsample = inner, inner.has_rsample
+        super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Definite:
+        return _Definite(self.inner.expand(torch.Size(batch_shape)))
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        if not isinstance(self.inner, Wishart):
+            return self.inner.rsample(sample_shape)
+        # torch's own looks for singular draws, finds rounding, and warns
+        root = wishart_root(self.inner.df, self.inner.scale_tril, sample_shape)
+        return root @ root.mT
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.inner.log_prob(value)
 
 
 def cast(value: Any, like: Tensor) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
 
+from latentdyn.conditional import Coordinates
 from latentdyn.data import Batch
 from latentdyn.emissions._readout import smooth_rates
 from latentdyn.programs.program import is_free
@@ -15,19 +15,21 @@ from latentdyn.programs.program import is_free
 __all__ = ["cluster", "fit_to", "switching_start"]
 
 
-def cluster(batch: Batch, clusters: int, rounds: int = 30) -> Tensor:
+def cluster(batch: Batch, clusters: int, counts: bool = False, rounds: int = 30) -> Tensor:
     """Cluster (N, T) of each step: k-means of standardised y, of smoothed roots of counts.
 
+    ``counts`` says what they are: whole numbers alone may be measurements in some unit.
     Starts are spread out (Arthur & Vassilvitskii 2007), drawn from torch's generator.
     """
     y, mask = batch.y, batch.mask
-    if bool(((y == y.round()) & (y >= 0)).all()):
+    if counts:
         y = smooth_rates(y, mask).sqrt()
         mask = torch.ones_like(mask)
     seen = mask.sum((0, 1)).clamp(min=1)
     mean = (y * mask).sum((0, 1)) / seen
     x = (y - mean) * mask
-    x = (x / (x.square().sum((0, 1)) / seen).sqrt().clamp(min=1e-12)).flatten(0, 1)
+    sd = (x.square().sum((0, 1)) / seen).sqrt()
+    x = (x / sd.where(sd > 0, 1)).flatten(0, 1)
     inside = batch.mask.any(-1).flatten().to(x.dtype)
     centres = _spread(x, inside, clusters)
     for _ in range(rounds):
@@ -56,24 +58,34 @@ def fit_to(program: Any, batch: Batch, weights: Tensor, steps: int = 50) -> None
     free = {n: t for n, t in found.items() if is_free(t.value)}
     if not free:
         return
-    maps = {n: transform_to(t.support) for n, t in free.items()}
-    raw = {n: maps[n].inv(t.value.detach()).clone().requires_grad_() for n, t in free.items()}
+    to = Coordinates(free)
+    raw = {n: x.clone().requires_grad_() for n, x in to.start.items()}
     optimiser = torch.optim.LBFGS(raw.values(), max_iter=steps, line_search_fn="strong_wolfe")
+
+    def mean_loss(bound: Any) -> Tensor:
+        return -(weights * bound.log_likelihood(batch)).sum() / weights.sum()
+
+    with torch.no_grad():
+        wall = mean_loss(program) + 100  # nats per step: no line search takes that
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        bound = program.at_values({n: maps[n](r) for n, r in raw.items()})
-        value = -(weights * bound.log_likelihood(batch)).sum() / weights.sum()
+        try:
+            value = mean_loss(program.at_values(to.values(raw)))
+        except torch.linalg.LinAlgError:  # a step so long that numbers overflow
+            return wall
+        if not bool(value.isfinite()):
+            return wall
         value.backward()
         return value
 
     with torch.enable_grad():
         optimiser.step(loss)
     with torch.no_grad():
-        for name, template in free.items():
-            value = maps[name](raw[name])  # a maximum at infinity is no start
-            if bool(torch.isfinite(value).all() and template.support.check(value).all()):
-                template.value.copy_(value)
+        for name, value in to.values(raw).items():  # a maximum at infinity is no start
+            inside = torch.isfinite(value).all() and free[name].support.check(value).all()
+            if bool(inside):
+                free[name].value.copy_(value)
 
 
 @torch.no_grad()
@@ -100,7 +112,7 @@ def switching_start(program: Any, batch: Batch, rounds: int = 20) -> None:
         squares = (target[:, None] - torch.einsum("ni,sij->nsj", x, W)).square()
         label = squares.sum(-1).argmin(-1)
     spread = torch.einsum("ns,nsk->sk", hot, squares) / hot.sum(0).clamp(min=1)[:, None]
-    spread = spread + 0.01 * target.var(0) + 1e-3
+    spread = spread + 0.01 * target.var(0) + 10 * program.floor.to(spread)
     Q = spread if program.noise == "diagonal" else torch.diag_embed(spread)
     for name, value in {"A": W[:, :K].mT, "b": W[:, K], "Q": Q}.items():
         parameter = program.get_parameter(name)

@@ -71,6 +71,10 @@ class Collapsed(Program):
         """Start free parameters of the model from data."""
         self.model.initialise(batch)
 
+    def parameter_scales(self, batch: Batch) -> dict[str, tuple[Any, Tensor]]:
+        """Those of the model's parameters."""
+        return self.model.parameter_scales(batch)
+
     def fit_batch(self, batch: Batch) -> Batch:
         """The batch in the model's precision, after checking that it fits."""
         return self.model.fit_batch(batch)

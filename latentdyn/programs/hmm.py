@@ -153,7 +153,8 @@ class HMM(Program):
         """Cluster the observations, then fit emission and transition to the clusters."""
         batch, S = self.fit_batch(batch), self.states
         self.emission.initialise(batch)
-        hot = one_hot(cluster(batch, S), S).to(self.dtype)
+        support: Any = self.emission.at(slice(0, 1))(*self._one_state(batch)).support
+        hot = one_hot(cluster(batch, S, support.is_discrete), S).to(self.dtype)
         inside = torch.ones_like(hot[..., 0]) if batch.idle is None else ~batch.idle
         weights = (0.9 * hot + 0.1 / S) * inside[..., None]  # no state is left without data
         fit_to(self, batch, weights)
@@ -192,6 +193,10 @@ class HMM(Program):
     ) -> Any:
         """Simulate with parameters drawn from the prior: see `prior_predictive`."""
         return prior_predictive(self, draws, trials, steps, inputs, seed)
+
+    def _one_state(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        z = torch.eye(1, self.states, dtype=self.dtype, device=self.device)[None]
+        return z, batch.u[:1, :1] if self.emission.input_dim and batch.u is not None else None
 
     def _path(self, ll: Tensor, idle: Tensor | None, source: Any = None) -> DiscretePath:
         A: Tensor = self.transition

@@ -10,12 +10,14 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from latentdyn.conditional import Template, rebind, templates_of
+from latentdyn.conditional import Conditional, Template, rebind, templates_of
 from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
+from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 
-__all__ = ["Program", "is_free"]
+__all__ = ["Program", "at_floor", "is_free"]
 
 
 class Program(nn.Module, abc.ABC):
@@ -35,6 +37,26 @@ class Program(nn.Module, abc.ABC):
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data; by default they stay as they are."""
+
+    def parameter_scales(self, batch: Batch) -> dict[str, tuple[Any, Tensor]]:
+        """Centre and scale of parameters that have units, by name, as of `Conditional`.
+
+        Those of an emission come from the data, those of states only where an emission shows them
+        as they are (``state_scales``).
+        """
+        emission: Any = getattr(self, "emission", None)
+        if not isinstance(emission, Conditional):
+            return {}
+        shown: Any = getattr(emission, "state_scales", None)
+        own = location_scale(batch.y, batch.mask)
+        found = {f"emission.{n}": v for n, v in emission.parameter_scales(*own).items()}
+        if shown is not None:
+            states = shown(*own)
+            for name in ("initial", "transition"):
+                part = getattr(self, name, None)
+                if isinstance(part, Conditional):
+                    found |= {f"{name}.{n}": v for n, v in part.parameter_scales(*states).items()}
+        return found
 
     @property
     def templates(self) -> dict[str, Template]:
@@ -127,3 +149,15 @@ class Program(nn.Module, abc.ABC):
 def is_free(value: Tensor) -> bool:
     """A parameter that is to be learned, not a known value nor one that is bound already."""
     return isinstance(value, nn.Parameter) and value.requires_grad
+
+
+def at_floor(program: Any) -> list[str]:
+    """Learned noise that rests on its floor, by name: without the floor it would be less.
+
+    Parameters with a prior are where that puts them, and not among these.
+    """
+    program = getattr(program, "model", program)
+    random = set(getattr(program.prior, "names", ()))
+    parts = ((at, m) for at, m in program.named_modules() if isinstance(m, Floored))
+    found = [f"{at}.{name}" if at else name for at, m in parts for name in m.resting()]
+    return [name for name in found if name not in random]

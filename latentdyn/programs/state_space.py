@@ -142,8 +142,13 @@ class StateSpace(Program):
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data."""
+        batch = self.fit_batch(batch)
         for part in (self.initial, self.transition, self.emission):
-            part.initialise(self.fit_batch(batch))
+            part.initialise(batch)
+        scale = self.emission.state_scale(batch)
+        for part in (self.initial, self.transition):
+            if part.noise_floor and scale is not None:
+                part.noise_at(scale)
 
     @torch.no_grad()
     def simulate(

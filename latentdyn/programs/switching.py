@@ -16,6 +16,7 @@ from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import ObservedPath, SwitchingPath
+from latentdyn.distributions.floored import Floored
 from latentdyn.distributions.gaussian import given, noise_support, white
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
@@ -34,7 +35,7 @@ __all__ = ["SwitchingLinear"]
 _RANKS = {"initial": 1, "transition": 2, "G": 2, "A": 3, "b": 2, "B": 3, "mean": 1}
 
 
-class SwitchingLinear(Program):
+class SwitchingLinear(Program, Floored):
     r"""s_t ~ transition[s_{t-1}],  z_t ~ N(A[s_t] z_{t-1} + b[s_t] + B[s_t] u_t, Q[s_t]).
 
     y_t ~ emission(z_t, u_t), z_1 ~ N(mean, covariance), s_1 ~ initial. If recurrent, where the
@@ -92,6 +93,7 @@ class SwitchingLinear(Program):
                 raise InputError("emission", f"{name}={size}", got, "build both alike")
         self.states, self.state_dim, self.dynamics_inputs = S, K, U
         self.recurrent, self.noise, self.prior = recurrent, noise, prior
+        self.noise_floor = noise_floor
         self.emission = emission
         self.initial = nn.Parameter(torch.full((S,), 1 / S))
         stay = 0.9 if S > 1 else 0.0
@@ -217,6 +219,9 @@ class SwitchingLinear(Program):
         """Start the emission from data, the dynamics from regressions on what it shows of z."""
         batch = self.fit_batch(batch)
         self.emission.initialise(batch)
+        scale = self.emission.state_scale(batch)
+        if scale is not None:
+            self.noise_at(scale)
         switching_start(self, batch)
 
     @torch.no_grad()

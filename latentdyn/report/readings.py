@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
+from latentdyn.fit.training import rise
+from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]
 
@@ -32,9 +34,12 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     found = [_finite(posterior)]
     if found[0].verdict == BROKEN:
         return found
-    found += [*_converged(posterior), *_restarts(posterior)]
-    sampled = getattr(posterior.fits[0][1].parameters_guide, "chains", None) is not None
-    found += _sampler(posterior) if sampled else _importance(posterior, seed)
+    found += [*_converged(posterior), *_restarts(posterior), *_at_floor(posterior)]
+    guide = posterior.fits[posterior.best][1]
+    if getattr(guide.parameters_guide, "chains", None) is not None:
+        found += _sampler(posterior)
+    elif guide.parameters_guide is not None or guide.states is not None:
+        found += _importance(posterior, seed)  # of points there is nothing to weight
     return [*found, *_held_out(posterior, seed)]
 
 
@@ -59,22 +64,26 @@ def _finite(posterior: Any) -> Reading:
 
 
 def _converged(posterior: Any) -> Iterator[Reading]:
-    elbo = np.asarray(posterior.history.get("elbo", []))
-    if len(elbo) < 8:
+    found = rise(posterior.history.get("elbo", []))
+    if found is None:
         return
     entries = max(int(posterior.batch.mask.sum()), 1)
-    fifth = max(2, len(elbo) // 5)
-    last, before = elbo[-fifth:] / entries, elbo[-2 * fifth : -fifth] / entries
-    rise = last.mean() - before.mean()
-    noise = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / fifth)
-    rising = rise > max(0.01, 2 * noise)
-    text = "still rising: more steps would help" if rising else "it has levelled off"
     yield Reading(
         "change of the bound at the end",
-        f"{rise:+.4f} nats per entry",
-        text,
-        CARE if rising else GOOD,
+        f"{found.nats:+.3g} nats, {found.nats / entries:+.4f} per entry",
+        str(found),
+        CARE if found.goes_on else GOOD,
     )
+
+
+def _at_floor(posterior: Any) -> Iterator[Reading]:
+    names = at_floor(posterior.model)
+    if names:
+        text = (
+            "without it they would be less: a unit without noise, copied or constant, more states "
+            "than the data have, or a noise_floor that is too high"
+        )
+        yield Reading("noise at its floor", ", ".join(names), text, CARE)
 
 
 def _restarts(posterior: Any) -> Iterator[Reading]:

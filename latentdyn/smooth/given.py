@@ -10,6 +10,7 @@ from latentdyn.conditional import rebind
 from latentdyn.data import Batch, as_dataset
 from latentdyn.errors import InputError
 from latentdyn.programs import Program, StateSpace
+from latentdyn.programs.support import check_support
 
 __all__ = ["given", "in_double", "without_memory"]
 
@@ -39,7 +40,9 @@ def given(
             raise InputError("u", "None with a Batch", "inputs", "put them into the Batch")
         return program, program.fit_batch(y), None
     data = as_dataset(y) if u is None else as_dataset(y, inputs=u)
-    return program, program.fit_batch(Batch.of(data, program.dtype)), data
+    batch = program.fit_batch(Batch.of(data, program.dtype))
+    check_support(program, batch)
+    return program, batch, data
 
 
 def in_double(model: Any) -> Any:

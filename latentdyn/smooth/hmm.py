@@ -20,6 +20,8 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
         y: a `Batch`, or whatever `as_dataset` takes; NaN is missing.
         u: inputs (N, T, U), if the emission has any.
 
+    Raises: InputError if y is outside of the emission's support, or if no path of states allows
+    what was observed; it names the first such step.
     Returns: a `DiscretePath` over (..., N) trials with ``probabilities``, ``filtered``,
     ``predicted`` (..., N, T, S), ``pairs`` (..., N, T-1, S, S), ``mode`` (..., N, T),
     ``log_evidence`` (..., N), ``sample``, ``log_prob``, ``entropy`` and ``to_dataset``. Past
@@ -38,4 +40,7 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
         fix = "build it with programs.HMM"
         raise InputError("model", "a hidden Markov model", type(model).__name__, fix)
     double, batch, data = given(model, y, u, HMM)
-    return double.path_of(batch, data).to(model.dtype)
+    path = double.path_of(batch, data)
+    if data is not None or not path.log_likelihood.requires_grad:  # else it may be a search
+        path.need_path()
+    return path.to(model.dtype)

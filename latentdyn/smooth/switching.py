@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from latentdyn.data import Batch
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
@@ -35,7 +37,8 @@ def switching(
     Returns: `SwitchingStates` with ``probabilities`` (..., N, T, S), ``mean`` (..., N, T, K),
     ``variance``, ``covariance``, ``filtered``, ``log_evidence`` (..., N), ``to_dataset``; of
     particles also ``ess`` (..., N, T) and draws of both paths.
-    Raises: InputError if the emission is not linear and Gaussian.
+    Raises: InputError if the emission is not linear and Gaussian, or if some step is so far from
+    what every discrete state predicts that its density is zero.
 
     Example:
         >>> from latentdyn import emissions
@@ -60,4 +63,19 @@ def switching(
     seen = observe(affine, batch.y, batch.observed)
     found = method(model.regimes(batch.u), seen, batch)
     found.source = data
+    if data is not None or not found.log_evidence.requires_grad:  # else it may be a search
+        _need_finite(found)
     return found
+
+
+def _need_finite(found: SwitchingStates) -> None:
+    """Refuse what no discrete state explains: squares of its residuals overflow."""
+    if bool(found.log_evidence.isfinite().all()):
+        return
+    each = found.filtered.probabilities
+    lost = ~(each.isfinite().all(-1) & found.log_evidence.isfinite()[..., None])
+    where = torch.nonzero(lost & ~each.isfinite().all(-1)).tolist()
+    *_, trial, step = where[0] if where else torch.nonzero(lost)[0].tolist()
+    got = f"step {step} of trial {trial}, which has probability zero in every discrete state"
+    fix = "check its unit, set such entries to NaN, or give the emission more noise"
+    raise InputError("y", "observations that some discrete state allows", got, fix)

@@ -91,6 +91,7 @@ class Gated(Conditional):
         h = matvec(self.W4, third.relu()) + self.b4
         mean = (1 - g) * (matvec(self.Wm, z) + self.bm) + g * h
         v = self.noise_floor + softplus(matvec(self.Ws, h.relu()) + self.bs)
+        v = v if self.noise_scale is None else v * self.noise_scale
         return gaussian(mean, v, "diagonal")
 
 

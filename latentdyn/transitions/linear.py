@@ -21,13 +21,17 @@ class Linear(Conditional):
 
     Shapes: ``z`` (..., K), ``u`` (..., U) -> batch (...), event (K,). ``Linear.of(A=, Q=)`` builds
     it from known values; Q may be a vector of variances, a matrix, or singular, and any value may
-    carry a leading time axis. Learning starts near A = I; learned variances stay above
-    ``noise_floor``. Source: Durbin & Koopman (2012), eq. 4.1.
+    carry a leading time axis. Learning starts near A = I; learned noise stays above
+    ``noise_floor``, in units of the state's variance: one where the read-out is learned (states
+    start at unit scale), what the data show through a read-out that is known.
+    Source: Durbin & Koopman (2012), eq. 4.1.
 
     Example:
         >>> Linear.of(A=[[0.9, 0.1], [0.0, 0.8]], Q=[0.1, 0.1])(torch.ones(5, 2).double()).mean[0]
         tensor([1.0000, 0.8000], dtype=torch.float64)
     """
+
+    in_units = {"b": -1, "B": -2}
 
     def __init__(
         self,
@@ -59,6 +63,16 @@ class Linear(Conditional):
         Q, noise = given("Q", Q, state_dim)
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         return cls(state_dim, input_dim, noise=noise).fix(A=A, Q=Q, b=b, B=B)
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """A_ij that of state i over that of state j, b and B that of state i."""
+        rows = scale[:, None]
+        return {
+            "A": (0.0, rows / scale),
+            "b": (0.0, scale),
+            "B": (0.0, rows),
+            "Q": (0.0, rows * scale),
+        }
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class PiecewiseLinear(Conditional):
     @abc.abstractmethod
     def hinges(self, u: Tensor | None = None) -> Hinges:
         """F as hinges, at the inputs u (..., U)."""
+
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """The offset and B have those of the states, Q their squares; kinks are on their scale."""
+        named = {"B": (0.0, scale[:, None]), "Q": (0.0, scale * scale[:, None])}
+        return named | ({self.outer[2]: (0.0, scale)} if self.outer else {})
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the next state."""

@@ -33,6 +33,8 @@ class PLRNN(PiecewiseLinear):
         tensor([[2.9000, 1.0000]], dtype=torch.float64)
     """
 
+    in_units = {"h": -1, "B": -2}
+
     def __init__(
         self,
         state_dim: int,

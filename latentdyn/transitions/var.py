@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from latentdyn.conditional import Affine, Conditional
+from latentdyn.distributions.covariance import covariances
 from latentdyn.distributions.gaussian import gaussian, given
 from latentdyn.distributions.stationary_matrices import side_by_side, stationary_matrices
 from latentdyn.errors import InputError
@@ -45,7 +46,7 @@ class VAR(Conditional):
         real = constraints.independent(constraints.real, 3)
         self.constraints = {
             "A": real if free else stationary_matrices,
-            "covariance": constraints.positive_definite,
+            "covariance": covariances,
         }
 
     @classmethod

@@ -1,0 +1,83 @@
+"""How data enter a fit by gradient, and its result leaves it: levels are taken off and put back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
+from latentdyn.fit.density import free_names
+from latentdyn.programs import Program
+
+__all__ = ["FAR", "Level"]
+
+FAR = 100.0  # standard deviations from zero, at which single precision keeps five digits of them
+
+
+class Level:
+    """The mean of every unit, which is taken off while the program is learned.
+
+    Where the emission has a parameter that is the level of its units (``d`` of a Gaussian), a fit
+    to y - c with d - c is the fit to y with d, and loses no digits however large c is. Where there
+    is none, or where it is random (its prior is in the units of the data), data far from zero are
+    fitted in double precision.
+
+    Args:
+        model: that is to be fitted; `model` is it, or a copy of it in double precision.
+        data: whatever `as_dataset` takes; `batch` is it as it was, `centred` without the levels.
+        able: False leaves the levels, for results that are not put back.
+    """
+
+    def __init__(self, model: Program, data: Any, able: bool = True):
+        self.batch = Batch.of(data, torch.float64)
+        mean, scale = location_scale(self.batch.y, self.batch.mask)
+        seen = self.batch.mask.any(0).any(0)
+        far = float(((mean.abs() / scale)[seen]).max()) if bool(seen.any()) else 0.0
+        self.names = _levels(model, mean, scale) if able else []
+        self.far = far
+        self.centre = mean if self.names else torch.zeros_like(mean)
+        self.digits = model.dtype == torch.float64 or far < FAR  # whether single precision has them
+        self.attrs: dict[str, str] = {}
+        if not self.digits:
+            self.attrs["precision"] = f"double: data {far:.2g} standard deviations from zero"
+        self.model = model if self.names or self.digits else copy.deepcopy(model).double()
+        off = torch.where(self.batch.mask, self.batch.y - self.centre, 0)
+        self.centred = self.batch.replace(y=off).to(self.model.dtype)
+        self.batch = self.batch.to(self.model.dtype if self.digits else torch.float64)
+
+    @torch.no_grad()
+    def enter(self, program: Program) -> None:
+        """Take the level off a copy of the model."""
+        for name in self.names:
+            value = program.templates[name].value
+            value.copy_(value.double() - self.centre.to(value.device))
+
+    @torch.no_grad()
+    def leave(self, program: Program, guide: nn.Module) -> tuple[Program, Any]:
+        """Put it back on what was learned, in double precision if single would lose it."""
+        if not self.digits:
+            program, guide = program.double(), guide.double()
+        for name in self.names:
+            value, known = program.templates[name].value, self.model.templates[name].value
+            free = value.requires_grad
+            value.copy_(value.double() + self.centre.to(value.device) if free else known)
+        states: Any = getattr(guide, "states", None)
+        if states is not None and self.names:
+            center = states.features.center
+            center.copy_(center.double() + self.centre.to(center.device))
+        return program, guide
+
+
+def _levels(model: Any, mean: Tensor, scale: Tensor) -> list[str]:
+    """The parameters that are the level of all units; none if one of them is random."""
+    emission = getattr(getattr(model, "model", model), "emission", None)
+    if emission is None or hasattr(emission, "emissions"):
+        return []
+    named = emission.parameter_scales(mean, scale) if hasattr(emission, "parameter_scales") else {}
+    found = [f"emission.{name}" for name, own in named.items() if isinstance(own[0], Tensor)]
+    known = [n for n in found if not model.templates[n].value.requires_grad]
+    return found if set(found) <= {*free_names(model), *known} else []
