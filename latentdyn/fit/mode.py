@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
@@ -62,16 +63,17 @@ def find_mode(density: LogDensity, steps: int) -> Mode:
         fix = "start from better values, or check prior and data"
         raise InputError("model", "a finite density at the start", value, fix)
     held: list[int] = []
-    for _ in range(2):  # scales at the end of the first search are better ones
-        x = _bfgs(density, x, steps, held)
-        found = _newton(density, x, held)
-        while fresh := _at_bounds(density, found):
-            held = [*held, *fresh]
-            x = _outwards(density, found.x, fresh)
+    with np.errstate(all="ignore"):  # far from the mode evidences overflow
+        for _ in range(2):  # scales at the end of the first search are better ones
+            x = _bfgs(density, x, steps, held)
             found = _newton(density, x, held)
-        if found.found:
-            break
-        x = found.x
+            while fresh := _at_bounds(density, found):
+                held = [*held, *fresh]
+                x = _outwards(density, found.x, fresh)
+                found = _newton(density, x, held)
+            if found.found:
+                break
+            x = found.x
     return found
 
 
@@ -215,7 +217,8 @@ def _at_bounds(density: LogDensity, found: Mode) -> list[int]:
 
 def _bound(density: LogDensity, x: Tensor, i: int) -> float | None:
     """The direction, 1 or -1, in which x_i goes to a bound and the log-density does not fall."""
-    value, slack = _value(density, x), 1e-9 * (1 + abs(_value(density, x)))
+    value = _value(density, x)
+    slack = AT_BOUND + 1e-9 * abs(value)
     for sign in (-1.0, 1.0):
         near, far = (_moved(x, i, sign * k) for k in (1, 4))
         if not _converges(density, x, near, far):

@@ -10,7 +10,7 @@ from torch import Tensor
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
-from latentdyn.smooth.ekf import Chain
+from latentdyn.smooth.ekf import Chain, filtered
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import taylor
 from latentdyn.smooth.search import Patience, best_step, still
@@ -57,7 +57,7 @@ def iekf(
     chain = Chain(model, batch, taylor)
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():
-        z = _start(chain, route) if start is None else start.to(batch.y)
+        z = filtered(chain, route)[0].mean() if start is None else start.to(batch.y)
         patience = Patience()
         for _ in range(limit):
             target = _solution(chain, z, route).mean()
@@ -90,11 +90,6 @@ class _Around:
     def mean(self) -> Tensor:
         """The path."""
         return self.z
-
-
-def _start(chain: Chain, route: Route | None) -> Tensor:
-    before, now = chain.points(route)
-    return chain.solve(before, now, route).mean()
 
 
 def _solution(chain: Chain, z: Tensor, route: Route | None) -> SiteSolution:
