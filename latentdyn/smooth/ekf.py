@@ -198,7 +198,7 @@ class Chain:
     def implausible(self, solution: SiteSolution, now: Moments) -> bool:
         """Whether the update of some count goes to where it is less probable than before."""
         emission, u, batch = self.model.emission, self.emission_u, self.batch
-        if emission.linear_gaussian(u) is not None or type(solution) is not SiteSolution:
+        if emission.linear_gaussian(u) is not None or emission.noise == "singular":
             return False
         some, every = kinds(emission(now.mean, u))
         if not some:

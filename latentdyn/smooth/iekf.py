@@ -62,13 +62,14 @@ def iekf(
         for _ in range(limit):
             target = _solution(chain, z, route).mean()
             new, gain = best_step(model, batch, z, target)
-            done = still(new - z, z, 1e-9) or patience.ends(gain)
+            change = new - z
+            done = still(change, z, 1e-9) or patience.ends(gain)
             z = new
             if done:
                 break
         else:
             if sweeps is None:
-                got = f"a change of {float((target - z).abs().amax()):.2g} after 100"
+                got = f"a change of {float(change.abs().amax()):.2g} after 100"
                 fix = "start elsewhere, or use smooth.laplace or smooth.particle"
                 raise InputError("sweeps", "a path that stands still", got, fix)
     solution = _solution(chain, z, route)

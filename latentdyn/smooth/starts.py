@@ -1,0 +1,83 @@
+"""Where a search for the mode of a path begins, if log p(z, y) may have several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdyn.data import Batch
+from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.smooth.ekf import Chain, filtered
+from latentdyn.smooth.linearise import taylor
+from latentdyn.smooth.particle import particle
+
+__all__ = ["best_mode", "other_starts"]
+
+# what a method raises on models that it is not made for
+REFUSALS = (
+    InputError,
+    NonFiniteError,
+    NotImplementedError,
+    np.linalg.LinAlgError,
+    torch.linalg.LinAlgError,
+)
+PARTICLES, PATHS, KEPT = 300, 20, 2
+
+
+def other_starts(
+    model: Any, batch: Batch, shape: torch.Size, value: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """The extended Kalman smoother's path, and of 20 paths of particles those of highest density.
+
+    Each is ``shape`` (..., N, T, K); ``value`` is log p(z, y), (..., N). The particles always have
+    the same seed, and leave the caller's generator alone.
+    """
+    try:
+        yield filtered(Chain(model, batch, taylor))[0].mean().expand(shape)
+    except REFUSALS:
+        pass
+    try:
+        q: Any = particle(model, batch, particles=PARTICLES, paths=PATHS, seed=0)
+        paths = q.paths.expand(PATHS, *shape)
+        each = torch.stack([value(z) for z in paths]).nan_to_num(nan=-torch.inf)
+    except REFUSALS:
+        return
+    order = each.argsort(0, descending=True)[:KEPT]
+    for index in order:
+        at = index[None, ..., None, None].expand(1, *shape)
+        yield paths.gather(0, at)[0]
+
+
+def best_mode(
+    search: Callable[[Tensor | None], Tensor],
+    starts: Iterator[Tensor | None],
+    value: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The path with the highest density to which a start leads, each trial by itself.
+
+    Second comes by how many nats (..., N) the best of the other modes that were met is lower;
+    infinity if there was none. Raises: the error of the first search, if all fail.
+    """
+    best, top, gap, failed = None, None, None, None
+    for start in starts:
+        try:
+            z = search(start)
+        except InputError as error:
+            failed = failed or error
+            continue
+        level = value(z)
+        if best is None or top is None or gap is None:
+            best, top, gap = z, level, torch.full_like(level, torch.inf)
+            continue
+        other = (z - best).abs().amax((-2, -1)) > 1e-3 * (1 + best.abs().amax((-2, -1)))
+        better = level > top
+        rise = (level - top).clamp(min=0)  # the gaps so far grow by it
+        gap = torch.where(other, torch.minimum(gap + rise, (level - top).abs()), gap + rise)
+        best, top = torch.where(better[..., None, None], z, best), torch.maximum(level, top)
+    if best is None or gap is None:
+        raise failed or InputError("start", "a start", "none", "pass one")
+    return best, gap
