@@ -36,7 +36,8 @@ def laplace_curved(
         starts = iter([z]) if start is not None else chain(
             [z], other_starts(model, batch, shape, problem.value)
         )
-        z, gap = best_mode(lambda x: problem.mode(x, steps), starts, problem.value)
+        search, check = lambda x: problem.mode(x, steps), lambda x: problem.path(x, None)
+        z, gap = best_mode(search, starts, problem.value, check)
     path = problem.path(z, data)
     path.competing = gap
     return path

@@ -65,7 +65,8 @@ def laplace(
     The gradient of the evidence is exact: the dependence of the mode on the parameters is included
     by the implicit function theorem. With a piecewise-linear transition the mode may lie on a kink;
     the curvature is then that of one side.
-    Raises: InputError if the mode is not reached, or the Hessian there is not negative definite.
+    Raises: InputError if the mode is not reached, or the Hessian there is not negative definite, as
+    at a prior mean between two modes of equal density.
     Source: Tierney & Kadane (1986); Durbin & Koopman (2012), section 10.6; Rue et al. (2009).
     """
     batch, data = given(model, y, u)
@@ -134,7 +135,8 @@ class _Sites:
         others = other_starts(self.model, self.batch, self.shape, value)
         try:
             starts = others if z is None else chain([z], others)
-            return best_mode(lambda x: self.mode(x, steps), starts, value)
+            search, check = lambda x: self.mode(x, steps), lambda x: self.path(x, None)
+            return best_mode(search, starts, value, check)
         except NotImplementedError:  # singular noise: no density that says which is better
             return z, None
 

@@ -56,13 +56,15 @@ def best_mode(
     search: Callable[[Tensor | None], Tensor],
     starts: Iterator[Tensor | None],
     value: Callable[[Tensor], Tensor],
+    path: Callable[[Tensor], Any],
 ) -> tuple[Tensor, Tensor]:
     """The path with the highest density to which a start leads, each trial by itself.
 
     Second comes by how many nats (..., N) the best of the other modes that were met is lower;
-    infinity if there was none. Raises: the error of the first search, if all fail.
+    infinity if there was none. Raises: the error of the first search, if all fail, and that of
+    ``path`` if the first ends on the ridge between two equal modes.
     """
-    best, top, gap, failed = None, None, None, None
+    best, top, gap, failed, ridge = None, None, None, None, None
     for start in starts:
         try:
             z = search(start)
@@ -72,6 +74,7 @@ def best_mode(
         level = value(z)
         if best is None or top is None or gap is None:
             best, top, gap = z, level, torch.full_like(level, torch.inf)
+            ridge = None if _succeeds(path, z) else z
             continue
         other = (z - best).abs().amax((-2, -1)) > 1e-3 * (1 + best.abs().amax((-2, -1)))
         better = level > top
@@ -80,4 +83,25 @@ def best_mode(
         best, top = torch.where(better[..., None, None], z, best), torch.maximum(level, top)
     if best is None or gap is None:
         raise failed or InputError("start", "a start", "none", "pass one")
+    if ridge is not None and _mirrored(search, value, ridge, best):
+        path(ridge)  # which of the two, the data do not say: its error asks for a start
     return best, gap
+
+
+def _succeeds(path: Callable[[Tensor], Any], z: Tensor) -> bool:
+    try:
+        path(z)
+    except InputError:
+        return False
+    return True
+
+
+def _mirrored(search: Any, value: Any, ridge: Tensor, best: Tensor) -> bool:
+    """Whether on the other side of the ridge there is another mode that is as high."""
+    try:
+        other = search(2 * ridge - best)
+    except InputError:
+        return False
+    apart = (other - best).abs().amax((-2, -1)) > 1e-3 * (1 + best.abs().amax((-2, -1)))
+    level = value(best)
+    return bool((apart & ((value(other) - level).abs() < 1e-8 * (1 + level.abs()))).any())
