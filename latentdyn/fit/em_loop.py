@@ -23,6 +23,7 @@ from latentdyn.fit.parameters import restore, snapshot, toward
 from latentdyn.fit.training import Progress
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.laplace import laplace
+from latentdyn.smooth.search import NoModeError
 
 __all__ = ["EMRun"]
 
@@ -98,8 +99,11 @@ class EMRun:
         return self.expect()
 
     def _evaluate(self) -> tuple[Any, float]:
-        with torch.no_grad():
-            q = self.smoother(self.program, self.batch, **self.start)
+        try:
+            with torch.no_grad():
+                q = self.smoother(self.program, self.batch, **self.start)
+        except NoModeError as error:
+            raise self._no_states(error) from error
         found = float(q.log_evidence.double().sum())
         if not math.isfinite(found):
             raise NonFiniteError("log_evidence", self._message())
@@ -159,6 +163,13 @@ class EMRun:
 
     def _asked(self, callbacks: Sequence[Callable[[Progress], Any]]) -> bool:
         return any([callback(self.progress) == "stop" for callback in callbacks])
+
+    def _no_states(self, error: NoModeError) -> InputError:
+        """What a search for the states means here, where nobody can start it elsewhere."""
+        fix = "pass smoother=functools.partial(smooth.laplace, steps=500) or another one, or fewer "
+        fix += "states; for counts of many thousands take emissions.Gaussian of their logarithms"
+        got = f"a search that ended with {error.got}, at step {self.progress.step}"
+        return InputError("smoother", "an E step that finds the mode of the states", got, fix)
 
     @property
     def _where(self) -> str:

@@ -26,7 +26,7 @@ def left(evidences: Sequence[float]) -> float:
     do not shrink, or if there are no two of them. Single steps would say little: gains of long
     steps are irregular. Source: Aitken's extrapolation; McLachlan & Krishnan (2008), section 4.9.
     """
-    width = min((len(evidences) - 1) // 4, 50) or 1
+    width = max(1, min((len(evidences) - 1) // 4, 50))
     if len(evidences) < 2 * width + 1:
         return math.inf
     a, b, c = (evidences[-1 - k * width] for k in (2, 1, 0))

@@ -19,7 +19,7 @@ from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
 from latentdyn.smooth.kalman import linear_gaussian
-from latentdyn.smooth.search import Patience, backtrack, log_joint, still
+from latentdyn.smooth.search import NoModeError, Patience, backtrack, log_joint, still
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.smooth.starts import best_mode, other_starts
 from latentdyn.values import whole
@@ -216,12 +216,12 @@ class _Sites:
 def not_reached(change: float, steps: int) -> InputError:
     """The error of a search that has not ended."""
     got = f"a step of {change:.2g} after {steps}"
-    return InputError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
+    return NoModeError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
 
 
 def not_a_mode() -> InputError:
     """The error of a Hessian that is not negative definite."""
-    return InputError(
+    return NoModeError(
         "y",
         "a mode at which the curvature is negative definite",
         "a flat or saddle direction",

@@ -9,10 +9,19 @@ import torch
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.errors import InputError
 
-__all__ = ["Patience", "backtrack", "best_step", "log_joint", "still"]
+__all__ = ["NoModeError", "Patience", "backtrack", "best_step", "log_joint", "still"]
 
 HALVINGS = 30
+
+
+class NoModeError(InputError):
+    """A search for the mode of a path has not found one; ``got`` says how it ended."""
+
+    def __init__(self, argument: str, expected: str = "", got: Any = None, fix: str = ""):
+        super().__init__(argument, expected, got, fix)
+        self.got = got
 
 
 def backtrack(
