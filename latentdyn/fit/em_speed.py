@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 from torch.distributions import transform_to
 
-from latentdyn.fit.parameters import free_of, snapshot
+from latentdyn.fit.parameters import free_of
 
 __all__ = ["Leaps", "left"]
 
@@ -48,9 +50,10 @@ class Leaps:
     """
 
     def __init__(self, program: Any):
-        self.program, self.slow = program, False
-        self.ends: list[Tensor] = []
-        self.moves: list[Tensor] = []
+        self.slow = False
+        self.free = {n: (t.value, transform_to(t.support)) for n, t in free_of(program).items()}
+        self.ends: list[ndarray] = []
+        self.moves: list[ndarray] = []
 
     @torch.no_grad()
     def propose(
@@ -60,17 +63,19 @@ class Leaps:
 
         None if the step is to stay as it is.
         """
-        here = snapshot(self.program)
+        if not self._slow(evidences):
+            return None
+        here = {n: value.detach().clone() for n, (value, _) in self.free.items()}
         x, g = self._raw(before), self._raw(here)
-        if not bool(torch.isfinite(x).all() & torch.isfinite(g).all()):
+        if not np.isfinite([x, g]).all():
             self.forget()  # at a floor
             return None
         self.ends, self.moves = [*self.ends[-MEMORY:], g], [*self.moves[-MEMORY:], g - x]
-        if len(self.ends) < 3 or not self._slow(evidences):
+        if len(self.ends) < 3:
             return None
-        F, G = (torch.stack(a).diff(dim=0).mT for a in (self.moves, self.ends))
-        c = torch.linalg.lstsq(F, self.moves[-1][:, None], rcond=1e-6, driver="gelsd").solution
-        self._write(g - (G @ c)[:, 0])
+        F, G = (np.diff(np.stack(a), axis=0).T for a in (self.moves, self.ends))
+        c = np.linalg.lstsq(F, self.moves[-1], rcond=1e-6)[0]
+        self._write(g - G @ c)
         return here
 
     def forget(self) -> None:
@@ -83,14 +88,13 @@ class Leaps:
             self.slow = 0 < SLOW * (b - a) < c - b
         return self.slow
 
-    def _raw(self, values: Mapping[str, Tensor]) -> Tensor:
-        free = free_of(self.program)
-        parts = [transform_to(t.support).inv(values[n]).flatten() for n, t in free.items()]
-        return torch.cat(parts).cpu().double()
+    def _raw(self, values: Mapping[str, Tensor]) -> ndarray:
+        parts = [to.inv(values[n]).reshape(-1) for n, (_, to) in self.free.items()]
+        return torch.cat(parts).cpu().double().numpy()
 
-    def _write(self, x: Tensor) -> None:
-        for template in free_of(self.program).values():
-            to, value = transform_to(template.support), template.value
+    def _write(self, x: ndarray) -> None:
+        left = torch.from_numpy(x)
+        for value, to in self.free.values():
             shape = to.inv(value).shape
-            own, x = x[: shape.numel()], x[shape.numel() :]
+            own, left = left[: shape.numel()], left[shape.numel() :]
             value.copy_(to(own.reshape(shape).to(value)))

@@ -66,11 +66,12 @@ def find_mode(density: LogDensity, steps: int) -> Mode:
     with np.errstate(all="ignore"):  # far from the mode evidences overflow
         for _ in range(2):  # scales at the end of the first search are better ones
             x = _bfgs(density, x, steps, held)
-            found = _newton(density, x, held)
+            scales = _scales(density, x)
+            found = _newton(density, x, held, scales)
             while fresh := _at_bounds(density, found):
                 held = [*held, *fresh]
-                x = _outwards(density, found.x, fresh)
-                found = _newton(density, x, held)
+                x = _outwards(density, found, fresh)
+                found = _newton(density, x, held, scales)
             if found.found:
                 break
             x = found.x
@@ -140,14 +141,14 @@ def _bfgs(density: LogDensity, x: Tensor, steps: int, held: list[int]) -> Tensor
     return x + B @ torch.as_tensor(found.x, dtype=x.dtype)
 
 
-def _newton(density: LogDensity, x: Tensor, held: list[int]) -> Mode:
+def _newton(density: LogDensity, x: Tensor, held: list[int], scales: Tensor) -> Mode:
     """Newton's method on the coordinates that are not held, from near the mode."""
     free = [i for i in range(len(x)) if i not in held]
     root = torch.zeros(len(x), len(x)).to(x)
     value, gradient = density.gradient(x)
     if not free:
         return Mode(x, value, held, 0.0, root)
-    B, left = torch.diag(_scales(density, x))[:, free], math.inf
+    B, left = torch.diag(scales)[:, free], math.inf
     for _ in range(20):
         B, direction, curvature = _whitened(density, x, B)
         if direction is not None:
@@ -206,26 +207,20 @@ def _whitened(density: LogDensity, x: Tensor, B: Tensor) -> tuple[Tensor, Tensor
     return B, flat, least
 
 
-def _at_bounds(density: LogDensity, found: Mode) -> list[int]:
-    """Coordinates along which the log-density rises all the way to a bound of the parameter."""
-    fresh = []
+def _at_bounds(density: LogDensity, found: Mode) -> dict[int, float]:
+    """Coordinates that go to a bound of the parameter, and in which direction, 1 or -1, along which
+    the log-density does not fall.
+    """
+    fresh = {}
+    least = found.value - AT_BOUND - 1e-9 * abs(found.value)
     for i in range(len(found.x)):
-        if i not in found.held and _bound(density, found.x, i) is not None:
-            fresh.append(i)
+        for sign in (-1.0, 1.0):
+            near, far = (_moved(found.x, i, sign * k) for k in (1, 4))
+            if i in found.held or not _converges(density, found.x, near, far):
+                continue
+            if _value(density, near) >= least and _value(density, far) >= least:
+                fresh[i] = sign
     return fresh
-
-
-def _bound(density: LogDensity, x: Tensor, i: int) -> float | None:
-    """The direction, 1 or -1, in which x_i goes to a bound and the log-density does not fall."""
-    value = _value(density, x)
-    slack = AT_BOUND + 1e-9 * abs(value)
-    for sign in (-1.0, 1.0):
-        near, far = (_moved(x, i, sign * k) for k in (1, 4))
-        if not _converges(density, x, near, far):
-            continue
-        if min(_value(density, near), _value(density, far)) >= value - slack:
-            return sign
-    return None
 
 
 def _converges(density: LogDensity, *points: Tensor) -> bool:
@@ -236,13 +231,13 @@ def _converges(density: LogDensity, *points: Tensor) -> bool:
     return second < 2.9 * first
 
 
-def _outwards(density: LogDensity, x: Tensor, fresh: list[int]) -> Tensor:
+def _outwards(density: LogDensity, found: Mode, fresh: dict[int, float]) -> Tensor:
     """To where the log-density is within `AT_BOUND` of its limit at the bounds."""
-    for i in fresh:
-        sign = _bound(density, x, i)
+    x = found.x
+    for i, sign in fresh.items():
         for _ in range(40):
             value, gradient = density.gradient(x)
-            if sign is None or abs(float(gradient[i])) < AT_BOUND:
+            if abs(float(gradient[i])) < AT_BOUND:
                 break
             new = _moved(x, i, sign)
             if _value(density, new) < value - 1e-9 * (1 + abs(value)):
