@@ -55,7 +55,7 @@ def laplace(
         u: inputs (N, T, U), if the model has any.
         start: (N, T, K) path to start from, and from no other. By default the prior mean; with a
             transition that is not affine, or an emission that is not log-concave, also the extended
-            Kalman smoother's path and two of particles, of which the best mode is kept.
+            Kalman smoother's path and three of particles, of which the best mode is kept.
         steps: how many Newton steps at most.
         route: how the recursions run (`latentdyn.kernels.routes`).
 

@@ -25,13 +25,14 @@ REFUSALS = (
     np.linalg.LinAlgError,
     torch.linalg.LinAlgError,
 )
-PARTICLES, PATHS, KEPT = 300, 20, 2
+PARTICLES, PATHS = 300, 20
 
 
 def other_starts(
     model: Any, batch: Batch, shape: torch.Size, value: Callable[[Tensor], Tensor]
 ) -> Iterator[Tensor]:
-    """The extended Kalman smoother's path, and of 20 paths of particles those of highest density.
+    """The extended Kalman smoother's path, and of 20 paths of particles the two of highest density
+    and the one that is farthest from them.
 
     Each is ``shape`` (..., N, T, K); ``value`` is log p(z, y), (..., N). The particles always have
     the same seed, and leave the caller's generator alone.
@@ -46,10 +47,17 @@ def other_starts(
         each = torch.stack([value(z) for z in paths]).nan_to_num(nan=-torch.inf)
     except REFUSALS:
         return
-    order = each.argsort(0, descending=True)[:KEPT]
-    for index in order:
-        at = index[None, ..., None, None].expand(1, *shape)
-        yield paths.gather(0, at)[0]
+    order = each.argsort(0, descending=True)
+    top = _at(paths, order[0])
+    far = (paths - top).square().sum((-2, -1)).where(each > -torch.inf, 0)
+    for index in (order[0], order[1], far.argmax(0)):
+        yield _at(paths, index)
+
+
+def _at(paths: Tensor, index: Tensor) -> Tensor:
+    """One path of each trial: (M, ..., N, T, K) at (..., N)."""
+    at = index[None, ..., None, None].expand(1, *paths.shape[1:])
+    return paths.gather(0, at)[0]
 
 
 def best_mode(

@@ -84,19 +84,20 @@ def step_mode(term: Term, m: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
         J = positive_part(J)
         d = torch.linalg.solve(eye + J @ P, (score - a)[..., None]).squeeze(-1)
         move = matvec(P, d)
-        left = ((score - a) * move).sum(-1)  # twice what the step promises
+        # twice what the step promises: where that is next to nothing the whole step is the last
+        last = ((score - a) * move).sum(-1) <= 1e-10
         size = torch.ones_like(value)
         for _ in range(HALVINGS):
             new_a, new_z = a + size[..., None] * d, z + size[..., None] * move
             new = term(new_z) - 0.5 * (new_a * (new_z - m)).sum(-1)
-            worse = ~(new >= value - 8 * torch.finfo(m.dtype).eps * (1 + value.abs()))
+            worse = ~(new >= value - 8 * torch.finfo(m.dtype).eps * (1 + value.abs())) & ~last
             if not bool(worse.any()):
                 break
             size = torch.where(worse, size / 2, size)
         size = torch.where(worse, 0, size)[..., None]
         a, z = a + size * d, z + size * move
         value = torch.where(worse, value, new)
-        if bool((worse | (left <= 1e-20 * (1 + value.abs()))).all()):
+        if bool((worse | last).all()):
             break
     return z, positive_part(expand(term, z).curvature)
 
