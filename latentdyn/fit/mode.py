@@ -84,7 +84,9 @@ def hessian(density: Any, x: Tensor, basis: Tensor | None = None) -> Tensor:
     With ``basis`` (P, P') those in xi, x + basis xi, by steps of a thousandth.
     """
     if basis is None:
-        H = torch.stack([_slope(density, x, h) / h.sum() for h in torch.diag(STEP * x.abs().clamp(min=1))])
+        H = torch.stack(
+            [_slope(density, x, h) / h.sum() for h in torch.diag(STEP * x.abs().clamp(min=1))]
+        )
     else:
         H = torch.stack([_slope(density, x, SHARE * b) @ basis / SHARE for b in basis.mT])
     return (H + H.mT) / 2

@@ -33,8 +33,10 @@ def laplace_curved(
         lead = broadcast_shapes(model.lead, (batch.trials,))
         shape = torch.Size((*lead, batch.steps, model.state_dim))
         z = (first.offset if start is None else start.to(batch.y)).expand(shape).detach()
-        starts = iter([z]) if start is not None else chain(
-            [z], other_starts(model, batch, shape, problem.value)
+        starts = (
+            iter([z])
+            if start is not None
+            else chain([z], other_starts(model, batch, shape, problem.value))
         )
         search, check = lambda x: problem.mode(x, steps), lambda x: problem.path(x, None)
         z, gap = best_mode(search, starts, problem.value, check)

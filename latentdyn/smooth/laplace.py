@@ -171,7 +171,7 @@ class _Sites:
         """Where Newton's method would go, and the gradient of -log p(z) there."""
         _, gradient, J = expand(self.terms, z)
         bare, J = J, positive_part(J)
-        self.bent = self.bent or bool(((J - bare).abs().amax() > 1e-9 * J.abs().amax()))
+        self.bent = self.bent or bool((J - bare).abs().amax() > 1e-9 * J.abs().amax())
         g = gradient + matvec(J, z)
         target = self.mean(J, g)
         return target, g - matvec(J, target)

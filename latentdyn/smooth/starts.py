@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,8 @@ def other_starts(
     Each is ``shape`` (..., N, T, K); ``value`` is log p(z, y), (..., N). The particles always have
     the same seed, and leave the caller's generator alone.
     """
-    try:
+    with suppress(*REFUSALS):
         yield filtered(Chain(model, batch, taylor))[0].mean().expand(shape)
-    except REFUSALS:
-        pass
     try:
         q: Any = particle(model, batch, particles=PARTICLES, paths=PATHS, seed=0)
         paths = q.paths.expand(PATHS, *shape)

@@ -24,9 +24,7 @@ def test_left_of_a_geometric_series():
 def run(steps, **options):
     torch.manual_seed(7)
     first = ld.initials.Gaussian.of(mean=[0.0, 0.0], covariance=[1.0, 1.0])
-    start = ld.StateSpace(
-        ld.transitions.Linear(2), ld.emissions.Gaussian(2, 4), first
-    ).double()
+    start = ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Gaussian(2, 4), first).double()
     C = np.random.default_rng(1).normal(size=(4, 2))
     true = ld.StateSpace(
         ld.transitions.Linear.of(A=[[0.95, 0.1], [-0.1, 0.9]], Q=[0.1, 0.2]),

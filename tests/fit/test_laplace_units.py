@@ -54,7 +54,9 @@ def test_states_have_the_unit_of_what_they_explain(s):
 def test_a_variance_whose_maximum_is_at_zero(s):
     """Oracle: with a constant level, R = sum (y - mean)^2 / (T - 1), and the flat evidence is
 
-    -(T - 1) (log R + 1) / 2 - T log(2 pi) / 2 - log(T) / 2. Neighbours that differ in sign leave the level none.
+    -(T - 1) (log R + 1) / 2 - T log(2 pi) / 2 - log(T) / 2.
+
+    Neighbours that differ in sign leave the level no variance.
     """
     rng = np.random.default_rng(3)
     y = s * (5 + 0.5 * (-1.0) ** np.arange(T) + rng.normal(size=T))
