@@ -2,8 +2,8 @@ r"""The mode of a log-density and the curvature there, whatever the units of its
 
 Everything happens in coordinates xi with x = x_0 + B xi in which the curvature is about one: first
 each coordinate is divided by the distance over which the log-density changes by about one nat,
-then, at the mode, B is a root of the inverse negative Hessian. A tolerance of the gradient is one of
-nats, a finite difference is a share of a standard error, and "curved" means curved beside the
+then, at the mode, B is a root of the inverse negative Hessian. A tolerance of the gradient is one
+of nats, a finite difference is a share of a standard error, and "curved" means curved beside the
 other directions; so no result depends on units or, through collinear parameters, on levels.
 """
 

@@ -46,8 +46,8 @@ def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> Smo
 
     Counts and classes far from what was expected: where the update would lead to a state that has a
     lower p(y_t | z_t) p(z_t | y_{1:t-1}) than the predicted mean, or would give them a probability
-    above one, the observation is linearised at the mode of the step instead (iterated update), as are
-    all later ones of the trial, and their increments are Laplace's approximation. Steps are then
+    above one, the observation is linearised at the mode of the step instead (iterated update), as
+    are all later ones of the trial, and their increments are Laplace's approximation. Steps are then
     taken one after another.
 
     The evidence is that of the linearised chain. Its gradient is exact: where the conditionals are
@@ -251,12 +251,12 @@ def _shifted(filtered: Moments, before: Moments) -> Moments:
 def _either(where: Tensor, a: Affine, b: Affine) -> Affine:
     """Steps of a, or else of b."""
     diagonal = a.diagonal and b.diagonal
-    noise = [x.noise if diagonal else x.covariance for x in (a, b)]
+    one, other = (x.noise if diagonal else x.covariance for x in (a, b))
     event = where[..., None]
     return Affine(
         torch.where(event[..., None], a.weight, b.weight),
         torch.where(event, a.offset, b.offset),
-        torch.where(event if diagonal else event[..., None], *noise),
+        torch.where(event if diagonal else event[..., None], one, other),
         diagonal,
     )
 

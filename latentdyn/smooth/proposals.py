@@ -68,7 +68,8 @@ class Optimal(Proposal):
     One step of the extended Kalman filter for each particle; exact for linear-Gaussian models,
     where the weights then do not depend on z_t. Of counts and classes it is a Gaussian at the mode
     of p(y_t | z_t) p(z_t | z_{t-1}), with the curvature there: for a count far above the expected
-    one the linearised filter proposes states that are impossible. Source: Doucet, Godsill & Andrieu (2000), eq. 12.
+    one the linearised filter proposes states that are impossible.
+    Source: Doucet, Godsill & Andrieu (2000), eq. 12.
     """
 
     def __init__(self) -> None:
