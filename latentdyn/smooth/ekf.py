@@ -47,7 +47,8 @@ def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> Smo
     Counts and classes far from what was expected: where the update would lead to a state that has a
     lower p(y_t | z_t) p(z_t | y_{1:t-1}) than the predicted mean, or would give them a probability
     above one, the observation is linearised at the mode of the step instead (iterated update), as
-    are all later ones of the trial, and their increments are Laplace's approximation. Steps are then
+    are all later ones of the trial, and their increments are Laplace's approximation. Steps are
+    then
     taken one after another.
 
     The evidence is that of the linearised chain. Its gradient is exact: where the conditionals are

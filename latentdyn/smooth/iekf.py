@@ -50,7 +50,8 @@ def iekf(
 
     The evidence is that of the chain linearised at the last path; of counts to which that would
     give a probability above one it is Laplace's, with the information of the linearised chain.
-    Its gradient holds that path fixed: exact where the conditionals are affine or piecewise linear, else of Gauss-Newton type
+    Its gradient holds that path fixed: exact where the conditionals are affine or piecewise
+    linear, else of Gauss-Newton type
     (`laplace` has the exact one). Programs with singular noise take full steps.
     Raises: InputError if the path does not stand still.
     Source: Bell (1994); Yaghoobi et al. (2021).

@@ -60,7 +60,8 @@ def laplace(
         route: how the recursions run (`latentdyn.kernels.routes`).
 
     The path's ``competing`` (N,) says by how many nats log p(z, y) is lower at the best of the
-    other modes that were met, infinity where there was none and None where there is only one: below about
+    other modes that were met, infinity where there was none and None where there is only one:
+    below about
     3 the approximation leaves out a part of the posterior that matters.
     The gradient of the evidence is exact: the dependence of the mode on the parameters is included
     by the implicit function theorem. With a piecewise-linear transition the mode may lie on a kink;
