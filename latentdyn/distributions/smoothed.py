@@ -75,8 +75,11 @@ class SmoothedPath(Path):
         valid: (N, T), the steps that count in densities.
 
     Shapes: event (T, K). Covariances may be singular: then there are samples and moments but no
-    density. The moments are constants for gradients; ``log_evidence`` is not.
+    density. The moments are constants for gradients; ``log_evidence`` is not. ``competing`` is set
+    by searches that met several modes: by how many nats the second best is lower, (...).
     """
+
+    competing: Tensor | None = None
 
     def __init__(
         self,

@@ -95,6 +95,14 @@ class LogDensity:
         best = sorted(size, key=size.__getitem__, reverse=True)
         return ", ".join(f"'{n}'" for n in best[:most] if size[n] > 0.05 * sum(size.values()))
 
+    def name_of(self, i: int) -> str:
+        """The site of a coordinate, with the place of the entry if it has several."""
+        site = next(s for s in self.sites if s.place.start <= i < s.place.stop)
+        if site.shape.numel() == 1:
+            return site.name
+        where = np.unravel_index(i - site.place.start, site.shape)
+        return f"{site.name}[{', '.join(str(int(k)) for k in where)}]"
+
     def __call__(self, x: Tensor) -> Tensor:
         """The log-density at x (P,), a number."""
         return self._conditioned(x, self.program, self.batch)

@@ -72,8 +72,14 @@ def em(
         callbacks: called with a `Progress` after every step; returning "stop" stops.
         progress: show a progress bar.
 
+    Where gains shrink slowly, from the tenth step on, steps are extrapolated from up to ten before
+    (Anderson's method), unless that would lower the evidence.
+
     Returns: a `Posterior` of the collapsed program at the point estimate; its ``history`` has
-    ``step`` and ``log_evidence``, beginning with that of the starting values.
+    ``step`` and ``log_evidence``, beginning with that of the starting values. Its ``attrs``:
+    ``converged``, whether ``tolerance`` ended it, and ``left``, an estimate of the nats still to be
+    gained if gains go on shrinking as in the last half of the run (infinity if they do not shrink),
+    which the progress bar shows too.
     The basis of the states is not identified where A, C, Q and the first state are all learned
     (z -> M z changes no prediction): compare evidence, predictions and eigenvalues of A, not
     entries. The first covariance is not either with a single trial: it shrinks towards its floor.
@@ -85,7 +91,8 @@ def em(
             likelihood); or if a learned transition has no density. Errors on the way have an
             attribute ``posterior``, the fit at the last good step.
         NonFiniteError: if the evidence stops being finite; likewise.
-    Source: Dempster et al. (1977); Shumway & Stoffer (1982); Ghahramani & Hinton (1996).
+    Source: Dempster et al. (1977); Shumway & Stoffer (1982); Ghahramani & Hinton (1996); Walker
+    & Ni (2011).
 
     Example:
         >>> from latentdyn import StateSpace, emissions, initials, transitions
@@ -114,7 +121,7 @@ def em(
         except (InputError, NonFiniteError, LinAlgError, torch.linalg.LinAlgError) as caught:
             error = caught
     collapsed = program.collapse(smoother)
-    attrs = {"inference_method": "em"}
+    attrs = {"inference_method": "em", "converged": run.converged, "left": run.left}
     fits = [(collapsed, Guide(None, None))]
     posterior = Posterior(fits, dataset, batch, [run.progress.history], None, attrs)
     if error is not None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
+from numpy.linalg import LinAlgError
 from tqdm.auto import tqdm
 
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath
 from latentdyn.distributions.particles import ParticlePath
-from latentdyn.errors import NonFiniteError
+from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.em_speed import Leaps, left
 from latentdyn.fit.expectations import Expectations
 from latentdyn.fit.m_discrete import maximise_discrete
 from latentdyn.fit.m_steps import maximise
@@ -20,8 +23,12 @@ from latentdyn.fit.parameters import restore, snapshot, toward
 from latentdyn.fit.training import Progress
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.laplace import laplace
+from latentdyn.smooth.search import NoModeError
 
 __all__ = ["EMRun"]
+
+WORTH_SAYING = 0.1  # nats
+FAILURES = (InputError, NonFiniteError, LinAlgError, torch.linalg.LinAlgError)
 
 
 class EMRun:
@@ -39,6 +46,7 @@ class EMRun:
         self.progress = Progress()
         self.entries = max(float(batch.mask.sum()), 1.0)
         self.start: dict[str, Any] = {}
+        self.converged, self.leaps = False, Leaps(program)
 
     def go(
         self,
@@ -59,11 +67,13 @@ class EMRun:
             while self.progress.step < steps and not self.progress.stop:
                 self.maximise(q, good, steps)
                 self.progress.step += 1
-                q = self.expect()
+                q = self.expect() if isinstance(q, ParticlePath) else self._leap(good)
                 good = snapshot(self.program)
                 self._report(bar)
-                if self._still(q, tolerance) or self._asked(callbacks):
+                self.converged = self._still(q, tolerance)
+                if self._asked(callbacks) or self.converged:
                     self.progress.stop = True
+            self._say(bar)
         except KeyboardInterrupt:
             restore(self.program, good)
             bar.set_postfix_str("interrupted: keeping the fit so far")
@@ -73,13 +83,37 @@ class EMRun:
         finally:
             bar.close()
 
-    @torch.no_grad()
-    def expect(self) -> Any:
-        """One E step: the states given the present parameters, and their evidence."""
-        q = self.smoother(self.program, self.batch, **self.start)
+    def _leap(self, before: dict[str, Any]) -> Any:
+        """An E step after a longer step, or where that has lowered the evidence after the short."""
+        evidences = self.progress.history["log_evidence"]
+        back = self.leaps.propose(before, evidences)
+        if back is not None:
+            try:
+                q, found = self._evaluate()
+                if found >= evidences[-1]:
+                    return self._record(q, found)
+            except FAILURES:
+                pass
+            restore(self.program, back)
+            self.leaps.forget()
+        return self.expect()
+
+    def _evaluate(self) -> tuple[Any, float]:
+        try:
+            with torch.no_grad():
+                q = self.smoother(self.program, self.batch, **self.start)
+        except NoModeError as error:
+            raise self._no_states(error) from error
         found = float(q.log_evidence.double().sum())
         if not math.isfinite(found):
             raise NonFiniteError("log_evidence", self._message())
+        return q, found
+
+    def expect(self) -> Any:
+        """One E step: the states given the present parameters, and their evidence."""
+        return self._record(*self._evaluate())
+
+    def _record(self, q: Any, found: float) -> Any:
         self.progress.record(step=self.progress.step, log_evidence=found)
         if getattr(self.smoother, "func", self.smoother) in (laplace, iekf):
             self.start = {"start": q.mean}  # the next mode is not far
@@ -102,17 +136,40 @@ class EMRun:
 
     def _still(self, q: Any, tolerance: float) -> bool:
         """Whether the evidence rises no more, which a random E step does not tell."""
-        before, now = self.progress.history["log_evidence"][-2:]
-        random = isinstance(q, ParticlePath)
-        return not random and tolerance > 0 and now - before < tolerance * self.entries
+        if isinstance(q, ParticlePath) or not tolerance > 0:
+            return False
+        steps = 3 if self.leaps.slow else 1  # gains of long steps are irregular
+        recent = self.progress.history["log_evidence"][-1 - steps :]
+        gains = [b - a for a, b in pairwise(recent)]
+        return max(gains) < tolerance * self.entries
 
     def _report(self, bar: Any) -> None:
         now = self.progress.history["log_evidence"][-1]
-        bar.set_postfix(log_evidence=f"{now:.6g}", refresh=False)
+        bar.set_postfix(log_evidence=f"{now:.6g}", left=f"{self.left:.2g}", refresh=False)
         bar.update()
+
+    @property
+    def left(self) -> float:
+        """Nats still to be gained, by the last three evidences."""
+        return left(self.progress.history.get("log_evidence", []))
+
+    def _say(self, bar: tqdm) -> None:
+        """Under the bar, if the steps were too few."""
+        if not self.progress.stop and not bar.disable and self.left > WORTH_SAYING:
+            known = math.isfinite(self.left)
+            much = f"about {self.left:.2g} nats of log evidence still to be gained"
+            more = much if known else "gains that do not shrink yet"
+            bar.write(f"em: not converged after {self.progress.step} steps, {more}; raise steps")
 
     def _asked(self, callbacks: Sequence[Callable[[Progress], Any]]) -> bool:
         return any([callback(self.progress) == "stop" for callback in callbacks])
+
+    def _no_states(self, error: NoModeError) -> InputError:
+        """What a search for the states means here, where nobody can start it elsewhere."""
+        fix = "pass smoother=functools.partial(smooth.laplace, steps=500) or another one, or fewer "
+        fix += "states; for counts of many thousands take emissions.Gaussian of their logarithms"
+        got = f"a search that ended with {error.got}, at step {self.progress.step}"
+        return InputError("smoother", "an E step that finds the mode of the states", got, fix)
 
     @property
     def _where(self) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoMultivariateNormal
-from scipy.optimize import minimize
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.fit.density import FAILURES, LogDensity, free_names, start_values
+from latentdyn.fit.density import LogDensity, free_names, start_values
 from latentdyn.fit.flat import Flat
+from latentdyn.fit.mode import Mode, find_mode
 from latentdyn.fit.sampled import given
 from latentdyn.guide import Guide, local_params, parameter_guide
 from latentdyn.posterior import Posterior
@@ -20,11 +21,10 @@ from latentdyn.programs import Program
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
-__all__ = ["hessian", "laplace"]
+__all__ = ["laplace"]
 
-STEP = 1e-4  # cube root of 1e-12, the precision of gradients that come from recursions over time
-ENOUGH = 1e-5  # of the same, where no step gains anything
-CLOSE = 1e-9  # of the Newton decrement: twice the log-density that is still to be gained
+WORTH_SAYING = 1e-4  # nats below the mode: a shift by a hundredth of a standard error
+POINT = 1e-6  # standard deviation, unconstrained, of what is held or not known better
 
 
 def laplace(
@@ -45,13 +45,18 @@ def laplace(
         seed: of starting values that the model does not have.
         initialise: start free parameters from the data; otherwise at their current values.
 
-    H is found by central differences of exact gradients, 2 P of them.
+    H is found by central differences of exact gradients, in coordinates in which it is about one,
+    so that units do not matter. Where the density is highest at a bound of some parameter, as of a
+    variance whose best value is zero, that one is held where the density is within 1e-6 nats of its
+    limit; mode and curvature of the others are those given it, and a warning says so.
 
     Returns: a `Posterior` whose draws are independent. Its ``attrs``: ``log_density`` at the mode
-    (without priors: the maximised log-likelihood), and if every free parameter has a prior
-    ``log_marginal_likelihood``, Laplace's approximation of log p(y).
-    Raises: InputError if the model has states, no mode is reached, or the mode is flat in some
-    direction; it names the parameters.
+    (without priors: the maximised log-likelihood); ``left``, the nats that one more Newton step
+    promises, with a warning if that is more than 1e-4; ``at_bound``, names of what is held, if
+    anything is; and if every free parameter has a prior ``log_marginal_likelihood``, Laplace's
+    approximation of log p(y).
+    Raises: InputError if the model has states, if 0.1 nats or more are left, or if the mode is flat
+    in some direction; it names the parameters, and its ``posterior`` is the best point found.
     Source: Tierney & Kadane (1986), section 2; MacKay (2003), chapter 27.
 
     Example, maximum likelihood:
@@ -72,31 +77,45 @@ def laplace(
     with seeded(seed):
         density = LogDensity(program, batch, start_values(program))
         _need_no_states(density)
-        x, gradient = _climb(density, whole("steps", steps))
-        x, H = _newton(density, x, gradient)
-        L = torch.linalg.cholesky(torch.linalg.inv(-H))
-        guide = _guide(program, density, x, L)
-    _at_mode(program, density, x)
+        mode = find_mode(density, whole("steps", steps))
+        guide = _guide(program, density, mode)
+    _at_mode(program, density, mode.x)
+    attrs = _attrs(density, mode, bool(flat))
+    post = Posterior([(program, Guide(guide, None))], dataset, batch, [{}], None, attrs)
+    if not mode.found:
+        error: Any = _no_mode(density, mode)
+        error.posterior = post
+        raise error
+    _warn(attrs)
+    return post
+
+
+def _attrs(density: LogDensity, mode: Mode, flat: bool) -> dict[str, Any]:
+    """What the posterior says of the search."""
     attrs: dict[str, Any] = {
         "inference_method": "laplace",
-        "log_density": float(density(x).detach()),
+        "log_density": mode.value,
+        "left": mode.left,
     }
-    if not flat:
-        volume = len(x) / 2 * math.log(2 * math.pi) + float(L.diagonal().log().sum())
-        attrs["log_marginal_likelihood"] = attrs["log_density"] + volume
-    return Posterior([(program, Guide(guide, None))], dataset, batch, [{}], None, attrs)
+    if mode.held:
+        attrs["at_bound"] = [density.name_of(i) for i in mode.held]
+    if not flat and mode.root is not None and not mode.held:
+        P = len(mode.x)
+        volume = P / 2 * math.log(2 * math.pi) + float(mode.root.diagonal().log().sum())
+        attrs["log_marginal_likelihood"] = mode.value + volume
+    return attrs
 
 
-def hessian(density: LogDensity, x: Tensor) -> Tensor:
-    """Second derivatives (P, P) at x, by central differences of gradients, made symmetric."""
-    rows = []
-    for i, h in enumerate(STEP * x.abs().clamp(min=1)):
-        ahead, behind = x.clone(), x.clone()
-        ahead[i], behind[i] = x[i] + h, x[i] - h
-        width = ahead[i] - behind[i]
-        rows.append((density.gradient(ahead)[1] - density.gradient(behind)[1]) / width)
-    H = torch.stack(rows)
-    return (H + H.mT) / 2
+def _warn(attrs: dict[str, Any]) -> None:
+    """What whoever takes the fit as it is should know."""
+    if "at_bound" in attrs:
+        names = ", ".join(f"'{n}'" for n in attrs["at_bound"])
+        message = f"{names}: the density is highest at the bound of the parameter, a variance of "
+        message += "zero, say; it is held there, without a standard error, and the others given it"
+        warnings.warn(message, stacklevel=3)
+    if attrs["left"] > WORTH_SAYING:
+        message = f"the search ended {attrs['left']:.2g} nats below the mode, by its own estimate: "
+        warnings.warn(message + "raise steps, or start elsewhere", stacklevel=3)
 
 
 def _need_no_states(density: LogDensity) -> None:
@@ -105,77 +124,32 @@ def _need_no_states(density: LogDensity) -> None:
         raise InputError("model", "a program with the states integrated out", "states", fix)
 
 
-def _climb(density: LogDensity, steps: int) -> tuple[Tensor, Tensor]:
-    """Near a mode, by BFGS."""
-    start = density.centre
-
-    def loss(x: Any) -> tuple[float, Any]:
-        try:
-            value, gradient = density.gradient(torch.as_tensor(x, dtype=start.dtype))
-        except FAILURES:
-            return math.inf, 0 * x
-        return -value if math.isfinite(value) else math.inf, -gradient.nan_to_num().numpy()
-
-    value, _ = density.gradient(start)  # an error at the start is the caller's to see
-    if not math.isfinite(value):
-        fix = "start from better values, or check prior and data"
-        raise InputError("model", "a finite density at the start", value, fix)
-    found = minimize(loss, start.numpy(), jac=True, method="BFGS", options={"maxiter": steps})
-    x = torch.as_tensor(found.x, dtype=start.dtype)
-    return x, density.gradient(x)[1]
-
-
-def _newton(density: LogDensity, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The mode, and the Hessian there."""
-    value = float(density(x).detach())
-    for _ in range(20):
-        H = hessian(density, x)
-        _need_curved(density, H)
-        step = torch.linalg.solve(-H, gradient)
-        left = float(gradient @ step)
-        if left < CLOSE * max(1.0, abs(value) * 1e-3):
-            return x, H
-        size = 1.0
-        while size > 1e-3:
-            try:
-                new, g = density.gradient(x + size * step)
-            except FAILURES:
-                new, g = -math.inf, gradient
-            if new >= value:
-                break
-            size /= 2
-        else:
-            break
-        x, value, gradient = x + size * step, new, g
-    if left < ENOUGH:  # kinks of a piecewise linear model end the search earlier
-        return x, H
-    got = f"{left / 2:.2g} nats that are still to be gained"
-    fix = f"raise steps, start elsewhere, or give a prior to {density.names_at(step)}"
-    raise InputError("steps", "a mode", got, fix)
-
-
-def _need_curved(density: LogDensity, H: Tensor) -> None:
-    values, vectors = torch.linalg.eigh(-H)
-    rounding = values[-1].abs() * 1e-9 + 1e-9
-    if not bool(values[0] > rounding):
-        names = density.names_at(vectors[:, 0])
-        raise InputError(
+def _no_mode(density: LogDensity, mode: Mode) -> InputError:
+    """The error of a search that has found nothing like a mode."""
+    if mode.direction is not None:
+        names = density.names_at(mode.direction)
+        return InputError(
             "model",
             "a mode that is curved in every direction",
-            f"curvature {float(values[0]):.2g} in a direction of {names}",
+            f"curvature {mode.curvature:.2g} (of 1 along one parameter) in a direction of {names}",
             "give these parameters a prior, fix one of them, or use fit.mcmc",
         )
+    got = f"{mode.left:.2g} nats that are still to be gained"
+    fix = "raise steps, start elsewhere, or give parameters a prior"
+    return InputError("steps", "a mode", got, fix)
 
 
-def _guide(program: Program, density: LogDensity, x: Tensor, L: Tensor) -> Any:
-    """N(x, L L') as a guide over the prior's sites."""
+def _guide(program: Program, density: LogDensity, mode: Mode) -> Any:
+    """N(x, L L') as a guide over the prior's sites; a point where L has nothing."""
+    L = torch.zeros(len(mode.x), len(mode.x)).to(mode.x) if mode.root is None else mode.root
+    L = L + torch.diag(torch.where(L.diagonal() > 0, 0.0, POINT)).to(L)
     with local_params():
         guide: Any = parameter_guide(program, AutoMultivariateNormal)
         order = list(dict.fromkeys(guide._unconstrained_shapes))
         if order != [site.name for site in density.sites]:
             raise RuntimeError(f"sites {order} are not in the order of the density")
         scale = L.diagonal()
-        guide.loc.data.copy_(x)
+        guide.loc.data.copy_(mode.x)
         guide.scale = scale
         guide.scale_tril = L / scale[:, None]
     return guide

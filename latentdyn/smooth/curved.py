@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.laplace import TOLERANCE, not_a_mode, not_reached
 from latentdyn.smooth.search import Patience, backtrack, still
 from latentdyn.smooth.solution import ChainSolution
+from latentdyn.smooth.starts import best_mode, other_starts
 
 __all__ = ["laplace_curved"]
 
@@ -25,14 +27,22 @@ __all__ = ["laplace_curved"]
 def laplace_curved(
     model: Any, batch: Batch, data: Any, first: Affine, start: Tensor | None, steps: int
 ) -> SmoothedPath:
-    """Newton's method on the block-tridiagonal Hessian of log p(z, y)."""
+    """Newton's method on the block-tridiagonal Hessian of log p(z, y), from several starts."""
     problem = _Path(model, batch)
     with torch.no_grad():
         lead = broadcast_shapes(model.lead, (batch.trials,))
-        shape = (*lead, batch.steps, model.state_dim)
+        shape = torch.Size((*lead, batch.steps, model.state_dim))
         z = (first.offset if start is None else start.to(batch.y)).expand(shape).detach()
-        z = problem.mode(z, steps)
-    return problem.path(z, data)
+        starts = (
+            iter([z])
+            if start is not None
+            else chain([z], other_starts(model, batch, shape, problem.value))
+        )
+        search, check = lambda x: problem.mode(x, steps), lambda x: problem.path(x, None)
+        z, gap = best_mode(search, starts, problem.value, check)
+    path = problem.path(z, data)
+    path.competing = gap
+    return path
 
 
 class _Path:
@@ -48,6 +58,8 @@ class _Path:
     def pairs(self, x: Tensor) -> Tensor:
         """log p(z_t | z_{t-1}) of x = (z_{t-1}, z_t): (..., T-1, 2K) -> (..., T-1)."""
         before, now = x.split(self.K, -1)
+        if not x.shape[-2]:  # a single step: distributions cannot reshape what has no entries
+            return x.sum(-1)
         try:
             each = self.transition(before, self.u).log_prob(now)
         except NotImplementedError as error:

@@ -16,8 +16,10 @@ from latentdyn.kernels.evidence import Route
 from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import Linearise, sigma_points, taylor
-from latentdyn.smooth.recursive import filter_path
+from latentdyn.smooth.observe import observe
+from latentdyn.smooth.recursive import Moved, filter_path
 from latentdyn.smooth.solution import SiteSolution, solve
+from latentdyn.smooth.step_mode import implausible, kinds, observed_term
 
 __all__ = ["ekf", "ukf"]
 
@@ -41,6 +43,13 @@ def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> Smo
         y: data, whatever `as_dataset` takes, or a `Batch`.
         u: inputs (N, T, U), if the model has any.
         route: how the recursions run (`latentdyn.kernels.routes`).
+
+    Counts and classes far from what was expected: where the update would lead to a state that has a
+    lower p(y_t | z_t) p(z_t | y_{1:t-1}) than the predicted mean, or would give them a probability
+    above one, the observation is linearised at the mode of the step instead (iterated update), as
+    are all later ones of the trial, and their increments are Laplace's approximation. Steps are
+    then
+    taken one after another.
 
     The evidence is that of the linearised chain. Its gradient is exact: where the conditionals are
     affine or piecewise linear in the state by Fisher's identity, else through the steps.
@@ -72,15 +81,45 @@ def _filtered(
     dtype = model.dtype
     model, batch, data = given(model, y, u)
     chain = Chain(model, batch, linearise)
-    with torch.no_grad():
-        before, now = chain.points(route)
-    solution = chain.solve(before, now, route)
+    solution, before, now = filtered(chain, route)
     log_evidence = solution.log_evidence
     if log_evidence.requires_grad and chain.curved(before, now):
         log_evidence = filter_path(model, batch, linearise, chain.first).log_evidence
     shape = (*log_evidence.shape, batch.steps, model.state_dim)
     path = SmoothedPath(shape, solution, log_evidence, batch.length, data, batch.valid)
     return path.to(dtype)
+
+
+def filtered(chain: Chain, route: Route | None = None) -> tuple[Any, Moments, Moments]:
+    """The posterior of the chain that the filter linearises, and the moments it does so around."""
+    with torch.no_grad():
+        before, now = chain.points(route)
+    solution = chain.solve(before, now, route)
+    if not chain.implausible(solution, now):
+        return solution, before, now
+    with torch.no_grad():
+        path = filter_path(chain.model, chain.batch, chain.linearise, chain.first)
+        _check(path.increments)
+    before, now = _shifted(path.filtered, before), path.predicted
+    return _Amended(chain.solve(before, now, route, path.moved), path.moved), before, now
+
+
+class _Amended:
+    """The linearised chain of counts some of which are linearised at the modes of their steps."""
+
+    def __init__(self, solution: SiteSolution, moved: Moved | None):
+        self.solution = solution
+        self.moved, self.amend = moved, 0 if moved is None else moved.amend
+        self.log_evidence = solution.log_evidence
+        if moved is not None:
+            self.log_evidence = self.log_evidence + moved.amend.sum(-1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["solution"], name)
+
+    def increments(self) -> Tensor:
+        """log p(y_t | y_1..y_{t-1})."""
+        return self.solution.increments() + self.amend
 
 
 class Chain:
@@ -104,9 +143,14 @@ class Chain:
             self.linearise(model.emission, self.emission_u, *now),
         )
 
-    def solve(self, before: Moments, now: Moments, route: Route | None) -> SiteSolution:
-        """Posterior of the chain that is linear near these moments."""
+    def solve(
+        self, before: Moments, now: Moments, route: Route | None, moved: Moved | None = None
+    ) -> SiteSolution:
+        """Posterior of the chain that is linear near these moments, or where it was ``moved``."""
         parts = self.linear(before, now)
+        if moved is not None:
+            near = taylor(self.model.emission, self.emission_u, moved.z, now.covariance)
+            parts = (*parts[:2], _either(moved.where, near, parts[2]))
         singular = not parts[2].diagonal and self.model.emission.noise == "singular"
         return solve(parts, singular, self.batch, self.flat, route)
 
@@ -153,6 +197,20 @@ class Chain:
         predicted, filtered = (solution.found.vectors(m) for m in solution.found.run.means)
         return Moments(predicted, now.covariance), Moments(filtered, now.covariance)
 
+    @torch.no_grad()
+    def implausible(self, solution: SiteSolution, now: Moments) -> bool:
+        """Whether the update of some count goes to where it is less probable than before."""
+        emission, u, batch = self.model.emission, self.emission_u, self.batch
+        if emission.linear_gaussian(u) is not None or emission.noise == "singular":
+            return False
+        some, every = kinds(emission(now.mean, u))
+        if not some:
+            return False
+        term = observed_term(emission, u, batch.y, batch.observed)
+        seen = observe(solution.emission, batch.y, batch.observed)
+        mean, total = solution.filtered().mean, solution.increments().cumsum(-1)
+        return bool(implausible(term, seen, now.mean, mean, total, every).any())
+
     def curved(self, before: Moments, now: Moments) -> bool:
         """Whether the linearisation changes with the point, to first order."""
         if self.linearise is not taylor:
@@ -190,6 +248,19 @@ def _shifted(filtered: Moments, before: Moments) -> Moments:
     return Moments(
         torch.cat([before.mean[..., :1, :], mean[..., :-1, :]], -2),
         torch.cat([before.covariance[..., :1, :, :], V[..., :-1, :, :]], -3),
+    )
+
+
+def _either(where: Tensor, a: Affine, b: Affine) -> Affine:
+    """Steps of a, or else of b."""
+    diagonal = a.diagonal and b.diagonal
+    one, other = (x.noise if diagonal else x.covariance for x in (a, b))
+    event = where[..., None]
+    return Affine(
+        torch.where(event[..., None], a.weight, b.weight),
+        torch.where(event, a.offset, b.offset),
+        torch.where(event if diagonal else event[..., None], one, other),
+        diagonal,
     )
 
 

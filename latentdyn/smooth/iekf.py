@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
-from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
-from latentdyn.smooth.ekf import Chain
+from latentdyn.smooth.ekf import Chain, filtered
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import taylor
-from latentdyn.smooth.search import Patience, best_step, still
+from latentdyn.smooth.observe import observe
+from latentdyn.smooth.search import NoModeError, Patience, best_step, still
 from latentdyn.smooth.solution import SiteSolution
+from latentdyn.smooth.step_mode import amended, kinds, observed_term
 from latentdyn.values import whole
 
 __all__ = ["iekf"]
@@ -47,8 +48,10 @@ def iekf(
         start: (N, T, K) path to start from, by default the extended Kalman smoother's.
         route: how the recursions run (`latentdyn.kernels.routes`).
 
-    The evidence is that of the chain linearised at the last path. Its gradient holds that path
-    fixed: exact where the conditionals are affine or piecewise linear, else of Gauss-Newton type
+    The evidence is that of the chain linearised at the last path; of counts to which that would
+    give a probability above one it is Laplace's, with the information of the linearised chain.
+    Its gradient holds that path fixed: exact where the conditionals are affine or piecewise
+    linear, else of Gauss-Newton type
     (`laplace` has the exact one). Programs with singular noise take full steps.
     Raises: InputError if the path does not stand still.
     Source: Bell (1994); Yaghoobi et al. (2021).
@@ -58,22 +61,23 @@ def iekf(
     chain = Chain(model, batch, taylor)
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():
-        z = _start(chain, route) if start is None else start.to(batch.y)
+        z = filtered(chain, route)[0].mean() if start is None else start.to(batch.y)
         patience = Patience()
         for _ in range(limit):
             target = _solution(chain, z, route).mean()
             new, gain = best_step(model, batch, z, target)
-            done = still(new - z, z, 1e-9) or patience.ends(gain)
+            change = new - z
+            done = still(change, z, 1e-9) or patience.ends(gain)
             z = new
             if done:
                 break
         else:
             if sweeps is None:
-                got = f"a change of {float((target - z).abs().amax()):.2g} after 100"
+                got = f"a change of {float(change.abs().amax()):.2g} after 100"
                 fix = "start elsewhere, or use smooth.laplace or smooth.particle"
-                raise InputError("sweeps", "a path that stands still", got, fix)
+                raise NoModeError("sweeps", "a path that stands still", got, fix)
     solution = _solution(chain, z, route)
-    log_evidence = solution.log_evidence
+    log_evidence = solution.log_evidence + _possible(chain, solution, z)
     shape = (*log_evidence.shape, batch.steps, model.state_dim)
     around: Any = _Around(z, solution)
     path = SmoothedPath(shape, around, log_evidence, batch.length, data, batch.valid)
@@ -94,9 +98,16 @@ class _Around:
         return self.z
 
 
-def _start(chain: Chain, route: Route | None) -> Tensor:
-    before, now = chain.points(route)
-    return chain.solve(before, now, route).mean()
+def _possible(chain: Chain, solution: SiteSolution, z: Tensor) -> Tensor:
+    """What makes a log-probability of counts that is above zero Laplace's; else nothing."""
+    emission, u, batch = chain.model.emission, chain.emission_u, chain.batch
+    none = torch.zeros_like(solution.log_evidence)
+    above = solution.log_evidence.detach() > 0
+    if not bool(above.any()) or emission.noise == "singular" or not kinds(emission(z, u))[1]:
+        return none
+    term = observed_term(emission, u, batch.y, batch.observed)
+    seen = observe(solution.emission, batch.y, batch.observed)
+    return torch.where(above, amended(term, seen, z).sum(-1), none)
 
 
 def _solution(chain: Chain, z: Tensor, route: Route | None) -> SiteSolution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
 from latentdyn.smooth.kalman import linear_gaussian
-from latentdyn.smooth.search import Patience, backtrack, still
+from latentdyn.smooth.search import NoModeError, Patience, backtrack, log_joint, still
 from latentdyn.smooth.solution import ChainSolution
+from latentdyn.smooth.starts import best_mode, other_starts
 from latentdyn.values import whole
 
 __all__ = ["laplace", "not_a_mode", "not_reached"]
@@ -51,14 +53,21 @@ def laplace(
         model: a program; a linear-Gaussian transition may be singular, its start diffuse.
         y: data, whatever `as_dataset` takes, or a `Batch`.
         u: inputs (N, T, U), if the model has any.
-        start: (N, T, K) path to start from, by default the prior mean.
+        start: (N, T, K) path to start from, and from no other. By default the prior mean; with a
+            transition that is not affine, or an emission that is not log-concave, also the extended
+            Kalman smoother's path and three of particles, of which the best mode is kept.
         steps: how many Newton steps at most.
         route: how the recursions run (`latentdyn.kernels.routes`).
 
+    The path's ``competing`` (N,) says by how many nats log p(z, y) is lower at the best of the
+    other modes that were met, infinity where there was none and None where there is only one:
+    below about
+    3 the approximation leaves out a part of the posterior that matters.
     The gradient of the evidence is exact: the dependence of the mode on the parameters is included
     by the implicit function theorem. With a piecewise-linear transition the mode may lie on a kink;
     the curvature is then that of one side.
-    Raises: InputError if the mode is not reached, or the Hessian there is not negative definite.
+    Raises: InputError if the mode is not reached, or the Hessian there is not negative definite, as
+    at a prior mean between two modes of equal density.
     Source: Tierney & Kadane (1986); Durbin & Koopman (2012), section 10.6; Rue et al. (2009).
     """
     dtype = model.dtype
@@ -76,8 +85,10 @@ def laplace(
         return laplace_curved(model, batch, data, first, start, steps).to(dtype)
     problem = _Sites(model, batch, first, affine, route)
     with torch.no_grad():
-        z = problem.mode(start, steps)
-    return problem.path(z, data).to(dtype)
+        z, gap = problem.best(start, steps)
+    path = problem.path(z, data).to(dtype)
+    path.competing = gap
+    return path
 
 
 class _Sites:
@@ -91,7 +102,7 @@ class _Sites:
         self, model: Any, batch: Batch, first: Affine, transition: Affine, route: Route | None
     ):
         self.model, self.batch, self.route = model, batch, route
-        self.flat = model.first().flat
+        self.flat, self.bent = model.first().flat, False
         self.terms = emission_terms(model, batch)
         start = first.offset[..., 0, :], first.covariance[..., 0, :, :]
         self.chain = (*start, transition.weight, transition.offset, transition.covariance)
@@ -106,6 +117,31 @@ class _Sites:
         """Smoothed mean with these sites."""
         found = self.solve(J, g)
         return found.vectors(found.run.smoothed.mean).expand(self.shape)
+
+    def best(self, start: Tensor | None, steps: int) -> tuple[Tensor, Tensor | None]:
+        """The mode, and by how much another is lower; from several starts if there may be some.
+
+        An emission that nowhere on the way was convex in the state has only one.
+        """
+        z: Any = None
+        try:
+            z = self.mode(start, steps)
+        except InputError:
+            if not self.bent or start is not None:
+                raise
+        if not self.bent or start is not None or any(self.flat):
+            return z, None
+
+        def value(x: Tensor) -> Tensor:
+            return log_joint(self.model, self.batch, x)
+
+        others = other_starts(self.model, self.batch, self.shape, value)
+        try:
+            starts = others if z is None else chain([z], others)
+            search, check = lambda x: self.mode(x, steps), lambda x: self.path(x, None)
+            return best_mode(search, starts, value, check)
+        except NotImplementedError:  # singular noise: no density that says which is better
+            return z, None
 
     def mode(self, start: Tensor | None, steps: int) -> Tensor:
         """The path with the highest density."""
@@ -137,7 +173,8 @@ class _Sites:
     def _newton(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Where Newton's method would go, and the gradient of -log p(z) there."""
         _, gradient, J = expand(self.terms, z)
-        J = positive_part(J)
+        bare, J = J, positive_part(J)
+        self.bent = self.bent or bool((J - bare).abs().amax() > 1e-9 * J.abs().amax())
         g = gradient + matvec(J, z)
         target = self.mean(J, g)
         return target, g - matvec(J, target)
@@ -182,12 +219,12 @@ class _Sites:
 def not_reached(change: float, steps: int) -> InputError:
     """The error of a search that has not ended."""
     got = f"a step of {change:.2g} after {steps}"
-    return InputError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
+    return NoModeError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
 
 
 def not_a_mode() -> InputError:
     """The error of a Hessian that is not negative definite."""
-    return InputError(
+    return NoModeError(
         "y",
         "a mode at which the curvature is negative definite",
         "a flat or saddle direction",

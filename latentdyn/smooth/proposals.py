@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from latentdyn.data import Batch
 from latentdyn.distributions import GaussianChain, MarkovPath, Path
 from latentdyn.errors import InputError
+from latentdyn.smooth.step_mode import kinds, observed_term, step_mode
 from latentdyn.smooth.steps import Step
 
 __all__ = ["Auxiliary", "Bootstrap", "FromEncoder", "Optimal", "Proposal", "as_proposal"]
@@ -65,7 +66,10 @@ class Optimal(Proposal):
     r"""p(z_t | z_{t-1}, y_t) with the emission linearised at the mean of the transition.
 
     One step of the extended Kalman filter for each particle; exact for linear-Gaussian models,
-    where the weights then do not depend on z_t. Source: Doucet, Godsill & Andrieu (2000), eq. 12.
+    where the weights then do not depend on z_t. Of counts and classes it is a Gaussian at the mode
+    of p(y_t | z_t) p(z_t | z_{t-1}), with the curvature there: for a count far above the expected
+    one the linearised filter proposes states that are impossible.
+    Source: Doucet, Godsill & Andrieu (2000), eq. 12.
     """
 
     def __init__(self) -> None:
@@ -138,6 +142,10 @@ def as_proposal(proposal: Any) -> Proposal:
 
 def _optimal(z: Tensor | None, y: Tensor, u: Any, mask: Tensor | None, step: Step) -> Distribution:
     mean, V = step.prior_moments(z)
+    emission = step.emission
+    u = step.inputs(emission)
+    if emission.linear_gaussian(u) is None and kinds(emission(mean, u))[0]:
+        return _at_mode(mean, V, observed_term(emission, u, step.y, step.mask))
     expected, H, R = step.linearised(mean)
     residual = y - expected
     if mask is not None:
@@ -149,4 +157,14 @@ def _optimal(z: Tensor | None, y: Tensor, u: Any, mask: Tensor | None, step: Ste
     kept = torch.eye(V.shape[-1], dtype=V.dtype, device=V.device) - gain @ H
     posterior = kept @ V @ kept.mT + gain @ R @ gain.mT
     loc = mean + (gain @ residual[..., None]).squeeze(-1)
+    return MultivariateNormal(loc, (posterior + posterior.mT) / 2, validate_args=False)
+
+
+@torch.no_grad()
+def _at_mode(mean: Tensor, V: Tensor, term: Any) -> Distribution:
+    """Laplace's approximation of p(y_t | z_t) N(z_t; mean, V)."""
+    V = V.expand(*mean.shape, mean.shape[-1])
+    loc, J = step_mode(term, mean, V)
+    eye = torch.eye(V.shape[-1], dtype=V.dtype, device=V.device)
+    posterior = torch.linalg.solve(eye + V @ J, V)
     return MultivariateNormal(loc, (posterior + posterior.mT) / 2, validate_args=False)

@@ -9,10 +9,19 @@ import torch
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.errors import InputError
 
-__all__ = ["Patience", "backtrack", "best_step", "log_joint", "still"]
+__all__ = ["NoModeError", "Patience", "backtrack", "best_step", "log_joint", "still"]
 
 HALVINGS = 30
+
+
+class NoModeError(InputError):
+    """A search for the mode of a path has not found one; ``got`` says how it ended."""
+
+    def __init__(self, argument: str, expected: str = "", got: Any = None, fix: str = ""):
+        super().__init__(argument, expected, got, fix)
+        self.got = got
 
 
 def backtrack(
@@ -21,7 +30,8 @@ def backtrack(
     """The point between z and target (..., T, K) at the first step 1, 1/2, 1/4 ... that is better.
 
     ``value`` (...) is to be raised. A trial that no step improves stays where it is. Second comes
-    what each trial gained, infinity where it took the whole step and that was not nothing.
+    what each trial gained, infinity where it took the whole step and that was not nothing: neither
+    a step nor, to rounding, a gain.
     """
     before = value(z)
     step = torch.ones_like(before)
@@ -35,7 +45,9 @@ def backtrack(
         step = torch.where(worse, step / 2, step)
     step = torch.where(worse, 0, step)
     free = (step == 1) & ((target - z).abs().amax((-2, -1)) > 1e-9 * (1 + z.abs().amax((-2, -1))))
-    gain = torch.where(worse, 0, after - before).where(~free, torch.inf)
+    gain = torch.where(worse, 0, after - before)
+    slack = 8 * torch.finfo(z.dtype).eps * (1 + before.abs())
+    gain = gain.where(~free | (gain.abs() <= slack), torch.inf)
     return z + step[..., None, None] * (target - z), gain
 
 

@@ -23,7 +23,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
-from latentdyn.smooth.moved import Chain
+from latentdyn.smooth.coordinates import Chain
 from latentdyn.smooth.observe import LOG_2PI, SingularError, factor, masked
 
 __all__ = ["SequentialSolution"]

@@ -15,7 +15,7 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
-from latentdyn.smooth.moved import Chain, Moved, around, in_units, units_of
+from latentdyn.smooth.coordinates import Chain, InCoordinates, around, in_units, units_of
 from latentdyn.smooth.observe import Observed, SingularError, observe, observe_exactly
 from latentdyn.smooth.sequential import SequentialSolution
 
@@ -196,8 +196,9 @@ def solve(
         found = _solve(around(own, path, flat), singular, batch, sizes, flat, route)
     if even and path is None:
         return found
-    moved = 0.0 if path is None else path
-    return Moved(found, moved, 1.0, flat) if even else Moved(found, moved * scale, scale, flat)
+    c = 0.0 if path is None else path
+    where = (c, 1.0) if even else (c * scale, scale)
+    return InCoordinates(found, chain, *where, flat)
 
 
 def _solve(

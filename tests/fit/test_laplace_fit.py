@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 import latentdyn as ld
 from latentdyn.fit import laplace
-from latentdyn.fit.laplace import hessian
+from latentdyn.fit.mode import hessian
 
 from ..programs.dense import CASES
 from .grid import IRREGULAR, LEVEL, NAMES, data, local_level, truth

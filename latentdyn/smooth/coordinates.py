@@ -22,7 +22,7 @@ from latentdyn.conditional import Affine
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.nn import matvec
 
-__all__ = ["Chain", "Moved", "around", "in_units", "units_of"]
+__all__ = ["Chain", "InCoordinates", "around", "in_units", "units_of"]
 
 Chain = tuple[Affine, Affine, Affine]  # first state, transition, emission
 
@@ -105,11 +105,14 @@ def _by(x: Tensor, rows: Any, columns: Any) -> Tensor:
     return x * (rows[:, None] * columns) if isinstance(rows, Tensor) else x
 
 
-class Moved:
+class InCoordinates:
     """A solution of the chain in other coordinates, in those of the program."""
 
-    def __init__(self, solution: Any, path: Any, units: Any, flat: tuple[bool, ...] = ()):
+    def __init__(
+        self, solution: Any, chain: Chain, path: Any, units: Any, flat: tuple[bool, ...] = ()
+    ):
         self.solution, self.path, self.units = solution, path, units
+        self.first, self.transition, self.emission = chain
         self.log_evidence = solution.log_evidence  # that of the data, which have not moved
         if any(flat) and isinstance(units, Tensor):  # but a density that is flat in z is not in x
             self.log_evidence = self.log_evidence + units[list(flat)].log().sum()
