@@ -14,6 +14,7 @@ from arviz_base import make_attrs
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
@@ -106,7 +107,8 @@ def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
     """What was drawn of states, observations and the future, and the log-likelihood."""
     whole = core(program).fit_batch(Batch.of(posterior.data, program.dtype))
     y = predict.observations(program, drawn, whole)
-    out = {"posterior_predictive/y": _blank(y.sample(), whole.length)}
+    replicated = ObservedPath(y.steps, posterior.batch.observed).replicated(whole.y)
+    out = {"posterior_predictive/y": _blank(replicated, whole.length)}
     if drawn.z is not None:
         out["posterior/z"] = _blank(drawn.z, whole.length)
         if predict.can_continue(program):

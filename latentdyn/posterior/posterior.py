@@ -121,7 +121,11 @@ class Posterior:
         return MixturePath(each, batch.length, data)
 
     def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
-        """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y."""
+        """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y.
+
+        Where an entry was seen, it is the expectation of a new measurement of it; where it is
+        missing and units share noise, that of the entry given those seen at the same step.
+        """
         data, batch = self._data_and_batch(new_y)
         with seeded(seed):
             return predict.expected(self, data, batch, draws)
@@ -164,7 +168,11 @@ class Posterior:
             return predict.named(found, self.data)
 
     def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
-        """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""
+        """The data with missing entries drawn from their posterior: y (draw, trial, time, unit).
+
+        A missing entry is drawn given all data, under a full covariance also those of its own step.
+        Steps past the end of a trial stay NaN.
+        """
         with seeded(seed):
             return predict.impute(self, whole("draws", draws))
 
