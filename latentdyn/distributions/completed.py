@@ -66,7 +66,7 @@ def _gaussian(steps: Any, x: Tensor, y: Tensor, observed: Tensor) -> Tensor:
     places = (observed.any(-1) != observed.all(-1)).nonzero()
     x, lead = x.clone(), x.dim() - observed.dim()
     V = _without_copies(steps.covariance_matrix.expand(*x.shape, x.shape[-1]), lead)
-    size = max(1, CHUNK // V[(..., *(0,) * places.shape[-1], slice(None), slice(None))].numel())
+    size = max(1, CHUNK // (V.shape[:lead].numel() * x.shape[-1] ** 2))
     for some in places.split(size):
         at = some.unbind(-1)
         here, seen = (..., *at, slice(None)), observed[at]
