@@ -67,7 +67,8 @@ class _Nuts(NUTS):
 
 def run(job: Job) -> Chain:
     """Warm up and sample; Ctrl-C ends it with the draws so far."""
-    density = LogDensity(job.program, job.batch, job.start)
+    with seeded(job.seed):
+        density = LogDensity(job.program, job.batch, job.start)
     with seeded(job.seed):
         x = begin(density, job.spread)
         kernel = _Nuts(

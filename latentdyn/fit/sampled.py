@@ -18,6 +18,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.programs import Program, StateSpace
+from latentdyn.rng import seeded
 
 __all__ = ["Chain", "chain_seed", "gather", "given", "hold_free", "posterior_of"]
 
@@ -41,8 +42,12 @@ class Chain:
         return Chain(self.x[:draws], stats, z, self.warmup)
 
 
-def given(model: Any, y: Any, initialise: bool = True) -> tuple[Any, Any, Batch]:
-    """A copy of the program in double precision, the dataset and the batch."""
+def given(model: Any, y: Any, seed: int, initialise: bool = True) -> tuple[Any, Any, Batch]:
+    """A copy of the program in double precision, started from the data, the dataset and the batch.
+
+    Starting values that the data leave open, such as loadings of more states than units, are drawn
+    with ``seed``.
+    """
     if not isinstance(model, Program):
         fix = "build one first"
         raise InputError("model", "a program such as StateSpace(...)", repr(model), fix)
@@ -51,7 +56,8 @@ def given(model: Any, y: Any, initialise: bool = True) -> tuple[Any, Any, Batch]
     batch = Batch.of(dataset, torch.float64).to(torch.float64, program.device)
     check_support(program, batch)
     if initialise:
-        program.initialise(batch)
+        with seeded(seed):
+            program.initialise(batch)
     return program, dataset, batch
 
 

@@ -34,7 +34,7 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
         return found
     found += [*_converged(posterior), *_restarts(posterior)]
     sampled = getattr(posterior.fits[0][1].parameters_guide, "chains", None) is not None
-    found += _sampler(posterior) if sampled else _importance(posterior, seed)
+    found += _sampler(posterior, seed) if sampled else _importance(posterior, seed)
     return [*found, *_held_out(posterior, seed)]
 
 
@@ -92,11 +92,11 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
     yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
 
 
-def _sampler(posterior: Any) -> Iterator[Reading]:
+def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
     """Agreement of Markov chains, and how many independent draws they are worth."""
     import arviz_stats  # noqa: F401  registers the accessor
 
-    tree = posterior.to_datatree()
+    tree = posterior.to_datatree(seed=seed)
     names = [n for n, t in posterior.model.templates.items() if n in tree["posterior"]]
     draws = tree["posterior"].to_dataset()[names or list(tree["posterior"].data_vars)]
     if draws.sizes["chain"] > 1:
