@@ -175,7 +175,8 @@ class HMM(Program):
         trials, steps = whole("trials", trials), whole("steps", steps)
         u = simulation_inputs(self, inputs, trials, steps)
         with seeded(seed):
-            z = self.path(steps, trials).sample()
+            path = self.path(steps, trials)
+            z = path.expand(broadcast_shapes(self.lead, path.batch_shape)).sample()
             y = self.emission(one_hot(z, self.states).to(self.dtype), u).sample()
         data = simulated(y, z[..., None], u)
         return data.assign(z=data["z"].isel(state=0, drop=True)).drop_vars("state")
