@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 from latentdyn.fit.density import FAILURES, LogDensity, free_names, start_values
+from latentdyn.fit.failures import at_the_start
 from latentdyn.fit.flat import Flat
 from latentdyn.fit.sampled import given
 from latentdyn.guide import Guide, local_params, parameter_guide
@@ -116,7 +117,8 @@ def _climb(density: LogDensity, steps: int) -> tuple[Tensor, Tensor]:
             return math.inf, 0 * x
         return -value if math.isfinite(value) else math.inf, -gradient.nan_to_num().numpy()
 
-    value, _ = density.gradient(start)  # an error at the start is the caller's to see
+    with at_the_start():  # other errors are the caller's to see
+        value, _ = density.gradient(start)
     if not math.isfinite(value):
         fix = "start from better values, or check prior and data"
         raise InputError("model", "a finite density at the start", value, fix)

@@ -14,6 +14,7 @@ from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.fit.density import FAILURES, LogDensity, start_values
+from latentdyn.fit.failures import at_the_start
 from latentdyn.fit.hmc import HMC
 from latentdyn.fit.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
 from latentdyn.guide import local_params
@@ -165,8 +166,9 @@ class _Gibbs:
             width = spread * 0.5 ** (attempt // 10)
             x = (centre + width * (2 * torch.rand_like(centre) - 1))[None]
             try:
-                bound, _ = self.joint.program(x)
-                z = smooth.particle(bound, batch, particles=P, paths=1).paths[0]
+                with at_the_start():
+                    bound, _ = self.joint.program(x)
+                    z = smooth.particle(bound, batch, particles=P, paths=1).paths[0]
             except FAILURES:
                 if attempt == 49:
                     raise

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
+from latentdyn.data.kept import kept
 from latentdyn.errors import InputError
 from latentdyn.fit.density import free_names
 from latentdyn.fit.validation import check_support
@@ -52,7 +53,7 @@ def given(model: Any, y: Any, seed: int, initialise: bool = True) -> tuple[Any, 
         fix = "build one first"
         raise InputError("model", "a program such as StateSpace(...)", repr(model), fix)
     program = copy.deepcopy(model).double()
-    dataset = as_dataset(y)
+    dataset = kept(y)
     batch = Batch.of(dataset, torch.float64).to(torch.float64, program.device)
     check_support(program, batch)
     if initialise:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
+from latentdyn.data.kept import kept
 from latentdyn.encoders import Chain, Encoder
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.failures import need_finite_start
 from latentdyn.fit.loop import Run, attempt, restart
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
@@ -67,20 +70,21 @@ def svi(
 
     Raises:
         InputError: if an argument does not fit the model.
-        NonFiniteError: if the bound stops being finite; it names the site, and its attribute
-            ``posterior`` is the fit at the last good state.
+        NonFiniteError: if the bound stops being finite, a covariance stops being positive definite,
+            or the data give no finite start; it names the site, and its attribute ``posterior`` is
+            the fit at the last good state.
     """
     training = Training() if training is None else training
     steps, restarts = whole("steps", steps), whole("restarts", restarts)
     _check(model, states, learning_rate)
-    dataset = as_dataset(y)
+    dataset = kept(y)
     complete = Batch.of(dataset, model.dtype)
     check_support(model, complete)
     batch, held_out = hold_out(complete, validation, seed, model)
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):
-            objective = _objective(model, states, parameters, batch, chain, training)
+            objective, error = _started(model, states, parameters, batch, chain, training)
             _need_something_to_learn(objective)
             data = _minibatches(objective.program, batch, batch_size, window, training)
             score = None if held_out is None else scorer(batch, complete, held_out)
@@ -88,7 +92,7 @@ def svi(
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
-            error = attempt(run)
+            error = attempt(run) if error is None else error
         fits.append((objective.finish(), objective.guide))
         histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
@@ -98,6 +102,22 @@ def svi(
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
+
+
+def _started(
+    model: Program,
+    states: Encoder | None,
+    parameters: Any,
+    batch: Batch,
+    chain: int,
+    training: Training,
+) -> tuple[Objective, Any]:
+    """The objective; where the data give no finite start, at the model's own values, and why."""
+    try:
+        return _objective(model, states, parameters, batch, chain, training), None
+    except NonFiniteError as error:
+        own = replace(training, initialise=False)
+        return _objective(model, states, parameters, batch, chain, own), error
 
 
 def _minibatches(
@@ -159,6 +179,7 @@ def _objective(
         _check_encoder(states, program)
     if training.initialise:
         program.initialise(batch)
+        need_finite_start(program, batch)
         if states is not None:
             states.initialise(batch, getattr(program, "emission", None))
     guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)

@@ -39,7 +39,7 @@ def to_datatree(
     groups = _sampled_groups(posterior, arrays)
     if "log_likelihood" in groups:
         groups["log_likelihood"] = pointwise.usable(groups["log_likelihood"], posterior, stacked)
-    groups["observed_data"] = posterior.data[["y"]]
+    groups["observed_data"] = posterior.data[["y"]].copy(deep=True)
     groups["constant_data"] = _constant_data(posterior)
     groups["fit_history"] = _fit_history(posterior)
     groups |= _warmup_groups(posterior)
@@ -181,7 +181,7 @@ def _dims(posterior: Any, group: str, name: str, values: np.ndarray) -> tuple[st
 def _constant_data(posterior: Any) -> xr.Dataset:
     """Inputs, lengths, held-out entries and the parameters that were learned by gradient."""
     data = posterior.data
-    ds = data[[name for name in ("u", "length") if name in data]]
+    ds = data[[name for name in ("u", "length") if name in data]].copy(deep=True)
     if posterior.held_out is not None:
         ds["held_out"] = (("trial", "time", "unit"), posterior.held_out.cpu().numpy())
     program, guide = posterior.fits[0]
