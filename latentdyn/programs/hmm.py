@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import DiscretePath, ObservedPath
@@ -59,9 +59,7 @@ class HMM(Program):
 
     def __init__(self, states: int, emission: Conditional, prior: Any = None):
         super().__init__()
-        if not isinstance(emission, Conditional):
-            fix = "use one of latentdyn.emissions"
-            raise InputError("emission", "a Conditional", type(emission).__name__, fix)
+        need_dims("emission", emission, "state_dim", "obs_dim")
         S = whole("states", states)
         if emission.state_dim != S:
             fix = f"use state_dim={S}"
