@@ -80,7 +80,7 @@ def particle_gibbs(
         raise InputError("model", "a StateSpace program", type(model).__name__, fix)
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     particles = whole("particles", particles, 2)
-    program, dataset, batch = given(model, y, seed)
+    program, dataset, batch = given(model, y, seed=seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)

@@ -43,7 +43,7 @@ class Chain:
         return Chain(self.x[:draws], stats, z, self.warmup)
 
 
-def given(model: Any, y: Any, seed: int, initialise: bool = True) -> tuple[Any, Any, Batch]:
+def given(model: Any, y: Any, initialise: bool = True, seed: int = 0) -> tuple[Any, Any, Batch]:
     """A copy of the program in double precision, started from the data, the dataset and the batch.
 
     Starting values that the data leave open, such as loadings of more states than units, are drawn

@@ -139,7 +139,7 @@ def test_a_constraint_is_the_same_object_in_another_process():
 )
 def test_a_chain_can_be_sent_to_another_process(prior):
     """What `processes=2` does, without the seconds that a process takes to start."""
-    program, _, batch = given(space(prior=prior).collapse(ld.smooth.ekf), series()[:20], 0)
+    program, _, batch = given(space(prior=prior).collapse(ld.smooth.ekf), series()[:20])
     hold_free(program)
     start = start_values(program)
     size = LogDensity(program, batch, start).size

@@ -188,3 +188,18 @@ def test_large_steps_are_solved_in_pieces(monkeypatch):
     once = known(program, y).expected(draws=3, seed=0)["y"]
     monkeypatch.setattr("latentdyn.distributions.completed.CHUNK", 10)
     np.testing.assert_allclose(known(program, y).expected(draws=3, seed=0)["y"], once, rtol=1e-12)
+
+
+def test_exact_observations_of_correlated_states():
+    """A vector autoregression: units share the noise into a step, which is part of the path."""
+    program = ld.StateSpace(
+        ld.transitions.Linear.of(A=[[0.6, 0.2], [-0.1, 0.5]], Q=[[1.0, 0.9], [0.9, 1.0]]),
+        ld.emissions.Gaussian.of(C=np.eye(2), R=np.zeros((2, 2)), d=[1e3, -1e3]),
+        ld.initials.Gaussian.of(mean=[0.0, 0.0], covariance=[[2.0, 1.0], [1.0, 2.0]]),
+    )
+    y = program.simulate(1, 12, seed=1)["y"].values[0]
+    y[5, 0], y[8] = np.nan, np.nan
+    mean, sd = dense(program, y)
+    drawn, gap = known(program, y).impute(draws=DRAWS, seed=0)["y"].values[:, 0], np.isnan(y)
+    assert (abs(drawn.mean(0) - mean)[gap] < 5 * sd[gap] / DRAWS**0.5).all()
+    assert (abs(drawn.std(0)[gap] / sd[gap] - 1) < 5 / (2 * DRAWS) ** 0.5).all()
