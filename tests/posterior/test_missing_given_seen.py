@@ -6,10 +6,13 @@ import numpy as np
 import pyro.distributions as pyro_dist
 import pytest
 import torch
+from pyro import poutine
 
 import latentdyn as ld
 from latentdyn.diagnostics import held_out
 from latentdyn.distributions import ObservedPath, SingularGaussian, side_by_side
+from latentdyn.fit.objective import Objective
+from latentdyn.fit.validation import scorer
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 
@@ -142,8 +145,21 @@ def test_means_given_what_was_seen(kind):
         assert_close(found[s, n, t], torch.where(o, loc[s, n, t], wanted), rtol=1e-8, atol=1e-10)
 
 
+def given_their_step(model, z, y, chosen):
+    """log p(chosen entries of a step | the others, z), (S,) for each step that has some."""
+    R_, loc, found = model.emission.R.detach(), model.emission(z).mean.detach(), []
+    for n, t in chosen.any(-1).nonzero().tolist():
+        r, c = torch.as_tensor(y[n, t]) - loc[:, n, t], chosen[n, t]
+        joint = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=FLOAT64), R_)
+        log_p = joint.log_prob(r)
+        for i in (~c).nonzero().flatten().tolist():
+            log_p = log_p - torch.distributions.Normal(0.0, R_[i, i].sqrt()).log_prob(r[:, i])
+        found.append(log_p)
+    return torch.stack(found)
+
+
 def test_held_out_entries_are_scored_given_their_step():
-    """Of one step with known states: the density of y_2 given y_1, by the ratio of two."""
+    """The density of y_2 given y_1, by the ratio of two; in the fit and after it."""
     program = ld.StateSpace(
         ld.transitions.Linear.of(A=[[0.5]], Q=[0.1]),
         ld.emissions.Gaussian(1, 2, noise="full"),
@@ -153,21 +169,21 @@ def test_held_out_entries_are_scored_given_their_step():
     y = program.simulate(2, 30, seed=0)["y"].values
     quiet = ld.fit.Training(progress=False)
     post = ld.fit.svi(program, y, steps=3, validation=0.2, training=quiet)
-    table = held_out(post, 40, seed=0)
+    chosen, whole = post.held_out, ld.data.Batch.of(y)
     with ld.rng.seeded(0):
         z = post.draws(40).z
-    bound, R_ = post.model, post.model.emission.R.detach()
-    loc, chosen = bound.emission(z).mean.detach(), post.held_out
-    total = []
-    for n, t in chosen.any(-1).nonzero().tolist():
-        r, c = torch.as_tensor(y[n, t]) - loc[:, n, t], chosen[n, t]
-        joint = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=FLOAT64), R_)
-        log_p = joint.log_prob(r)
-        for i in (~c).nonzero().flatten().tolist():
-            log_p = log_p - torch.distributions.Normal(0.0, R_[i, i].sqrt()).log_prob(r[:, i])
-        total.append(log_p.logsumexp(0) - np.log(40))
-    wanted = float(torch.stack(total).sum() / chosen.sum())
+    each = given_their_step(post.model, z, y, chosen).logsumexp(-1) - np.log(40)
+    table = held_out(post, 40, seed=0)
+    wanted = float(each.sum() / chosen.sum())
     assert float(table["log_score"][0]) == pytest.approx(wanted, rel=1e-8)
+
+    objective = Objective(*post.fits[0], 1)
+    with ld.rng.seeded(0):
+        score = scorer(post.batch, whole, chosen)(objective)
+    with ld.rng.seeded(0), torch.no_grad():
+        z = poutine.trace(post.fits[0][1]).get_trace(post.batch).nodes["z"]["value"]
+    wanted = float(given_their_step(post.model, z[None], y, chosen).sum() / chosen.sum())
+    assert score == pytest.approx(wanted, rel=1e-8)
 
 
 def test_steps_that_hide_what_a_part_tells_are_refused():
