@@ -263,9 +263,11 @@ def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
 
 def _broadcast(module: nn.Module, bound: Any) -> None:
     """Torch's own layers take one value of each parameter: `nn.Linear` is made to take many."""
-    own = module._parameters
-    many = [n for n, v in bound._parameters.items() if v is not None and v.dim() > own[n].dim()]  # type: ignore[union-attr]
-    if not many or not type(module).__module__.startswith("torch.nn.modules."):
+    if not type(module).__module__.startswith("torch.nn.modules."):
+        return
+    own: Any = module._parameters
+    many = [n for n, v in bound._parameters.items() if v is not None and v.dim() > own[n].dim()]
+    if not many:
         return
     if isinstance(module, nn.Linear):
         bound.__class__ = BroadcastingLinear

@@ -112,6 +112,8 @@ def test_complete_data_keep_their_layout_and_pictures_are_drawn():
     import matplotlib as mpl
 
     mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     y = [np.nan_to_num(x) for x in trials(False)[:1]]
     post = posterior(ld.emissions.Gaussian(1, 2), y)
     found = post.to_datatree(draws=20, seed=0)["log_likelihood"]["y"]
@@ -120,3 +122,4 @@ def test_complete_data_keep_their_layout_and_pictures_are_drawn():
     gaps = posterior(ld.emissions.Gaussian(1, 2), trials(False))
     for fit, stacked in ((post, False), (gaps, False), (gaps, True)):
         az.plot_ppc(fit.to_arviz(draws=20, seed=0, stacked=stacked), num_pp_samples=5)
+    plt.close("all")
