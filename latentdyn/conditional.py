@@ -14,7 +14,7 @@ from torch.distributions import Distribution, constraints, transform_to
 
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
-from latentdyn.nn import jacobian
+from latentdyn.nn import BroadcastingLinear, jacobian
 from latentdyn.values import as_float, whole
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "Coordinates",
     "Template",
     "Wrapper",
+    "need_dims",
+    "rank_of",
     "rebind",
     "templates_of",
 ]
@@ -56,8 +58,8 @@ class Conditional(Floored, abc.ABC):
     1. ``__init__(self, state_dim, input_dim=0, ...)`` keeps every argument as an attribute of the
        same name, creates flat ``nn.Parameter``\ s named by the field's letters, and fills them.
     2. ``forward(self, z, u=None)`` returns a distribution with event (K,) (or (D,)), written so
-       that leading dimensions broadcast: `latentdyn.nn.matvec` instead of ``nn.Linear``. ``z`` has
-       shape (..., K) and ``u`` (..., U) or None.
+       that leading dimensions broadcast, those of parameters too: `latentdyn.nn.matvec`, or
+       ``nn.Linear``, which is made to. ``z`` has shape (..., K) and ``u`` (..., U) or None.
     3. ``constraints`` maps the name of a parameter that is not any real number to its support
        (`torch.distributions.constraints`); the value kept in the module is the constrained one.
        Noise has ``noise_support(noise, noise_floor)`` there, and ``noise_floor`` as an attribute.
@@ -309,4 +311,48 @@ def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
             bound._parameters[name] = value  # type: ignore[assignment]
     for head, inner in children.items():
         bound._modules[head] = rebind(module._modules[head], inner)  # type: ignore[arg-type]
+    _broadcast(module, bound)
     return bound
+
+
+def _broadcast(module: nn.Module, bound: Any) -> None:
+    """Torch's own layers take one value of each parameter: `nn.Linear` is made to take many."""
+    if not type(module).__module__.startswith("torch.nn.modules."):
+        return
+    own: Any = module._parameters
+    many = [n for n, v in bound._parameters.items() if v is not None and v.dim() > own[n].dim()]
+    if not many:
+        return
+    if isinstance(module, nn.Linear):
+        bound.__class__ = BroadcastingLinear
+    elif not isinstance(module, nn.ParameterList | nn.ParameterDict):
+        kind = f"torch.nn.{type(module).__name__}"
+        fix = "write this layer with latentdyn.nn.matvec, or leave its parameters out of the prior"
+        raise InputError(many[0], "a layer whose parameters broadcast", f"draws in a {kind}", fix)
+
+
+def rank_of(module: nn.Module, name: str) -> int:
+    """Dimensions of one value of a parameter by dotted name, without time axis and draws.
+
+    The conditional or program around it says so, also of networks inside of it.
+    """
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, -1, -1):
+        owner: Any = module.get_submodule(".".join(parts[:cut]))
+        if callable(getattr(owner, "rank", None)):
+            rank: int = owner.rank(".".join(parts[cut:]))
+            return rank
+    return module.get_parameter(name).dim()
+
+
+def need_dims(argument: str, part: Any, *dims: str) -> None:
+    """Refuse what is no conditional, or does not say its sizes."""
+    if not isinstance(part, Conditional):
+        room = argument if argument.endswith("s") else f"{argument}s"
+        fix = f"subclass latentdyn.Conditional, or use one of latentdyn.{room}"
+        raise InputError(argument, "a Conditional", type(part).__name__, fix)
+    for dim in dims:
+        if not isinstance(getattr(part, dim, None), int):
+            wanted = f"a Conditional that says its {dim}"
+            got = f"{type(part).__name__} without one"
+            raise InputError(argument, wanted, got, f"set self.{dim} = ... in its __init__")

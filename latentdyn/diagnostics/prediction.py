@@ -47,7 +47,7 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
         )
     whole = Batch.of(posterior.data, posterior.batch.y.dtype)
     with seeded(seed):
-        score, expected, support = _predicted(posterior, whole.replace(mask=chosen), draws)
+        score, expected, support = _predicted(posterior, whole, chosen, draws)
     base = _training_mean(posterior.batch, support)
     base_score = float(base.log_prob(whole.y)[chosen].mean())
     y = whole.y.where(chosen, math.nan).cpu().numpy()
@@ -64,19 +64,26 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
 
 
 @torch.no_grad()
-def _predicted(posterior: Any, target: Batch, draws: int) -> tuple[float, Tensor, Any]:
-    """Mean log-score of the entries in the mask, expected values (N, T, D), and the support."""
+def _predicted(
+    posterior: Any, whole: Batch, chosen: Tensor, draws: int
+) -> tuple[float, Tensor, Any]:
+    """Mean log-score of chosen entries, expected values (N, T, D), and the support.
+
+    Both are given the states and, where units share noise, the other entries of their step.
+    """
     total: Any = torch.tensor(-math.inf)
-    mean, support = torch.zeros_like(target.y), None
-    for number in chunks(draws, target.y.numel()):
+    mean, support = torch.zeros_like(whole.y), None
+    rest = whole.replace(mask=whole.mask & ~chosen)
+    for number in chunks(draws, whole.y.numel()):
         drawn = posterior.draws(number)
-        y = for_batch(posterior.model, drawn, target).observations(drawn.z, target)
-        each = y.pointwise(target.y)  # (S, N, T, D), or (S, N, T) if joint
-        at = target.mask if each.dim() == 4 else target.mask.any(-1)
+        bound = for_batch(posterior.model, drawn, whole)
+        y = bound.observations(drawn.z, rest)
+        each = bound.observations(drawn.z, whole).pointwise(whole.y) - y.pointwise(whole.y)
+        at = chosen if each.dim() == 4 else chosen.any(-1)  # (S, N, T) if joint
         total = torch.logaddexp(total, each[:, at].logsumexp(0))
-        mean += y.mean.sum(0)
+        mean += y.expected(whole.y).sum(0)
         support = getattr(y.steps.support, "base_constraint", y.steps.support)
-    score = (total - math.log(draws)).sum() / target.mask.sum()
+    score = (total - math.log(draws)).sum() / chosen.sum()
     return float(score), mean / draws, support
 
 

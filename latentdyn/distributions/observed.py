@@ -7,12 +7,18 @@ import math
 from typing import Any, Self
 
 import torch
-from pyro.distributions import MultivariateNormal, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import (
+    Distribution,
+    Independent,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    constraints,
+)
 
+from latentdyn.distributions.completed import carried_along, need_whole_steps
 from latentdyn.distributions.side_by_side import SideBySide
-from latentdyn.errors import InputError
 
 __all__ = ["ObservedPath"]
 
@@ -27,6 +33,8 @@ class ObservedPath(TorchDistribution):
     Shapes: event (T, D). Units that are independent given the state are masked one by one; of a
     Gaussian with full covariance the marginal of the observed units is taken; any other joint
     distribution may only miss whole steps. Distributions side by side each have their own way.
+    What is missing depends on what was seen of the same step: `expected`, `replicated` and
+    `completed` are conditional on it.
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -72,6 +80,26 @@ class ObservedPath(TorchDistribution):
         """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
         return self.steps.rsample(sample_shape)
 
+    def expected(self, y: Tensor) -> Tensor:
+        """E[y_t | z_t], at missing entries given those of the step that were seen: (..., T, D)."""
+        return self._at_missing(self.mean, y)
+
+    def replicated(self, y: Tensor) -> Tensor:
+        """A new draw of every entry, of missing ones given those of the step that were seen."""
+        return self._at_missing(self.sample(), y)
+
+    def completed(self, y: Tensor) -> Tensor:
+        """The entries of y that were seen, the others drawn given those of their step."""
+        if self.observed is None:
+            return y.expand(self.batch_shape + self.event_shape)
+        return carried_along(self.steps, self.sample(), y, self.observed)
+
+    def _at_missing(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, at missing entries carried along with what was seen: see `carried_along`."""
+        if self.observed is None:
+            return x
+        return x.where(self.observed, carried_along(self.steps, x, y, self.observed))
+
     def log_prob(self, value: Tensor) -> Tensor:
         """(..., T, D) -> (...)."""
         each = self.pointwise(value)
@@ -86,18 +114,10 @@ class ObservedPath(TorchDistribution):
             return self.steps.log_prob(y)
         if isinstance(self.steps, SideBySide):
             return self._of_parts(self.steps, y, self.observed)
-        if isinstance(self.steps, MultivariateNormal):
+        if isinstance(self.steps, MultivariateNormal | LowRankMultivariateNormal):
             return _observed_gaussian(self.steps, y, self.observed)
-        whole = self.observed.all(-1)
-        if bool((self.observed.any(-1) != whole).any()):
-            kind = type(self.steps).__name__
-            raise InputError(
-                "y",
-                f"whole steps missing under {kind}",
-                "a step with some units",
-                "set the whole step to NaN, or use an emission with independent units",
-            )
-        return self.steps.log_prob(y).where(whole, 0)
+        need_whole_steps(self.steps, self.observed)
+        return self.steps.log_prob(y).where(self.observed.all(-1), 0)
 
     def _of_parts(self, steps: SideBySide, y: Tensor, observed: Tensor) -> Tensor:
         """The sum over parts, of which each misses what it may miss."""

@@ -41,8 +41,9 @@ class _Orthogonal(constraints.Constraint):
     def __repr__(self) -> str:
         return "orthogonal" if self.determinant > 0 else "reflection"
 
-    def __deepcopy__(self, memo: Any) -> _Orthogonal:
-        return self  # there is one of each, so that `is` works in copies
+    def __reduce__(self) -> str:
+        # there is one of each, by this name: `is` works in copies and other processes
+        return "orthogonal" if self.determinant > 0 else "reflection"
 
 
 orthogonal, reflection = _Orthogonal(1), _Orthogonal(-1)

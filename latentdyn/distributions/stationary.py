@@ -60,8 +60,9 @@ class _Stationary(constraints.Constraint):
         # a coefficient outside makes a later one NaN or large: neither is inside
         return (partial_autocorrelations(self.sign * value).abs() < 1).all(-1)
 
-    def __deepcopy__(self, memo: Any) -> _Stationary:
-        return self  # there is one of each, so that `is` works in copies
+    def __reduce__(self) -> str:
+        # there is one of each, by this name: `is` works in copies and other processes
+        return "stationary" if self.sign > 0 else "invertible"
 
 
 stationary, invertible = _Stationary(1), _Stationary(-1)

@@ -27,8 +27,9 @@ class _StationaryMatrices(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         return (torch.linalg.eigvals(companion(side_by_side(value))).abs() < 1).all(-1)
 
-    def __deepcopy__(self, memo: Any) -> _StationaryMatrices:
-        return self  # there is one, so that `is` works in copies
+    def __reduce__(self) -> str:
+        # there is one, by this name: `is` works in copies and other processes
+        return "stationary_matrices"
 
 
 stationary_matrices = _StationaryMatrices()

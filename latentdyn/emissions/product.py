@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Affine, Conditional, rebind
+from latentdyn.conditional import Affine, Conditional, need_dims, rebind
 from latentdyn.data import Batch
 from latentdyn.distributions.side_by_side import side_by_side
 from latentdyn.emissions._readback import pseudo_inverse, read_back
@@ -46,6 +46,8 @@ class Product(Conditional):
         if not parts or not all(isinstance(p, Conditional) for p in parts):
             fix = "pass for instance emissions.Gaussian(3, 10), emissions.Poisson(3, 5)"
             raise InputError("parts", "emissions", [type(p).__name__ for p in parts], fix)
+        for part in parts:
+            need_dims("parts", part, "state_dim", "obs_dim")
         states, inputs = ({getattr(p, n) for p in parts} for n in ("state_dim", "input_dim"))
         if len(states) > 1:
             fix = "all emissions see the same states"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -16,6 +15,7 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.distributions.covariance import bijection
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.failures import LINALG, at_the_start
 from latentdyn.guide import local_params
 from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
@@ -24,7 +24,7 @@ from latentdyn.rng import seeded
 __all__ = ["FAILURES", "LogDensity", "Site", "free_names", "start_values"]
 
 # what an evidence raises far from where the data put the parameters
-FAILURES = (InputError, NonFiniteError, np.linalg.LinAlgError, torch.linalg.LinAlgError)
+FAILURES = (InputError, NonFiniteError, *LINALG)
 
 
 class Site(NamedTuple):
@@ -52,7 +52,8 @@ class LogDensity:
         self, program: Program, batch: Batch, start: Mapping[str, Tensor], states: bool = True
     ):
         self.program, self.batch, self.start = program, batch, dict(start)
-        with local_params(), torch.no_grad(), pyro.validation_enabled(False):
+        quiet = pyro.validation_enabled(False)
+        with at_the_start(), local_params(), torch.no_grad(), quiet:
             trace: Any = poutine.trace(poutine.condition(program.draw, self.start)).get_trace()
             found = {n: (trace.nodes[n]["fn"].support, v) for n, v in self.start.items()}
             if states:

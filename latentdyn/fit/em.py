@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from numpy.linalg import LinAlgError
-
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
+from latentdyn.data.kept import kept
 from latentdyn.emissions import Categorical
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.em_loop import EMRun
+from latentdyn.fit.failures import LINALG, not_definite
 from latentdyn.fit.training import Progress
 from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
@@ -106,7 +105,7 @@ def em(
     """
     steps = whole("steps", steps)
     _check(model, tolerance)
-    dataset = as_dataset(y)
+    dataset = kept(y)
     program = copy.deepcopy(model).double()
     batch = program.fit_batch(Batch.of(dataset, torch.float64))
     check_support(program, batch)
@@ -118,8 +117,8 @@ def em(
         try:
             error = None
             run.go(steps, tolerance, callbacks, progress)
-        except (InputError, NonFiniteError, LinAlgError, torch.linalg.LinAlgError) as caught:
-            error = caught
+        except (InputError, NonFiniteError, *LINALG) as caught:
+            error = not_definite(batch, "") if isinstance(caught, LINALG) else caught
     collapsed = program.collapse(smoother)
     attrs = {"inference_method": "em", "converged": run.converged, "left": run.left}
     fits = [(collapsed, Guide(None, None))]

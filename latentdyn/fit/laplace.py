@@ -66,7 +66,7 @@ def laplace(
         >>> sorted(post.sample(3)), round(post.attrs["log_density"], 2)
         (['transition.ar', 'transition.constant', 'transition.variance', 'z'], -14.3)
     """
-    program, dataset, batch = given(model, y, initialise)
+    program, dataset, batch = given(model, y, initialise, seed)
     flat = free_names(program)
     if flat:
         inner: Any = getattr(program, "model", program)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from latentdyn.errors import NonFiniteError
+from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.checkpoint import load_checkpoint, save_checkpoint
+from latentdyn.fit.failures import LINALG, not_definite
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
 from latentdyn.fit.training import Progress, Training, rise
@@ -97,8 +98,10 @@ class Run:
                 bar.set_postfix_str(f"still rising, by {still.nats:.3g} nats: raise 'steps'")
         except KeyboardInterrupt:
             bar.set_postfix_str("interrupted: keeping the fit so far")
-        except NonFiniteError:
+        except (*LINALG, InputError, NonFiniteError) as error:
             self._fall_back()
+            if isinstance(error, LINALG):
+                raise not_definite(self.data.batch) from error
             raise
         finally:
             bar.close()
@@ -152,7 +155,7 @@ class Run:
         try:
             with torch.no_grad():
                 self.objective(self.data.draw().to(device=self.device))
-        except NonFiniteError:
+        except (*LINALG, InputError, NonFiniteError):
             self.objective.load_state_dict(self.older)
 
     def _judge(self, score: float) -> None:
@@ -175,11 +178,15 @@ def _gradient_error(objective: Objective) -> tuple[str, str]:
     return "gradient", "the gradient is not finite; lower 'learning_rate'"
 
 
-def attempt(run: Run) -> NonFiniteError | None:
-    """Run to the end; what stopped being finite, if anything did."""
+def attempt(run: Run) -> NonFiniteError | InputError | None:
+    """Run to the end; what stopped it half-way, if anything did."""
     try:
         run.go()
     except NonFiniteError as error:
+        return error
+    except InputError as error:
+        if not run.progress.step:
+            raise  # an argument does not fit: nothing was learned
         return error
     return None
 

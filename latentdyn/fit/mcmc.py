@@ -87,7 +87,7 @@ def mcmc(
     processes = whole("processes", processes)
     if not 0 < target_acceptance < 1:
         raise InputError("target_acceptance", "a share in (0, 1)", target_acceptance, "use 0.8")
-    program, dataset, batch = given(model, y)
+    program, dataset, batch = given(model, y, seed=seed)
     held = hold_free(program, states=True)
     with seeded(chain_seed(seed, chains)):
         start = start_values(program)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 from latentdyn.fit.density import FAILURES, LogDensity
+from latentdyn.fit.failures import at_the_start
 
 __all__ = ["Mode", "find_mode", "hessian"]
 
@@ -58,7 +59,8 @@ class Mode:
 def find_mode(density: LogDensity, steps: int) -> Mode:
     """By BFGS in scaled coordinates, then Newton's method; variances may end at zero."""
     x = density.centre
-    value, _ = density.gradient(x)  # an error at the start is the caller's to see
+    with at_the_start():  # other errors are the caller's to see
+        value, _ = density.gradient(x)
     if not math.isfinite(value):
         fix = "start from better values, or check prior and data"
         raise InputError("model", "a finite density at the start", value, fix)

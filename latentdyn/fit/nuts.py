@@ -16,6 +16,7 @@ from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.density import FAILURES, LogDensity
+from latentdyn.fit.failures import at_the_start
 from latentdyn.fit.sampled import Chain
 from latentdyn.programs import Program
 from latentdyn.rng import seeded
@@ -67,7 +68,8 @@ class _Nuts(NUTS):
 
 def run(job: Job) -> Chain:
     """Warm up and sample; Ctrl-C ends it with the draws so far."""
-    density = LogDensity(job.program, job.batch, job.start)
+    with seeded(job.seed):
+        density = LogDensity(job.program, job.batch, job.start)
     with seeded(job.seed):
         x = begin(density, job.spread)
         kernel = _Nuts(
@@ -130,16 +132,35 @@ def _column(values: list[float]) -> Tensor:
 
 
 class _Potential:
-    """Minus the log-density; not a number where it cannot be computed."""
+    """Minus the log-density; not a number where it, or its gradient, cannot be computed."""
 
     def __init__(self, density: LogDensity):
         self.density = density
 
     def __call__(self, params: dict[str, Tensor]) -> Tensor:
+        x = params["x"]
         try:
-            return -self.density(params["x"])
+            with torch.enable_grad():
+                value, gradient = self.density.gradient(x)
         except FAILURES:
-            return (params["x"] * math.nan).sum()
+            return (x * math.nan).sum()
+        found: Tensor = _Known.apply(x, -value, -gradient)
+        return found
+
+
+class _Known(torch.autograd.Function):
+    """A number with a known gradient: a backward pass that can fail is over before it is asked."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: float, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """The value."""
+        ctx.save_for_backward(gradient)
+        return x.new_tensor(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        """The gradient."""
+        return grad * ctx.saved_tensors[0], None, None
 
 
 def begin(density: LogDensity, spread: float) -> Tensor:
@@ -152,7 +173,8 @@ def begin(density: LogDensity, spread: float) -> Tensor:
         x = density.centre + width * (2 * torch.rand_like(density.centre) - 1)
         try:
             x = _with_states(density, x)
-            value, gradient = density.gradient(x)
+            with at_the_start():
+                value, gradient = density.gradient(x)
         except FAILURES:
             if attempt == 99:
                 raise

@@ -14,6 +14,7 @@ from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.fit.density import FAILURES, LogDensity, start_values
+from latentdyn.fit.failures import at_the_start
 from latentdyn.fit.hmc import HMC
 from latentdyn.fit.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
 from latentdyn.guide import local_params
@@ -79,7 +80,7 @@ def particle_gibbs(
         raise InputError("model", "a StateSpace program", type(model).__name__, fix)
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     particles = whole("particles", particles, 2)
-    program, dataset, batch = given(model, y)
+    program, dataset, batch = given(model, y, seed=seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)
@@ -165,8 +166,9 @@ class _Gibbs:
             width = spread * 0.5 ** (attempt // 10)
             x = (centre + width * (2 * torch.rand_like(centre) - 1))[None]
             try:
-                bound, _ = self.joint.program(x)
-                z = smooth.particle(bound, batch, particles=P, paths=1).paths[0]
+                with at_the_start():
+                    bound, _ = self.joint.program(x)
+                    z = smooth.particle(bound, batch, particles=P, paths=1).paths[0]
             except FAILURES:
                 if attempt == 49:
                     raise

@@ -76,7 +76,7 @@ def particle_mcmc(
         fix = "pass the program itself, not model.collapse(...)"
         raise InputError("model", "a StateSpace program", type(model).__name__, fix)
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
-    program, dataset, batch = given(model, y)
+    program, dataset, batch = given(model, y, seed=seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)

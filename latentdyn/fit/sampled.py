@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
+from latentdyn.data.kept import kept
 from latentdyn.errors import InputError
 from latentdyn.fit.density import free_names
 from latentdyn.fit.validation import check_support
@@ -18,6 +19,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.programs import Program, StateSpace
+from latentdyn.rng import seeded
 
 __all__ = ["Chain", "chain_seed", "gather", "given", "hold_free", "posterior_of"]
 
@@ -41,17 +43,22 @@ class Chain:
         return Chain(self.x[:draws], stats, z, self.warmup)
 
 
-def given(model: Any, y: Any, initialise: bool = True) -> tuple[Any, Any, Batch]:
-    """A copy of the program in double precision, the dataset and the batch."""
+def given(model: Any, y: Any, initialise: bool = True, seed: int = 0) -> tuple[Any, Any, Batch]:
+    """A copy of the program in double precision, started from the data, the dataset and the batch.
+
+    Starting values that the data leave open, such as loadings of more states than units, are drawn
+    with ``seed``.
+    """
     if not isinstance(model, Program):
         fix = "build one first"
         raise InputError("model", "a program such as StateSpace(...)", repr(model), fix)
     program = copy.deepcopy(model).double()
-    dataset = as_dataset(y)
+    dataset = kept(y)
     batch = Batch.of(dataset, torch.float64).to(torch.float64, program.device)
     check_support(program, batch)
     if initialise:
-        program.initialise(batch)
+        with seeded(seed):
+            program.initialise(batch)
     return program, dataset, batch
 
 

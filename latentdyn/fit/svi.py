@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
+from latentdyn.data.kept import kept
 from latentdyn.encoders import Chain, Encoder
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.entry import Level
+from latentdyn.fit.failures import need_finite_start
 from latentdyn.fit.followed import follow
 from latentdyn.fit.loop import Run, attempt, restart
 from latentdyn.fit.minibatches import Minibatches
@@ -70,14 +73,15 @@ def svi(
 
     Raises:
         InputError: if an argument does not fit the model.
-        NonFiniteError: if the bound stops being finite; it names the site, and its attribute
-            ``posterior`` is the fit at the last good state.
+        NonFiniteError: if the bound stops being finite, a covariance stops being positive definite,
+            or the data give no finite start; it names the site, and its attribute ``posterior`` is
+            the fit at the last good state.
     """
     training = Training() if training is None else training
     steps, restarts = whole("steps", steps), whole("restarts", restarts)
     _check(model, states, learning_rate)
     model = copy.deepcopy(model).double() if model.integrated else model
-    dataset = as_dataset(y)
+    dataset = kept(y)
     level = Level(model, dataset)
     model, complete = level.model, level.centred
     check_support(model, level.batch)
@@ -85,18 +89,18 @@ def svi(
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):
-            objective = _objective(level, states, parameters, batch, chain, training)
+            objective, error = _started(level, states, parameters, batch, chain, training)
             _need_something_to_learn(objective)
             data = _minibatches(objective.program, batch, batch_size, window, training)
             sample = _sample(data, seed + chain)
-            if training.initialise:
+            if error is None and training.initialise:
                 follow(objective, sample, seed + chain, linearise=not objective.learned)
             score = None if held_out is None else scorer(batch, complete, held_out)
             run = Run(objective, data, steps, learning_rate, training, score, callbacks)
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
-            error = attempt(run)
+            error = attempt(run) if error is None else error
             if error is None and training.initialise:
                 run.progress.amend(**(follow(objective, sample, seed + chain) or {}))
         fits.append(level.leave(objective.finish(), objective.guide))
@@ -119,6 +123,22 @@ def _sample(data: Minibatches, seed: int) -> Batch:
     """All data or a minibatch, without taking a step of the generator that draws the others."""
     with seeded(seed):
         return data.draw()
+
+
+def _started(
+    level: Level,
+    states: Encoder | None,
+    parameters: Any,
+    batch: Batch,
+    chain: int,
+    training: Training,
+) -> tuple[Objective, Any]:
+    """The objective; where the data give no finite start, at the model's own values, and why."""
+    try:
+        return _objective(level, states, parameters, batch, chain, training), None
+    except NonFiniteError as error:
+        own = replace(training, initialise=False)
+        return _objective(level, states, parameters, batch, chain, own), error
 
 
 def _minibatches(
@@ -182,6 +202,7 @@ def _objective(
         _check_encoder(states, program)
     if training.initialise:
         program.initialise(batch)
+        need_finite_start(program, batch)
         if states is not None:
             states.initialise(batch, getattr(program, "emission", None))
     guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)

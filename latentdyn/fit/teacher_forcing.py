@@ -13,10 +13,12 @@ import torch
 from pyro.infer.autoguide import AutoDelta
 
 from latentdyn import smooth
-from latentdyn.data import Batch, as_dataset
+from latentdyn.data import Batch
+from latentdyn.data.kept import kept
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.fit.entry import FAR, Level
+from latentdyn.fit.failures import need_finite_start
 from latentdyn.fit.forced_posterior import POSTERIORS, around
 from latentdyn.fit.forcing import Forcing, forcing_interval
 from latentdyn.fit.loop import Run, attempt, restart
@@ -110,7 +112,7 @@ def teacher_forcing(
     settings = _Settings(forcing, interval, alpha, batch_size, window, carry, *how, training)
     steps, restarts = whole("steps", steps, 0), whole("restarts", restarts)
     settings.check(model, learning_rate)
-    dataset = as_dataset(y)
+    dataset = kept(y)
     level = Level(model, dataset, able=settings.kind not in POSTERIORS)
     check_support(model, level.batch)
     _need_near(model, level)
@@ -139,7 +141,7 @@ def teacher_forcing(
     attrs = {"inference_method": "teacher_forcing", "interval": task.interval} | level.attrs
     posterior = Posterior(fits, dataset, level.batch, histories, None, attrs)
     if error is not None:
-        error.posterior = posterior  # type: ignore[attr-defined]
+        error.posterior = posterior  # type: ignore[union-attr]
         raise error
     return posterior
 
@@ -218,6 +220,7 @@ class _Task:
         encoder = None if encoder is None else copy.deepcopy(encoder).to(program.dtype)
         if settings.training.initialise:
             program.initialise(batch)
+            need_finite_start(program, batch)
             if encoder is not None:
                 encoder.initialise(batch, program.emission)
         self.interval = _interval(settings, batch)

@@ -39,10 +39,9 @@ def hold_out(
 def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective], float]:
     """Mean log-probability of the held-out entries, given a draw of the guide from the others.
 
-    Of a program whose states are summed or integrated out it is log p(all) - log p(others), given
-    the parameters.
+    It is log p(all) - log p(others): of units that share noise, given the others of their step; of
+    a program whose states are summed or integrated out, given the parameters.
     """
-    target = whole.replace(mask=held_out)
 
     def score(objective: Objective) -> float:
         with torch.no_grad(), local_params():
@@ -51,11 +50,17 @@ def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective]
             if objective.guide.states is None:
                 gain = _evidence(replayed, whole) - _evidence(replayed, batch)
                 return float(gain / held_out.sum())
-            model = poutine.trace(replayed).get_trace(target)
-            site: Any = model.nodes["y"]
-            return float(site["fn"].log_prob(site["value"]).sum() / held_out.sum())
+            gain = _pointwise(replayed, whole, whole.y) - _pointwise(replayed, batch, whole.y)
+            return float(gain.sum() / held_out.sum())
 
     return score
+
+
+def _pointwise(program: Any, batch: Batch, y: Tensor) -> Tensor:
+    """log p(y | z) of each entry, or step, that is observed in the batch."""
+    site: Any = poutine.trace(program).get_trace(batch).nodes["y"]
+    found: Tensor = site["fn"].pointwise(y.to(site["value"].dtype))
+    return found
 
 
 def _evidence(program: Any, batch: Batch) -> Tensor:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["broadcast_shapes", "matvec"]
+__all__ = ["BroadcastingLinear", "broadcast_shapes", "matvec"]
 
 
 def matvec(A: Tensor, z: Tensor) -> Tensor:
@@ -25,6 +25,15 @@ def matvec(A: Tensor, z: Tensor) -> Tensor:
         torch.Size([7, 5, 4, 2])
     """
     return z @ A.mT if A.dim() == 2 else torch.einsum("...jk,...k->...j", A, z)
+
+
+class BroadcastingLinear(nn.Linear):
+    """``nn.Linear`` whose weight (..., J, K) and bias (..., J) may have draws in front."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., K) -> (..., J)."""
+        found = matvec(self.weight, input)
+        return found if self.bias is None else found + self.bias
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:

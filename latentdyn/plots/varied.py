@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import Conditional, rebind, templates_of
+from latentdyn.conditional import Conditional, rank_of, rebind, templates_of
 from latentdyn.diagnostics.dynamics.source import chains_of
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
+from latentdyn.posterior.draws import core
 
 __all__ = ["Varied", "varied"]
 
@@ -78,23 +79,18 @@ def varied(source: Any, name: str, draws: int, seed: int | None) -> Varied:
             raise InputError("name", expected, repr(name), fix)
         return Varied(model, "", place, U, start)
     leaf = leaf.removeprefix("transition.") if isinstance(source, Conditional) else leaf
-    plain = source.model if isinstance(source, Posterior) else source
+    plain = core(source.model if isinstance(source, Posterior) else source)
     own = templates_of(plain)
     if leaf not in own:
         expected, fix = f"an entry of one of {sorted(own)}, or 'u[0]'", "choose one"
         raise InputError("name", expected, repr(name), fix)
-    rank = _rank(plain, leaf)
+    rank = rank_of(plain, leaf)
     shape = tuple(own[leaf].shape)[len(own[leaf].shape) - rank :]
     place = place or (0,) * rank * (own[leaf].value.numel() == 1)
     if len(place) != rank or any(k >= n for k, n in zip(place, shape, strict=True)):
         expected = f"{rank} indices into {leaf} of shape {shape}"
         raise InputError("name", expected, repr(name), f"e.g. {leaf}[{', '.join('0' * rank)}]")
     return Varied(model, leaf, place, model.input_dim, start)
-
-
-def _rank(model: Any, name: str) -> int:
-    owner, _, leaf = name.rpartition(".")
-    return model.get_submodule(owner).rank(leaf)
 
 
 def _model(source: Any, draws: int, seed: int | None) -> tuple[Any, Tensor | None]:

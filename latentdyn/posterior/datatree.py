@@ -14,9 +14,10 @@ from arviz_base import make_attrs
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
-from latentdyn.posterior import predict
+from latentdyn.posterior import pointwise, predict
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import Draws, core, draw, draw_parameters, for_batch
 from latentdyn.posterior.names import parameter_dims
@@ -28,13 +29,17 @@ INNER = 10  # paths for each importance-weighted marginal likelihood
 SAMPLE = ("chain", "draw")
 
 
-def to_datatree(posterior: Any, draws: int | None, chains: int | None) -> xr.DataTree:
+def to_datatree(
+    posterior: Any, draws: int | None, chains: int | None, stacked: bool = False
+) -> xr.DataTree:
     """Draw from every chain and name everything. See `Posterior.to_datatree`."""
     fits = _fits(posterior, draws, chains)
     columns = [_chain(posterior, *fit) for fit in fits]
     arrays = {k: torch.stack([c[k] for c in columns]).cpu().numpy() for k in columns[0]}
     groups = _sampled_groups(posterior, arrays)
-    groups["observed_data"] = posterior.data[["y"]]
+    if "log_likelihood" in groups:
+        groups["log_likelihood"] = pointwise.usable(groups["log_likelihood"], posterior, stacked)
+    groups["observed_data"] = posterior.data[["y"]].copy(deep=True)
     groups["constant_data"] = _constant_data(posterior)
     groups["fit_history"] = _fit_history(posterior)
     groups |= _warmup_groups(posterior)
@@ -106,7 +111,8 @@ def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
     """What was drawn of states, observations and the future, and the log-likelihood."""
     whole = core(program).fit_batch(Batch.of(posterior.data, program.dtype))
     y = predict.observations(program, drawn, whole)
-    out = {"posterior_predictive/y": _blank(y.sample(), whole.length)}
+    replicated = ObservedPath(y.steps, posterior.batch.observed).replicated(whole.y)
+    out = {"posterior_predictive/y": _blank(replicated, whole.length)}
     if drawn.z is not None:
         out["posterior/z"] = _blank(drawn.z, whole.length)
         if predict.can_continue(program):
@@ -114,21 +120,17 @@ def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
             ahead, z = predict.future(program, drawn, posterior.batch, steps, None)
             out |= {"predictions/y": ahead} | ({} if z is None else {"predictions/z": z})
     if drawn.path is not None:
-        return out | _one_step_ahead(drawn, posterior.batch)
-    pointwise = y.pointwise(whole.y)
-    observed = y.observed if isinstance(program, PoissonAutoregression) else whole.mask
-    observed = observed if pointwise.dim() == 4 else observed.any(-1)
-    return out | {"log_likelihood/y": pointwise.where(observed, math.nan)}
+        return out | _one_step_ahead(drawn)
+    return out | {"log_likelihood/y": y.pointwise(whole.y)}
 
 
-def _one_step_ahead(drawn: Draws, batch: Batch) -> dict[str, Tensor]:
+def _one_step_ahead(drawn: Draws) -> dict[str, Tensor]:
     """log p(y_t | y_1..y_{t-1}, theta) of each step with data, from smoothers that filter."""
     try:
         steps = drawn.path.increments
     except (InputError, AttributeError):
         return {"log_likelihood/y": drawn.log_joint}  # type: ignore[dict-item]
-    steps = steps.expand(*drawn.path.batch_shape, -1)
-    return {"log_likelihood/y": steps.where(batch.mask.any(-1), math.nan)}
+    return {"log_likelihood/y": steps.expand(*drawn.path.batch_shape, -1)}
 
 
 def _marginal(posterior: Any, program: Any, guide: Any, drawn: Any, first: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ def _dims(posterior: Any, group: str, name: str, values: np.ndarray) -> tuple[st
 def _constant_data(posterior: Any) -> xr.Dataset:
     """Inputs, lengths, held-out entries and the parameters that were learned by gradient."""
     data = posterior.data
-    ds = data[[name for name in ("u", "length") if name in data]]
+    ds = data[[name for name in ("u", "length") if name in data]].copy(deep=True)
     if posterior.held_out is not None:
         ds["held_out"] = (("trial", "time", "unit"), posterior.held_out.cpu().numpy())
     program, guide = posterior.fits[0]

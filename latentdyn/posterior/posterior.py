@@ -126,7 +126,11 @@ class Posterior:
         return MixturePath(each, batch.length, data)
 
     def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
-        """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y."""
+        """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y.
+
+        Where an entry was seen, it is the expectation of a new measurement of it; where it is
+        missing and units share noise, that of the entry given those seen at the same step.
+        """
         data, batch = self._data_and_batch(new_y)
         with seeded(seed):
             return predict.expected(self, data, batch, draws)
@@ -169,37 +173,65 @@ class Posterior:
             return predict.named(found, self.data)
 
     def impute(self, draws: int = 200, seed: int | None = None) -> xr.Dataset:
-        """The data with missing entries drawn from their posterior: y (draw, trial, time, unit)."""
+        """The data with missing entries drawn from their posterior: y (draw, trial, time, unit).
+
+        A missing entry is drawn given all data, under a full covariance also those of its own step.
+        Steps past the end of a trial stay NaN.
+        """
         with seeded(seed):
             return predict.impute(self, whole("draws", draws))
 
     def to_datatree(
-        self, draws: int | None = None, chains: int | None = None, seed: int | None = None
+        self,
+        draws: int | None = None,
+        chains: int | None = None,
+        seed: int | None = None,
+        *,
+        stacked: bool = False,
     ) -> Any:
         """All of it as an `xarray.DataTree` with ArviZ's groups.
 
         Of `fit.mcmc` and `fit.particle_mcmc` these are the chains that were sampled, in order. The
-        log-likelihood of a collapsed program is that of each step given those before.
+        log-likelihood of a collapsed program is that of each step given those before. The posterior
+        predictive has new measurements; entries that are missing, or were held out, are drawn given
+        what was seen of their step.
 
         Args:
             draws: in each chain, by default 400; of sampled chains all, or so many, evenly thinned.
             chains: chains of independent draws from each restart, by default one.
             seed: to have the same draws again.
+            stacked: the log-likelihood over one dim, ``observation``, of what was observed only. By
+                default it has the dims of the data, and is zero where nothing was observed: sums
+                such as ``az.loo(...).elpd_loo`` are the same, but counts of observations and the
+                standard errors that come from them are those of all entries.
         """
         from latentdyn.posterior.datatree import to_datatree
 
         draws = None if draws is None else whole("draws", draws)
         chains = None if chains is None else whole("chains", chains)
         with seeded(seed):
-            return to_datatree(self, draws, chains)
+            return to_datatree(self, draws, chains, stacked)
 
     def to_arviz(
-        self, draws: int | None = None, chains: int | None = None, seed: int | None = None
+        self,
+        draws: int | None = None,
+        chains: int | None = None,
+        seed: int | None = None,
+        *,
+        stacked: bool = False,
     ) -> Any:
-        """What the installed ArviZ takes: InferenceData before 1.0, DataTree from then on."""
+        """What the installed ArviZ takes: InferenceData before 1.0, DataTree from then on.
+
+        Args:
+            draws: as in `to_datatree`, and so the others.
+            chains: from each restart.
+            seed: to have the same draws again.
+            stacked: log-likelihoods of what was observed only, for `az.loo` with missing entries or
+                trials of several lengths.
+        """
         import arviz
 
-        tree = self.to_datatree(draws, chains, seed)
+        tree = self.to_datatree(draws, chains, seed, stacked=stacked)
         legacy = getattr(arviz, "InferenceData", None)
         return tree if legacy is None else legacy.from_datatree(tree)
 

@@ -69,32 +69,42 @@ def without_states(program: Any) -> InputError:
 
 @torch.no_grad()
 def expected(posterior: Any, data: xr.Dataset, batch: Batch, draws: int) -> xr.Dataset:
-    """Mean over draws of E[y | z]: Dataset with y (trial, time, unit)."""
-    total = torch.zeros_like(batch.y)
+    """Mean over draws of E[y | z], at missing entries also given what was seen of their step.
+
+    Returns: Dataset with y (trial, time, unit).
+    """
+    total = torch.zeros_like(batch.y, dtype=torch.float64)
     for number in chunks(draws, batch.y.numel()):
         drawn = posterior.draws(number, batch)
-        total += observations(posterior.model, drawn, batch).mean.sum(0)
+        y = observations(posterior.model, drawn, batch)
+        total += y.expected(batch.y.to(y.mean.dtype)).sum(0, dtype=torch.float64)
     ds = data[["y"]].copy()
-    inside = np.arange(batch.steps) < batch.length.cpu().numpy()[:, None]
-    values = np.where(inside[..., None], (total / draws).cpu().numpy(), np.nan)
+    values = np.where(_inside(batch), (total / draws).to(batch.y.dtype).cpu().numpy(), np.nan)
     ds["y"] = (("trial", "time", "unit"), values, {**data["y"].attrs, "kind": "real"})
     return ds
+
+
+def _inside(batch: Batch) -> np.ndarray:
+    """(N, T, 1) steps before each trial's end."""
+    found: np.ndarray = np.arange(batch.steps) < batch.length.cpu().numpy()[:, None]
+    return found[..., None]
 
 
 @torch.no_grad()
 def impute(posterior: Any, draws: int) -> xr.Dataset:
     """Data whose missing entries are drawn: Dataset with y (draw, trial, time, unit)."""
     data, batch = posterior.data, posterior.batch
-    whole = Batch.of(data, batch.y.dtype)
+    if isinstance(core(posterior.model), PoissonAutoregression):
+        raise without_states(posterior.model)  # later counts depend on what is drawn
     filled = []
     for number in chunks(draws, batch.y.numel()):
-        drawn = posterior.draws(number)
-        if isinstance(core(posterior.model), PoissonAutoregression):
-            raise without_states(posterior.model)  # later counts depend on what is drawn
-        y = observations(posterior.model, drawn, batch).sample()
-        filled.append(torch.where(whole.mask, whole.y, y))
+        y = observations(posterior.model, posterior.draws(number), batch)
+        filled.append(y.completed(batch.y.to(y.mean.dtype)).cpu().numpy())
+    known = data["y"].transpose("trial", "time", "unit").values
+    gap = np.isnan(known) & _inside(batch)
     ds = data[["y"]].drop_vars("y")
-    ds["y"] = (("draw", "trial", "time", "unit"), torch.cat(filled).cpu().numpy(), data["y"].attrs)
+    values = np.where(gap, np.concatenate(filled), known)
+    ds["y"] = (("draw", "trial", "time", "unit"), values, data["y"].attrs)
     return ds.assign_coords(draw=np.arange(draws))
 
 

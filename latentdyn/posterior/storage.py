@@ -20,6 +20,7 @@ from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
 from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.smoother_names import build_program, describe_program
+from latentdyn.rng import seeded
 
 __all__ = ["load", "save"]
 
@@ -71,7 +72,8 @@ def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -
             _save(inner, at, tensors)
             tensors[f"{at}draws_log_q"] = inner.log_q
             return config
-        sites = draw_parameters(program, guide, _KEPT_DRAWS)
+        with seeded(0):
+            sites = draw_parameters(program, guide, _KEPT_DRAWS)
         kept = {k: v for k, v in sites.sites.items() if k in sites.latent}
         tensors |= {f"{at}draws/{k}": v for k, v in kept.items()}
         tensors[f"{at}draws_log_q"] = sites.log_q
@@ -118,15 +120,16 @@ def load(folder: Path | str) -> Posterior:
 
 def _load_fit(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Any, Guide]:
     dtype = getattr(torch, config["dtype"])
-    program = build_program(config["program"]).to(dtype)
-    program.load_state_dict(_part(tensors, "program/"))
-    states = None
-    if "states" in config:
-        states = build(config["states"]).to(dtype)
-        states.load_state_dict(_part(tensors, "states/"))
-    if config.get("parameters") == "chains":
-        return program, Guide(_load_chains(config, config["chains"], tensors), states)
-    return program, Guide(_load_parameters(config.get("parameters"), program, tensors), states)
+    with seeded(0):  # modules and guides are built with random values before theirs are read
+        program = build_program(config["program"]).to(dtype)
+        program.load_state_dict(_part(tensors, "program/"))
+        states = None
+        if "states" in config:
+            states = build(config["states"]).to(dtype)
+            states.load_state_dict(_part(tensors, "states/"))
+        if config.get("parameters") == "chains":
+            return program, Guide(_load_chains(config, config["chains"], tensors), states)
+        return program, Guide(_load_parameters(config.get("parameters"), program, tensors), states)
 
 
 def _load_chains(config: dict[str, Any], chains: int, tensors: dict[str, Tensor]) -> DrawnGuide:

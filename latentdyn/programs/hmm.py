@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import DiscretePath, ObservedPath
@@ -61,9 +61,7 @@ class HMM(Program):
 
     def __init__(self, states: int, emission: Conditional, prior: Any = None):
         super().__init__()
-        if not isinstance(emission, Conditional):
-            fix = "use one of latentdyn.emissions"
-            raise InputError("emission", "a Conditional", type(emission).__name__, fix)
+        need_dims("emission", emission, "state_dim", "obs_dim")
         S = whole("states", states)
         if emission.state_dim != S:
             fix = f"use state_dim={S}"
@@ -178,7 +176,8 @@ class HMM(Program):
         trials, steps = whole("trials", trials), whole("steps", steps)
         u = simulation_inputs(self, inputs, trials, steps)
         with seeded(seed):
-            z = self.path(steps, trials).sample()
+            path = self.path(steps, trials)
+            z = path.expand(broadcast_shapes(self.lead, path.batch_shape)).sample()
             y = self.emission(one_hot(z, self.states).to(self.dtype), u).sample()
         data = simulated(y, z[..., None], u)
         return data.assign(z=data["z"].isel(state=0, drop=True)).drop_vars("state")

@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from latentdyn.conditional import Conditional, Template, rebind, templates_of
+from latentdyn.conditional import Conditional, Template, rank_of, rebind, templates_of
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
 from latentdyn.distributions.floored import Floored
@@ -128,8 +128,7 @@ class Program(nn.Module, abc.ABC):
 
     def _align(self, name: str, value: Tensor, base: torch.Size, trial_axes: int) -> Tensor:
         """Insert axes of size one for trials and time between draws and the parameter's own."""
-        owner, _, leaf = name.rpartition(".")
-        rank = self.get_submodule(owner).rank(leaf)  # type: ignore[operator]
+        rank = rank_of(self, name)
         lead = value.shape[: value.dim() - len(base)]
         if value.shape[len(lead) :] != base:
             got = f"shape {tuple(value.shape)}"

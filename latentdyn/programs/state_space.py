@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from latentdyn import initials
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
 from latentdyn.data.outputs import simulated
 from latentdyn.distributions import MarkovPath, ObservedPath
@@ -53,14 +53,13 @@ class StateSpace(Program):
         prior: Any = None,
     ):
         super().__init__()
-        for name, part in (("transition", transition), ("emission", emission)):
-            if not isinstance(part, Conditional):
-                fix = f"subclass latentdyn.Conditional, or use one of latentdyn.{name}s"
-                raise InputError(name, "a Conditional", type(part).__name__, fix)
+        need_dims("transition", transition, "state_dim")
+        need_dims("emission", emission, "state_dim", "obs_dim")
         if prior is not None and not callable(prior):
             fix = "use one of latentdyn.priors, or a Pyro function of the templates"
             raise InputError("prior", "a prior program", repr(prior), fix)
         initial = initials.Gaussian(transition.state_dim) if initial is None else initial
+        need_dims("initial", initial, "state_dim")
         self.transition, self.emission, self.initial = transition, emission, initial
         self.prior = prior
         self.to(widest(transition, emission, initial))

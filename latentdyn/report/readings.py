@@ -37,7 +37,7 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     found += [*_converged(posterior), *_restarts(posterior), *_at_floor(posterior)]
     guide = posterior.fits[posterior.best][1]
     if getattr(guide.parameters_guide, "chains", None) is not None:
-        found += _sampler(posterior)
+        found += _sampler(posterior, seed)
     elif guide.parameters_guide is not None or guide.states is not None:
         found += _importance(posterior, seed)  # of points there is nothing to weight
     return [*found, *_held_out(posterior, seed)]
@@ -101,11 +101,11 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
     yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
 
 
-def _sampler(posterior: Any) -> Iterator[Reading]:
+def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
     """Agreement of Markov chains, and how many independent draws they are worth."""
     import arviz_stats  # noqa: F401  registers the accessor
 
-    tree = posterior.to_datatree()
+    tree = posterior.to_datatree(seed=seed)
     names = [n for n, t in posterior.model.templates.items() if n in tree["posterior"]]
     draws = tree["posterior"].to_dataset()[names or list(tree["posterior"].data_vars)]
     if draws.sizes["chain"] > 1:

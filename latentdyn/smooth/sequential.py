@@ -77,19 +77,28 @@ class SequentialSolution:
         )
         P = (self.first.covariance[..., 0, :, :] + self.spread).expand(*lead, K, K)
         starts = torch.eye(K, dtype=P.dtype, device=P.device)[:, self.flat]
-        X = torch.cat([self.first.offset[..., 0, :, None].expand(*lead, K, 1),
-                       starts.expand(*lead, *starts.shape)], -1)
+        X = torch.cat(
+            [
+                self.first.offset[..., 0, :, None].expand(*lead, K, 1),
+                starts.expand(*lead, *starts.shape),
+            ],
+            -1,
+        )
         none = torch.zeros_like(X[..., :1, 1:])
         steps = []
         for t in range(batch.steps):
             if t:
                 At = self._at(A, t, 2)
-                X = At @ X + torch.nn.functional.pad(self._at(b, t, 1)[..., None], (0, X.shape[-1] - 1))
+                X = At @ X + torch.nn.functional.pad(
+                    self._at(b, t, 1)[..., None], (0, X.shape[-1] - 1)
+                )
                 P = At @ P @ At.mT + self._at(Q, t, 2)
             seen = mask[..., t, :]
             r = batch.y[..., t, :] - self._at(d, t, 1)
             Ct, r, Rt = masked(self._at(C, t, 2), r, self._at(R, t, 2), seen)
-            Y = torch.cat([r[..., None].expand(*lead, -1, 1), none.expand(*lead, r.shape[-1], -1)], -1)
+            Y = torch.cat(
+                [r[..., None].expand(*lead, -1, 1), none.expand(*lead, r.shape[-1], -1)], -1
+            )
             steps.append(_update(X, P, Ct, Rt, Y, seen, t))
             X, P = steps[-1].Xf, steps[-1].Pf
         return steps
@@ -175,7 +184,7 @@ class SequentialSolution:
         return Moments(torch.stack(means, -2).detach(), torch.stack(covariances, -3).detach())
 
     def increments(self) -> Tensor:
-        """log p(y_t | y_1..y_{t-1}); with flat states they are those given all of y, which sum up."""
+        """log p(y_t | y_1..y_{t-1}); what flat states add to their sum is spread over all steps."""
         extra = self.log_evidence - self._increments.sum(-1)
         return self._increments + extra[..., None] / self._increments.shape[-1]
 

@@ -108,8 +108,8 @@ class SiteSolution(ChainSolution):
 class ExactSolution(SiteSolution):
     """Observations without noise of their own: each is a site on the state before.
 
-    With a flat or vague start the chain begins one step earlier, in the flat states alone. ``units``
-    (K,) are about the size of the noise of each state.
+    With a flat or vague start the chain begins one step earlier, in the flat states alone.
+    ``units`` (K,) are about the size of the noise of each state.
     """
 
     def __init__(
@@ -127,9 +127,7 @@ class ExactSolution(SiteSolution):
         if any(flat) or self.vague is not None:
             self.skipped = 1
             mask = batch.mask if mask is None else mask
-            first, transition, emission, y, mask = _earlier(
-                chain, y, mask, units, flat, self.vague
-            )
+            first, transition, emission, y, mask = _earlier(chain, y, mask, units, flat, self.vague)
         exact = observe_exactly(first, transition, emission, y, mask)
         J, g, self.constants, self.square = exact.observed
         weight, offset, noise, _ = exact.transition

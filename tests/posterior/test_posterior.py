@@ -93,9 +93,9 @@ def test_groups_dims_and_coords(posterior, data):
 def test_missing_entries_have_no_likelihood_and_padding_no_prediction(posterior):
     tree = posterior.to_datatree(draws=3, seed=0)
     log_p = tree["log_likelihood"]["y"]
-    assert np.isnan(log_p[:, :, 1, 5, 2]).all()
-    assert np.isnan(log_p[:, :, 2, 20:]).all()
-    assert np.isfinite(log_p[:, :, 0]).all()
+    assert (abs(log_p[:, :, 1, 5, 2]) <= 1e-9).all()
+    assert (abs(log_p[:, :, 2, 20:]) <= 1e-9).all()
+    assert (abs(log_p[:, :, 0]) > 1e-6).all()
     predicted = tree["posterior_predictive"]["y"]
     assert np.isfinite(predicted[:, :, 1, 5, 2]).all()
     assert np.isnan(predicted[:, :, 2, 20:]).all()
@@ -167,8 +167,7 @@ def test_arviz_runs_on_the_result(posterior):
     assert len(table) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few draws: ArviZ warns of large Pareto k
-        full = idata.sel(trial=[10])
-        assert np.isfinite(az.loo(full).elpd_loo)
+        assert np.isfinite(az.loo(idata).elpd_loo)
     import matplotlib as mpl
 
     mpl.use("Agg")
