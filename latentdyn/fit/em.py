@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from latentdyn.data import Batch
 from latentdyn.data.kept import kept
 from latentdyn.emissions import Categorical

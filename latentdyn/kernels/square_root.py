@@ -18,7 +18,7 @@ __all__ = ["square_root"]
 
 def square_root(x: Sites) -> Forward:
     """Predicted and filtered moments and increments of any chain."""
-    T, K = x.g.shape[2:]
+    T = x.g.shape[2]
     A, Q, J, b = (v if v.shape[i] == T else np.repeat(v, T, i) for v, i in _timed(x))
     noise, B, L = _root(Q), _root(J).swapaxes(-1, -2), _root(x.P)
     m, steps = x.m, []
@@ -26,7 +26,7 @@ def square_root(x: Sites) -> Forward:
         if t:
             m = m @ A[:, t].swapaxes(-1, -2) + b[:, :, t]
             L = _lower(A[:, t] @ L, noise[:, t])
-        U = np.linalg.qr(np.concatenate([_eyes(L), B[:, t] @ L], -2), mode="r")
+        U = _triangle(np.concatenate([_eyes(L), B[:, t] @ L], -2))
         Lf = np.linalg.solve(U.swapaxes(-1, -2), L.swapaxes(-1, -2)).swapaxes(-1, -2)
         g, Jt = x.g[:, :, t], J[:, t]
         mf = m + ((g - m @ Jt) @ Lf) @ Lf.swapaxes(-1, -2)
@@ -59,10 +59,15 @@ def _eyes(L: ndarray) -> ndarray:
     return np.broadcast_to(np.eye(L.shape[-1]), L.shape)
 
 
+def _triangle(rows: ndarray) -> ndarray:
+    """U with U'U = rows'rows."""
+    return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
 def _lower(*columns: ndarray) -> ndarray:
     """A triangle L with L L' the sum of products of all columns."""
     rows = np.concatenate(columns, -1).swapaxes(-1, -2)
-    return np.linalg.qr(rows, mode="r").swapaxes(-1, -2)
+    return _triangle(rows).swapaxes(-1, -2)
 
 
 def _root(V: ndarray) -> ndarray:

@@ -3,7 +3,8 @@ r"""The same chain in other coordinates of its states, z = c_t + s x: what is sm
 Evidence and its gradient do not depend on where states are measured from, nor on their units, but
 their digits do. Around a path c that is near the states,
 
-    x_1 ~ N((m - c_1) / s, ...),  x_t = A' x_{t-1} + (b + A c_{t-1} - c_t) / s,  y = C s x + (d + C c),
+    x_1 ~ N((m - c_1) / s, ...),  x_t = A' x_{t-1} + (b + A c_{t-1} - c_t) / s + noise,
+    y_t = C s x_t + (d + C c_t) + noise,
 
 all terms of the evidence are as large as what the noise explains, whatever the level of the data;
 in units s in which noise is about one, inverses lose no digits between states in volts and in hPa.
