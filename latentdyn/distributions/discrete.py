@@ -66,7 +66,8 @@ class DiscretePath(TorchDistribution):
     def to(self, dtype: torch.dtype) -> Self:
         """The same paths in another precision."""
         tensors = (self.log_initial, self.log_transition, self.log_likelihood)
-        return type(self)(*(x.to(dtype) for x in tensors), self.idle, self.source)
+        initial, transition, likelihood = (x.to(dtype) for x in tensors)
+        return type(self)(initial, transition, likelihood, self.idle, self.source)
 
     @property
     def states(self) -> int:

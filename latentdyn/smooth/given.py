@@ -34,7 +34,7 @@ def given(
         raise InputError("model", f"a {kind.__name__}", type(model).__name__, fix)
     if not memory:
         without_memory(model)
-    program = in_double(model) if double else model
+    program: Any = in_double(model) if double else model
     if isinstance(y, Batch):
         if u is not None:
             raise InputError("u", "None with a Batch", "inputs", "put them into the Batch")

@@ -30,7 +30,7 @@ __all__ = ["SequentialSolution"]
 
 
 class _Step(NamedTuple):
-    """X, P before and after y_t; K = P C'F^{-1}; whitened innovations; log-density; F's diagonal."""
+    """X, P before and after y_t; gain, C, L^{-1} C and L^{-1} (Y - C X), F = L L'; log-density."""
 
     X: Tensor
     P: Tensor

@@ -195,8 +195,9 @@ def solve(
     if even and path is None:
         return found
     c = 0.0 if path is None else path
-    where = (c, 1.0) if even else (c * scale, scale)
-    return InCoordinates(found, chain, *where, flat)
+    if even:
+        return InCoordinates(found, chain, c, 1.0, flat)
+    return InCoordinates(found, chain, c * scale, scale, flat)
 
 
 def _solve(
