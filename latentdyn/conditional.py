@@ -88,6 +88,7 @@ class Conditional(Floored, abc.ABC):
     noise: str = "diagonal"
     time_varying: frozenset[str] = frozenset()
     known: tuple[str, ...] = ()
+    at_level: Mapping[str, str] = {}  # constants of autoregressions -> names of these
     flat: tuple[bool, ...] = ()  # states of which a first state says nothing
 
     @abc.abstractmethod

@@ -25,11 +25,34 @@ class Flat(Prior):
     Args:
         flat: names of parameters.
         rest: the prior of the others, or None.
+        levels: name of a constant c -> that of the autoregression, its dimensions, and a level m
+            (D,) of the data. The site of c then is c - (m - A_1 m - ... - A_p m): the data are
+            around m, and so are draws of c and A together, however far from zero m is. The density
+            is flat all the same.
     """
 
-    def __init__(self, flat: Sequence[str], rest: Any = None):
+    def __init__(
+        self,
+        flat: Sequence[str],
+        rest: Any = None,
+        levels: Mapping[str, tuple[str, int, list[float]]] | None = None,
+    ):
         super().__init__()
-        self.flat, self.rest = list(flat), rest
+        self.flat, self.rest, self.levels = list(flat), rest, dict(levels or {})
+
+    @property
+    def moved(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Parameters whose sites are not their values."""
+        return (*self.levels, *getattr(self.rest, "moved", ()))
+
+    def _at_level(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
+        """What the level of the data makes of a constant."""
+        matrix, rank, level = self.levels[name]
+        A = values[matrix]
+        m = A.new_tensor(level)
+        if rank == 1:  # of one unit, (p,)
+            return m[0] * (1 - A.sum(-1))
+        return m - (A.sum(-3) @ m[:, None])[..., 0]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,7 +69,8 @@ class Flat(Prior):
         theta = {} if self.rest is None else dict(self.rest(templates))
         for name in self.flat:
             theta[name] = pyro.sample(name, _FlatAbove(templates[name]))
-        return theta
+        known = {n: t.value.detach() for n, t in templates.items()} | theta
+        return theta | {n: theta[n] + self._at_level(n, known) for n in self.levels}
 
     def assign(
         self, theta: dict[str, Tensor], session: Tensor | None, templates: Mapping[str, Template]
@@ -61,9 +85,10 @@ class Flat(Prior):
         return theta if shared is None else shared(theta, sites)
 
     def start(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The other prior adds its own."""
+        """Values of the sites where parameters have these; the other prior adds its own."""
         start = getattr(self.rest, "start", None)
-        return values if start is None else start(values)
+        values = values if start is None else start(values)
+        return values | {n: values[n] - self._at_level(n, values) for n in self.levels}
 
 
 class _FlatAbove(TorchDistribution):

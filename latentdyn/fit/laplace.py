@@ -7,9 +7,12 @@ import warnings
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 
+from latentdyn.data import Batch
+from latentdyn.data.scale import location_scale
 from latentdyn.errors import InputError
 from latentdyn.fit.density import LogDensity, free_names, start_values
 from latentdyn.fit.flat import Flat
@@ -70,7 +73,7 @@ def laplace(
     flat = free_names(program)
     if flat:
         inner: Any = getattr(program, "model", program)
-        inner.prior = Flat(flat, program.prior)
+        inner.prior = Flat(flat, program.prior, _levels(inner, flat, batch))
     if program.prior is None:
         fix = "infer its states with latentdyn.smooth"
         raise InputError("model", "free or random parameters", "known values only", fix)
@@ -155,10 +158,24 @@ def _guide(program: Program, density: LogDensity, mode: Mode) -> Any:
     return guide
 
 
+def _levels(program: Any, flat: list[str], batch: Batch) -> dict[str, Any]:
+    """Constants of autoregressions, of which draws are to be around the level of the data."""
+    part = getattr(program, "transition", None)
+    mean, _ = location_scale(batch.y, batch.mask)
+    found = {}
+    for own, matrix in getattr(part, "at_level", {}).items():
+        name, matrix = f"transition.{own}", f"transition.{matrix}"
+        if name in flat and matrix in program.templates:
+            rank = len(program.templates[matrix].shape)
+            found[name] = (matrix, rank, mean.tolist())
+    return found
+
+
 def _at_mode(program: Program, density: LogDensity, x: Tensor) -> None:
     """The mode as the program's current values."""
-    with torch.no_grad():
-        for name, value in density.values(x).items():
+    with torch.no_grad(), local_params():
+        theta = poutine.condition(program.draw, density.values(x))()
+        for name, value in theta.items():
             template = program.templates.get(name)
             if template is not None and template.shape == value.shape:
                 template.value.copy_(value)

@@ -8,14 +8,14 @@ from numpy import ndarray
 __all__ = ["inverse"]
 
 WIDEST, FEWEST, BLOCK = 8, 64, 2048
-EPS = np.finfo(float).eps
+SINGULAR = 1e11  # of 1e16: x_kk times the k-th entry of the inverse, 1 if k is on its own
 
 
 def inverse(x: ndarray) -> tuple[ndarray, ndarray]:
     """x^{-1} and log |x| of symmetric matrices (..., K, K); NaN where one is not positive definite.
 
-    A pivot within rounding of zero, beside its diagonal entry, is no pivot: whether a matrix has an
-    inverse does not depend on how many others there are.
+    An inverse of which rounding leaves next to no digits is none: whether a matrix has one does not
+    depend on how many others there are.
 
     Gauss-Jordan elimination of all of them together, in blocks that stay in the cache: several
     times faster than one LAPACK call for each. No pivoting is needed: Higham (2002), section 14.4.
@@ -38,11 +38,11 @@ def inverse(x: ndarray) -> tuple[ndarray, ndarray]:
 def _eliminate(a: ndarray) -> ndarray:
     """Invert (K, K, n) in place; log-determinants (n,)."""
     K, det = len(a), np.ones(a.shape[-1])  # a pivot that is NaN spreads to all of its matrix
-    least = K * EPS * np.stack([a[k, k] for k in range(K)])
+    own = [a[k, k].copy() for k in range(K)]
     with np.errstate(all="ignore"):
         for k in range(K):
             pivot = a[k, k].copy()
-            pivot[~(pivot > least[k])] = np.nan
+            pivot[~(pivot > 0)] = np.nan
             det *= pivot
             a[k, k] = 1
             a[k] /= pivot
@@ -51,6 +51,10 @@ def _eliminate(a: ndarray) -> ndarray:
                     factor = a[i, k].copy()
                     a[i, k] = 0
                     a[i] -= factor * a[k]
+        for k in range(K):
+            lost = ~(a[k, k] * own[k] < SINGULAR)
+            det[lost] = np.nan
+        a[..., np.isnan(det)] = np.nan
         return np.log(det)
 
 
@@ -64,8 +68,8 @@ def _one_by_one(x: ndarray) -> tuple[ndarray, ndarray]:
         return np.stack([one for one, _ in each]), np.stack([det for _, det in each])
     pivots = L.diagonal(axis1=-2, axis2=-1)
     K = x.shape[-1]
-    firm = np.square(pivots) > K * EPS * x.diagonal(axis1=-2, axis2=-1)
     half = np.linalg.solve(L, np.broadcast_to(np.eye(K), x.shape))
-    nothing = np.where(firm.all(-1), 0, np.nan)
-    found = half.swapaxes(-1, -2) @ half + nothing[..., None, None]
-    return found, 2 * np.log(pivots).sum(-1) + nothing
+    found = half.swapaxes(-1, -2) @ half
+    own = found.diagonal(axis1=-2, axis2=-1) * x.diagonal(axis1=-2, axis2=-1)
+    nothing = np.where((own < SINGULAR).all(-1), 0, np.nan)
+    return found + nothing[..., None, None], 2 * np.log(pivots).sum(-1) + nothing

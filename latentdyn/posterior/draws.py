@@ -69,6 +69,7 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
         for name, value in dict(p.nodes["_RETURN"]["value"] or {}).items()
     }
     sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
+    sites |= {name: theta[name] for name in getattr(program.prior, "moved", ())}
     latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
     densities = zeros + _density(p, number), zeros + _density(q, number)
     return Draws(sites, theta, *densities, latent=latent, places=getattr(inner, "picked", None))

@@ -28,6 +28,7 @@ class Prior(nn.Module, abc.ABC):
     """
 
     sessions: int | None = None
+    moved: tuple[str, ...] = ()  # parameters whose sites are not their values
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ class ARMA(Conditional):
     values. Source: Harvey (1989), eq. 3.3.8; for the constraints Monahan (1984).
     """
 
+    at_level = {"constant": "ar"}
+
     def __init__(self, p: int, q: int = 0, *, intercept: bool = True, free: bool = False):
         super().__init__()
         self.p, self.q = whole("p", p, 0), whole("q", q, 0)

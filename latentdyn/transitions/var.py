@@ -36,6 +36,8 @@ class VAR(Conditional):
     the constraint Ansley & Kohn (1986).
     """
 
+    at_level = {"constant": "A"}
+
     def __init__(self, p: int, units: int, *, free: bool = False):
         super().__init__()
         self.p, self.units, self.free = whole("p", p), whole("units", units), free

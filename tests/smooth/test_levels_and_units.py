@@ -159,7 +159,9 @@ def test_units_that_determine_each_other_have_no_density():
     C, R = [[1.0, 0.0], [2.0, 0.0]], np.zeros((2, 2))
     model = program([0.0, 0.0], np.eye(2), A, [0.0, 0.0], Q, C, [0.0, 0.0], R)
     y = np.arange(5.0)[:, None] * [1.0, 2.0]
-    with pytest.raises(ld.errors.InputError, match=r"'y'.*joint density.*step 1.*without any noise"):
+    with pytest.raises(
+        ld.errors.InputError, match=r"'y'.*joint density.*step 1.*without any noise"
+    ):
         ld.smooth.kalman(model, y)
 
 
@@ -197,7 +199,9 @@ def test_streams(method, level):
     flow = ld.smooth.online(flat, method, history=y[:5])
     for value in y[5:]:
         flow.update(value)
-    right = exact([0.0], [[0.0]], [[1.0]], [0.0], [[0.09]], [[1.0]], [0.0], [[1.0]], y[:, None], [1])
+    right = exact(
+        [0.0], [[0.0]], [[1.0]], [0.0], [[0.09]], [[1.0]], [0.0], [[1.0]], y[:, None], [1]
+    )
     assert abs(float(flow.log_evidence) - right.log_evidence) < 1e3 * EPS * level
     assert abs(float(flow.filtered.mean) - right.mean[-1, 0]) < 1e3 * EPS * level
 

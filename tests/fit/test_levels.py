@@ -1,0 +1,111 @@
+"""Fits do not depend on the level of the data, nor on their units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import latentdyn as ld
+
+QUIET = ld.fit.Training(progress=False)
+ALIKE = 1e-13  # of the level in noises: rounding of y + c, and of sums of T such numbers
+
+
+def walk():
+    rng = np.random.default_rng(1)
+    y = np.cumsum(rng.normal(0, 0.3, 80)) + rng.normal(size=80)
+    y[[5, 30, 31]] = np.nan
+    return y
+
+
+def rotation():
+    rng = np.random.default_rng(0)
+    A, z = np.array([[0.95, 0.2], [-0.2, 0.9]]), np.zeros((80, 2))
+    for t in range(1, 80):
+        z[t] = A @ z[t - 1] + rng.normal(0, 0.5, 2)
+    y = z @ rng.normal(size=(2, 3)) + rng.normal(0, 0.5, (80, 3))
+    y[rng.random(y.shape) < 0.05] = np.nan
+    return y
+
+
+def system(noise):
+    torch.manual_seed(0)
+    return ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Gaussian(2, 3, noise=noise))
+
+
+def seen_as_it_is():
+    """States in the units of the data, at their level: the dynamics have it as an offset."""
+    torch.manual_seed(0)
+    emission = ld.emissions.Gaussian.of(C=np.eye(3), R=0.1 * np.ones(3))
+    return ld.StateSpace(ld.transitions.Linear(3), emission, ld.initials.Diffuse(3))
+
+
+def em(model, y, steps=8):
+    post = ld.fit.em(model, y, steps=steps, progress=False)
+    return post, post.history["log_evidence"][-1]
+
+
+def laplace(model, y):
+    post = ld.fit.laplace(model.collapse(ld.smooth.kalman), y)
+    return post, post.attrs["log_density"]
+
+
+def collapsed(model, y):
+    post = ld.fit.svi(model.collapse(ld.smooth.kalman), y, steps=20, training=QUIET)
+    return post, post.history["elbo"][-1]
+
+
+# number of flat states: their density is per unit, so that scaling moves it
+FITS = {
+    "em level": (lambda y: em(ld.programs.LocalLevel(), y), walk, 1),
+    "em trend": (lambda y: em(ld.programs.LocalLinearTrend(), y), walk, 2),
+    "em diagonal": (lambda y: em(system("diagonal"), y), rotation, 0),
+    "em full": (lambda y: em(system("full"), y), rotation, 0),
+    "laplace arma": (lambda y: laplace(ld.programs.ARMA(1, 1), y), walk, 0),
+    "laplace level": (lambda y: laplace(ld.programs.LocalLevel(), y), walk, 1),
+    "svi level": (lambda y: collapsed(ld.programs.LocalLevel(), y), walk, 1),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_levels(name):
+    fit, data, _ = FITS[name]
+    y = data()
+    post, height = fit(y)
+    ahead = post.forecast(3, draws=20, seed=0)["y"].values
+    for level in (10.0, 1e4, 1e6, 1e8):
+        moved, other = fit(y + level)
+        assert abs(other - height) < 1e-6 + ALIKE * level * y.size, level
+        again = moved.forecast(3, draws=20, seed=0)["y"].values - level
+        assert abs(again - ahead).max() < 1e-4 + 1e-7 * level**0.5, level
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_units(name):
+    fit, data, flat = FITS[name]
+    y = data()
+    post, height = fit(y)
+    ahead = post.forecast(3, draws=20, seed=0)["y"].values
+    for units in (1e-9, 1e-3, 1e9):
+        moved, other = fit(units * y)
+        entries = (~np.isnan(y)).sum() - flat
+        assert abs(other + entries * np.log(units) - height) < 1e-5, units
+        again = moved.forecast(3, draws=20, seed=0)["y"].values / units
+        assert abs(again - ahead).max() < 1e-3, units  # draws may be near a unit root
+
+
+@pytest.mark.parametrize("level", [0.0, 1e3, 1e6])
+def test_dynamics_of_what_is_seen_are_least_squares(level):
+    """Without noise of the observations the M step is a regression of neighbours."""
+    y = np.nan_to_num(rotation()) + level
+    emission = ld.emissions.Gaussian.of(C=np.eye(3), R=np.full(3, 1e-12))
+    model = ld.StateSpace(ld.transitions.Linear(3), emission, ld.initials.Diffuse(3))
+    post, _ = em(model, y, steps=3)
+    found = post.model.model.transition
+    X = np.column_stack([y[:-1] - level, np.ones(len(y) - 1)])
+    beta, *_ = np.linalg.lstsq(X, y[1:] - level, rcond=None)
+    close = 1e-7 + 1e-12 * level
+    np.testing.assert_allclose(found.A.detach().numpy(), beta[:3].T, atol=close)
+    r = y[1:] - level - X @ beta
+    np.testing.assert_allclose(found.Q.detach().numpy(), (r**2).mean(0), rtol=1e-6)
