@@ -14,6 +14,7 @@ from latentdyn.data.kept import kept
 from latentdyn.emissions import Categorical
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.em_loop import EMRun
+from latentdyn.fit.entry import Level
 from latentdyn.fit.failures import LINALG, not_definite
 from latentdyn.fit.training import Progress
 from latentdyn.fit.validation import check_support
@@ -57,7 +58,8 @@ def em(
 
     Args:
         model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed;
-            the copy that is fitted has double precision.
+            the copy that is fitted has double precision, and keeps it where the data are so far
+            from zero that single precision would lose them.
         y: whatever `latentdyn.data.as_dataset` takes.
         steps: at most.
         smoother: the E step, one of `latentdyn.smooth`; by default `kalman` or `hmm` where they
@@ -108,6 +110,7 @@ def em(
     steps = whole("steps", steps)
     _check(model, tolerance)
     dataset = kept(y)
+    level = Level(model, dataset, able=False)
     program = copy.deepcopy(model).double()
     batch = program.fit_batch(Batch.of(dataset, torch.float64))
     check_support(program, batch)
@@ -121,8 +124,10 @@ def em(
             run.go(steps, tolerance, callbacks, progress)
         except (InputError, NonFiniteError, *LINALG) as caught:
             error = not_definite(batch, "") if isinstance(caught, LINALG) else caught
+    if level.digits:
+        program, batch = program.to(model.dtype), batch.to(model.dtype)
     collapsed = program.collapse(smoother)
-    attrs = {"inference_method": "em", "converged": run.converged, "left": run.left}
+    attrs = {"inference_method": "em", "converged": run.converged, "left": run.left} | level.attrs
     fits = [(collapsed, Guide(None, None))]
     posterior = Posterior(fits, dataset, batch, [run.progress.history], None, attrs)
     if error is not None:

@@ -64,8 +64,7 @@ def conditional_particles(
         >>> z.shape
         torch.Size([4, 1, 50, 1])
     """
-    dtype = model.dtype
-    model, batch, _ = given(model, y, u)
+    (model, batch, _), dtype = given(model, y, u), model.dtype
     steps = Steps(model, batch)
     sweep = _Sweep(steps, _fitting(path, steps), whole("particles", particles, 2))
     with seeded(seed):

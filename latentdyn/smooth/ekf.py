@@ -78,8 +78,7 @@ def ukf(
 def _filtered(
     model: Any, y: Any, u: Any, linearise: Linearise, route: Route | None
 ) -> SmoothedPath:
-    dtype = model.dtype
-    model, batch, data = given(model, y, u)
+    (model, batch, data), dtype = given(model, y, u), model.dtype
     chain = Chain(model, batch, linearise)
     solution, before, now = filtered(chain, route)
     log_evidence = solution.log_evidence

@@ -56,8 +56,7 @@ def iekf(
     Raises: InputError if the path does not stand still.
     Source: Bell (1994); Yaghoobi et al. (2021).
     """
-    dtype = model.dtype
-    model, batch, data = given(model, y, u)
+    (model, batch, data), dtype = given(model, y, u), model.dtype
     chain = Chain(model, batch, taylor)
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():

@@ -44,8 +44,7 @@ def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> 
         >>> q.mean.squeeze()
         tensor([1086.0919, 1082.9522, 1072.3160], dtype=torch.float64)
     """
-    dtype = model.dtype
-    model, batch, data = given(model, y, u)
+    (model, batch, data), dtype = given(model, y, u), model.dtype
     return linear_gaussian(model, batch, data, route, parts(model, batch)).to(dtype)
 
 

@@ -70,8 +70,7 @@ def laplace(
     at a prior mean between two modes of equal density.
     Source: Tierney & Kadane (1986); Durbin & Koopman (2012), section 10.6; Rue et al. (2009).
     """
-    dtype = model.dtype
-    model, batch, data = given(model, y, u)
+    (model, batch, data), dtype = given(model, y, u), model.dtype
     start = None if start is None else start.to(batch.y)
     steps = whole("steps", steps)
     affine = model.transition.linear_gaussian(batch.u if model.transition.input_dim else None)

@@ -78,8 +78,7 @@ def particle(
         >>> q.mean.shape, q.paths.shape, q.log_evidence.shape
         (torch.Size([1, 50, 1]), torch.Size([20, 1, 50, 1]), torch.Size([1]))
     """
-    dtype = model.dtype
-    model, batch, data = given(model, y, u)
+    (model, batch, data), dtype = given(model, y, u), model.dtype
     if not isinstance(model, StateSpace):
         fix = "build one with ld.StateSpace"
         raise InputError("model", "a StateSpace program", type(model).__name__, fix)

@@ -54,7 +54,7 @@ def switching(
     if not isinstance(model, SwitchingLinear):
         fix = "build it with programs.SwitchingLinear"
         raise InputError("model", "a switching linear system", type(model).__name__, fix)
-    model, batch, data = given(model, y, u, SwitchingLinear)
+    (model, batch, data), dtype = given(model, y, u, SwitchingLinear), model.dtype
     affine = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is None:
         kind = type(model.emission).__name__
@@ -65,7 +65,7 @@ def switching(
     found.source = data
     if data is not None or not found.log_evidence.requires_grad:  # else it may be a search
         _need_finite(found)
-    return found
+    return found.to(dtype)
 
 
 def _need_finite(found: SwitchingStates) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -53,6 +53,24 @@ class SwitchingStates:
     ess: Tensor | None = None
     draw: Callable[[], tuple[Tensor, Tensor]] | None = None
     source: Any = None
+
+    def to(self, dtype: torch.dtype) -> SwitchingStates:
+        """The same in another precision."""
+        if self.log_evidence.dtype == dtype:
+            return self
+
+        def cast(x: Any) -> Any:
+            return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+        smooth, draw = self.smooth, self.draw
+        return replace(
+            self,
+            log_evidence=cast(self.log_evidence),
+            filtered=Mixture(*map(cast, self.filtered)),
+            smooth=lambda: Mixture(*map(cast, smooth())),
+            ess=cast(self.ess),
+            draw=None if draw is None else lambda: tuple(map(cast, draw())),  # type: ignore
+        )
 
     @cached_property
     def smoothed(self) -> Mixture:
