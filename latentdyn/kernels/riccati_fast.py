@@ -83,8 +83,8 @@ def _polish(P: Any, J: Any, X: Any, work: Any) -> None:
     K = len(P)
     own, site = 0.0, 0.0
     for i in range(K):
-        own += P[i, i]
-        site += J[i, i]
+        own = max(own, P[i, i])
+        site = max(site, J[i, i])
     if not own * site > STRONG:
         return
     for i in range(K):

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 __all__ = ["STRONG", "one_plus", "shrink", "strong"]
 
-STRONG = 1e3  # P J from which digits are given back
+STRONG = 1e4  # variance times information from which digits are given back
 
 
 def one_plus(P: ndarray, J: ndarray) -> ndarray:
@@ -26,7 +26,7 @@ def one_plus(P: ndarray, J: ndarray) -> ndarray:
 
 def strong(P: ndarray, J: ndarray) -> bool:
     """Whether a site determines some direction much better than P does."""
-    return bool(_trace(P) * _trace(J) > STRONG)
+    return bool(_largest(P) * _largest(J) > STRONG)
 
 
 def shrink(P: ndarray, J: ndarray) -> tuple[ndarray, ndarray]:
@@ -39,5 +39,5 @@ def shrink(P: ndarray, J: ndarray) -> tuple[ndarray, ndarray]:
     return (X + X.swapaxes(-1, -2)) / 2, grown
 
 
-def _trace(x: ndarray) -> float:
-    return float(np.einsum("...ii->...", x).max()) if x.size else 0.0
+def _largest(x: ndarray) -> float:
+    return float(np.einsum("...ii->...i", x).max()) if x.size else 0.0

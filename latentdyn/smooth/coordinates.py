@@ -23,7 +23,9 @@ from latentdyn.conditional import Affine
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.nn import matvec
 
-__all__ = ["Chain", "InCoordinates", "around", "in_units", "units_of"]
+__all__ = ["Chain", "InCoordinates", "around", "in_units", "sizes_of", "units_of"]
+
+EVEN = 2.0**8  # sizes of states that are alike
 
 Chain = tuple[Affine, Affine, Affine]  # first state, transition, emission
 
@@ -58,7 +60,17 @@ def in_units(chain: Chain, units: Tensor) -> Chain:
     return scaled(first), scaled(transition), emission._replace(weight=emission.weight * units)
 
 
-def units_of(chain: Chain) -> ndarray:
+def units_of(chain: Chain) -> Tensor | None:
+    """Units (K,) in which the noises of all states are alike; None where they are so already."""
+    Q = _variances(chain[1])
+    least, most = Q.min(), Q.max()
+    if least > 0 and most <= EVEN * least:
+        return None
+    sizes = sizes_of(chain)
+    return None if sizes.max() <= EVEN * sizes.min() else chain[2].weight.new_tensor(sizes)
+
+
+def sizes_of(chain: Chain) -> ndarray:
     """Of each state a power of two near the size of its noise, or of what observations show of it.
 
     A state that has no noise and is not seen has the size of what it moves, or is moved by.

@@ -47,6 +47,8 @@ def given(
 
 def in_double(model: Any) -> Any:
     """The same program with all of its parameters in double precision, differentiable in them."""
+    if model.dtype == torch.float64:  # as all of its parameters are
+        return model
     named = model.named_parameters(remove_duplicate=False)
     single = {n: p.double() for n, p in named if p.dtype != torch.float64}
     return rebind(model, single) if single else model

@@ -15,13 +15,19 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
-from latentdyn.smooth.coordinates import Chain, InCoordinates, around, in_units, units_of
+from latentdyn.smooth.coordinates import (
+    Chain,
+    InCoordinates,
+    around,
+    in_units,
+    sizes_of,
+    units_of,
+)
 from latentdyn.smooth.observe import Observed, SingularError, observe, observe_exactly
 from latentdyn.smooth.sequential import SequentialSolution
 
 FAR, AGAIN = 1e4, 3  # squares of standard deviations; of the 1e16 of double precision
 STIFF = 1e4  # signal to noise
-EVEN = 2.0**8  # units of states
 
 __all__ = ["ChainSolution", "ExactSolution", "SiteSolution", "solve"]
 
@@ -180,22 +186,20 @@ def solve(
     of zero show, in units of the noise, it is solved again around the path that was found: then
     nothing that is large cancels, whatever the level of the data.
     """
-    units = units_of(chain)
-    scale = chain[2].weight.new_tensor(units)
-    even = bool(units.max() <= EVEN * units.min())
-    own, sizes = (chain, scale) if even else (in_units(chain, scale), torch.ones_like(scale))
-    found = _solve(own, singular, batch, sizes, flat, route)
+    scale = units_of(chain)
+    own = chain if scale is None else in_units(chain, scale)
+    found = _solve(own, singular, batch, flat, route)
     path = None
     for _ in range(AGAIN):
         if not _far(found.square):
             break
         more = found.mean().detach()
         path = more if path is None else path + more
-        found = _solve(around(own, path, flat), singular, batch, sizes, flat, route)
-    if even and path is None:
+        found = _solve(around(own, path, flat), singular, batch, flat, route)
+    if scale is None and path is None:
         return found
-    c = 0.0 if path is None else path
-    if even:
+    c: Any = 0.0 if path is None else path
+    if scale is None:
         return InCoordinates(found, chain, c, 1.0, flat)
     return InCoordinates(found, chain, c * scale, scale, flat)
 
@@ -204,7 +208,6 @@ def _solve(
     chain: Chain,
     singular: bool,
     batch: Batch,
-    units: Tensor,
     flat: tuple[bool, ...],
     route: Route | None,
 ) -> Any:
@@ -212,6 +215,7 @@ def _solve(
         seen = observe(chain[2], batch.y, batch.observed)
         if not _stiff(chain, seen):
             return SiteSolution(chain, batch, seen, flat, route)
+    units = chain[2].weight.new_tensor(sizes_of(chain))
     try:
         return ExactSolution(chain, batch, units, flat, route)
     except SingularError:  # what is seen gets no noise from the last step: from earlier ones
@@ -220,7 +224,7 @@ def _solve(
 
 def _far(square: Tensor) -> bool:
     """Whether states of zero are so far from the data that terms of the evidence cancel."""
-    return bool((square.detach().mean(-1) > FAR).any())
+    return float(square.detach().mean(-1).max()) > FAR
 
 
 def _stiff(chain: Chain, seen: Observed) -> bool:

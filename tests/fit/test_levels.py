@@ -42,7 +42,7 @@ def seen_as_it_is():
 
 
 def em(model, y, steps=8):
-    post = ld.fit.em(model, y, steps=steps, progress=False)
+    post = ld.fit.em(model.double(), y, steps=steps, progress=False)
     return post, post.history["log_evidence"][-1]
 
 
