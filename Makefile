@@ -41,7 +41,7 @@ demo: $(VENV)/.ready
 	$(BIN)/latentdyn demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow --timeout=3600
