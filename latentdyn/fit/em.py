@@ -15,6 +15,7 @@ from latentdyn.emissions import Categorical
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.em_loop import EMRun
 from latentdyn.fit.training import Progress
+from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
@@ -40,6 +41,7 @@ def em(
     tolerance: float = 1e-8,
     initialise: bool = True,
     seed: int = 0,
+    draws: int = 0,
     callbacks: Sequence[Callable[[Progress], Any]] = (),
     progress: bool = True,
 ) -> Posterior:
@@ -68,6 +70,9 @@ def em(
         tolerance: it ends where a step raises the evidence by less than this per observed entry.
         initialise: start free parameters from the data.
         seed: of everything random in the fit.
+        draws: of the parameters around the maximum, so that intervals include what is not known
+            about them (`latentdyn.fit.with_uncertainty`); with 0 there is only the point, and
+            intervals of forecasts and states are those of known parameters: too narrow.
         callbacks: called with a `Progress` after every step; returning "stop" stops.
         progress: show a progress bar.
 
@@ -95,7 +100,7 @@ def em(
         >>> len(up), up == sorted(up)
         (6, True)
     """
-    steps = whole("steps", steps)
+    steps, draws = whole("steps", steps), whole("draws", draws, 0)
     _check(model, tolerance)
     dataset = as_dataset(y)
     program = copy.deepcopy(model)
@@ -118,7 +123,7 @@ def em(
     if error is not None:
         error.posterior = posterior  # type: ignore[union-attr]
         raise error
-    return posterior
+    return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
 
 
 def _check(model: Any, tolerance: float) -> None:
