@@ -8,6 +8,7 @@ from latentdyn.fit.particle_mcmc import particle_mcmc
 from latentdyn.fit.svi import svi
 from latentdyn.fit.teacher_forcing import teacher_forcing
 from latentdyn.fit.training import Progress, Training
+from latentdyn.fit.uncertainty import with_uncertainty
 
 __all__ = [
     "Progress",
@@ -19,4 +20,5 @@ __all__ = [
     "particle_mcmc",
     "svi",
     "teacher_forcing",
+    "with_uncertainty",
 ]

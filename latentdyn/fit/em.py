@@ -17,6 +17,7 @@ from latentdyn.fit.em_loop import EMRun
 from latentdyn.fit.entry import Level
 from latentdyn.fit.failures import LINALG, not_definite
 from latentdyn.fit.training import Progress
+from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
@@ -42,6 +43,7 @@ def em(
     tolerance: float = 1e-8,
     initialise: bool = True,
     seed: int = 0,
+    draws: int = 0,
     callbacks: Sequence[Callable[[Progress], Any]] = (),
     progress: bool = True,
 ) -> Posterior:
@@ -72,6 +74,9 @@ def em(
         tolerance: it ends where a step raises the evidence by less than this per observed entry.
         initialise: start free parameters from the data.
         seed: of everything random in the fit.
+        draws: of the parameters around the maximum, so that intervals include what is not known
+            about them (`latentdyn.fit.with_uncertainty`); with 0 there is only the point, and
+            intervals of forecasts and states are those of known parameters: too narrow.
         callbacks: called with a `Progress` after every step; returning "stop" stops.
         progress: show a progress bar.
 
@@ -107,7 +112,7 @@ def em(
         >>> len(up), up == sorted(up)
         (6, True)
     """
-    steps = whole("steps", steps)
+    steps, draws = whole("steps", steps), whole("draws", draws, 0)
     _check(model, tolerance)
     dataset = kept(y)
     level = Level(model, dataset, able=False)
@@ -133,7 +138,7 @@ def em(
     if error is not None:
         error.posterior = posterior  # type: ignore[union-attr]
         raise error
-    return posterior
+    return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
 
 
 def _check(model: Any, tolerance: float) -> None:

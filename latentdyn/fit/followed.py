@@ -42,20 +42,22 @@ def follow(
     if states is None or not isinstance(program, StateSpace):
         return None
     before: dict[str, Any] = copy.deepcopy(states.state_dict())
-    now = _bounds(objective, batch, seed)
     with torch.no_grad(), seeded(seed):
         whole = program.fit_batch(batch)
         path = (lambda: _path(program, whole)) if linearise else None
         try:
             changed = states.follow(program, whole, path)
         except torch.linalg.LinAlgError:
-            changed = True  # half way: the comparison puts it back
+            states.load_state_dict(before)
+            return None
     if not changed:
         return None
-    found = _bounds(objective, batch, seed)
+    after, found = copy.deepcopy(states.state_dict()), _bounds(objective, batch, seed)
+    states.load_state_dict(before)
+    now = _bounds(objective, batch, seed)
     if found is None or (now is not None and not _better(found["elbo"], now["elbo"])):
-        states.load_state_dict(before)
         return None
+    states.load_state_dict(after)
     return {name: float(value.mean()) for name, value in found.items()}
 
 

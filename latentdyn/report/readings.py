@@ -11,6 +11,7 @@ import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
 from latentdyn.fit.training import rise
+from latentdyn.programs import Collapsed
 from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]
@@ -34,7 +35,8 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     found = [_finite(posterior)]
     if found[0].verdict == BROKEN:
         return found
-    found += [*_converged(posterior), *_restarts(posterior), *_at_floor(posterior)]
+    found += [*_converged(posterior), *_restarts(posterior)]
+    found += [*_at_floor(posterior), *_points(posterior)]
     guide = posterior.fits[posterior.best][1]
     if getattr(guide.parameters_guide, "chains", None) is not None:
         found += _sampler(posterior, seed)
@@ -101,6 +103,23 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
     yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
 
 
+def _points(posterior: Any) -> Iterator[Reading]:
+    """What intervals leave out where parameters are points, or were drawn around one."""
+    left_out = posterior.attrs.get("left_out")
+    if left_out is not None:
+        text = "drawn around the maximum; along the others, which data do not tell, at the point"
+        value = f"all but {left_out} directions"
+        yield Reading("uncertainty of the parameters", value, text)
+        return
+    program, guide = posterior.fits[posterior.best]
+    if isinstance(program, Collapsed) and guide.parameters_guide is None:
+        text = (
+            "parameters are points: intervals of forecasts and states leave out that they are "
+            "estimated, and are too narrow; see fit.with_uncertainty, or fit.em with draws="
+        )
+        yield Reading("uncertainty of the parameters", "none", text, CARE)
+
+
 def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
     """Agreement of Markov chains, and how many independent draws they are worth."""
     import arviz_stats  # noqa: F401  registers the accessor
@@ -127,11 +146,15 @@ def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
 
 
 def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
+    if "left_out" in posterior.attrs:
+        return  # draws that were placed by the likelihood itself
     random = posterior.model.prior is not None
     entries = posterior.batch.y.numel()
     paths = int(np.clip(EFFORT // (100 * entries), 1, 10)) if random else 1
     draws = int(np.clip(EFFORT // (paths * entries), 100, 1000))
     weights = log_weights(posterior, draws, paths=paths, seed=seed)
+    if not weights.sizes.get("draw"):
+        return  # a point without states to draw
     k, share = khat(weights), ess(weights)
     chain = posterior.best
     if "parameters" in k:
