@@ -203,6 +203,9 @@ CALLS: dict[str, Any] = {
     ),
     "Baseline.free_run": lambda s: diagnostics.dynamics.FixedPoint.of(y()).free_run(5, seed=s),
     "fit.em": lambda s: ld.fit.em(linear(prior=False), y(), steps=2, seed=s, progress=False),
+    "fit.with_uncertainty": lambda s: ld.fit.with_uncertainty(
+        ld.fit.em(linear(prior=False), y(), steps=2, progress=False), draws=3, seed=s
+    ),
     "fit.laplace": lambda s: ld.fit.laplace(loadings(), y(), seed=s),
     "fit.mcmc": lambda s: ld.fit.mcmc(
         linear(prior=True).collapse(smooth.kalman), y(), seed=s, **MCMC
