@@ -107,6 +107,7 @@ WRONG = {
         ld.transitions.Linear(3), ld.emissions.Gaussian(2, 4)
     ),
     "initial of other states": lambda: gaussian(initial=ld.initials.Gaussian(5)),
+    "smoother by name": lambda: ld.fit.em(gaussian(), Y, smoother="kalman"),
     "transition by name": lambda: ld.StateSpace("plrnn", ld.emissions.Gaussian(2, 4)),
     "transition class, not object": lambda: ld.StateSpace(
         ld.transitions.Linear, ld.emissions.Gaussian(2, 4)

@@ -113,7 +113,7 @@ def em(
         (6, True)
     """
     steps, draws = whole("steps", steps), whole("draws", draws, 0)
-    _check(model, tolerance)
+    _check(model, tolerance, smoother)
     dataset = kept(y)
     level = Level(model, dataset, able=False)
     program = copy.deepcopy(model).double()
@@ -141,7 +141,10 @@ def em(
     return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
 
 
-def _check(model: Any, tolerance: float) -> None:
+def _check(model: Any, tolerance: float, smoother: Any) -> None:
+    if smoother is not None and not callable(smoother):
+        fix = "pass the function itself, such as ld.smooth.ekf, or functools.partial of it"
+        raise InputError("smoother", "one of ld.smooth", repr(smoother), fix)
     if not isinstance(model, StateSpace | HMM):
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
