@@ -11,7 +11,16 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 
-__all__ = ["NoModeError", "Patience", "Secant", "backtrack", "best_step", "log_joint", "polished", "still"]
+__all__ = [
+    "NoModeError",
+    "Patience",
+    "Secant",
+    "backtrack",
+    "best_step",
+    "log_joint",
+    "polished",
+    "still",
+]
 
 HALVINGS = 30
 
