@@ -79,10 +79,10 @@ def linear(*, prior: bool) -> Any:
 
 @cache
 def loadings() -> Any:
-    """Loadings and noise are random, all else is known."""
+    """Loadings and noise are random, all else is known; no rotation of the states is the same."""
     prior = {"emission.C": dist.Normal(0.0, 1.0), "emission.R": dist.LogNormal(0.0, 1.0)}
     emission = ld.emissions.Gaussian(2, 1)
-    transition = ld.transitions.Linear.of(A=0.5 * np.eye(2), Q=np.ones(2))
+    transition = ld.transitions.Linear.of(A=np.diag([0.5, 0.9]), Q=np.ones(2))
     first = ld.initials.Gaussian.of(mean=np.zeros(2), covariance=np.ones(2))
     model = ld.StateSpace(transition, emission, first, ld.priors.Independent(prior))
     return model.collapse(smooth.kalman)

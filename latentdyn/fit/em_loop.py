@@ -19,7 +19,7 @@ from latentdyn.fit.em_speed import Leaps, left
 from latentdyn.fit.expectations import Expectations
 from latentdyn.fit.m_discrete import maximise_discrete
 from latentdyn.fit.m_steps import maximise
-from latentdyn.fit.parameters import restore, snapshot, toward
+from latentdyn.fit.parameters import free_values, restore, snapshot, toward
 from latentdyn.fit.training import Progress
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.laplace import laplace
@@ -130,7 +130,7 @@ class EMRun:
             late = self.progress.step - steps // 2
             if e.drawn and late > 0:
                 toward(self.program, before, 1 / (1 + late))
-        for name, value in snapshot(self.program).items():
+        for name, value in free_values(self.program).items():
             if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(name, f"the M step of '{name}' {self._where}")
 
@@ -176,6 +176,7 @@ class EMRun:
         return f"is not finite at step {self.progress.step}; check the scale of the data"
 
     def _message(self) -> str:
-        bad = [n for n, v in snapshot(self.program).items() if not bool(torch.isfinite(v).all())]
+        values = free_values(self.program).items()
+        bad = [n for n, v in values if not bool(torch.isfinite(v).all())]
         inside = f" (neither are {bad})" if bad else ""
         return f"the log evidence {self._where}{inside}, or start elsewhere"

@@ -18,6 +18,7 @@ __all__ = ["Leaps", "left"]
 
 PLAIN = 10  # steps before the first leap
 SLOW = 0.8  # share of one gain in the next, beyond which steps are small
+LEAST = 3  # steps that it takes for the first
 MEMORY = 10  # steps that an extrapolation remembers
 
 
@@ -45,12 +46,13 @@ class Leaps:
     A step of EM leads from x_k to g_k; with f_k = g_k - x_k it proposes g_k - sum_j c_j (g_{j+1} -
     g_j), where c makes f_k - sum_j c_j (f_{j+1} - f_j) shortest. Where the evidence there is lower
     than at x_k the step of EM is taken instead, so that the evidence still never falls, and the
-    past is forgotten. It begins where gains shrink slowly, not before the tenth step.
+    past is forgotten; from the second such failure in a row on it waits for twice as many steps. It
+    begins where gains shrink slowly, not before the tenth step.
     Source: Walker & Ni (2011), algorithm AA; Henderson & Varadhan (2019) for the safeguard.
     """
 
     def __init__(self, program: Any):
-        self.slow = False
+        self.slow, self.tried, self.failures = False, False, 0
         self.free = {n: (t.value, transform_to(t.support)) for n, t in free_of(program).items()}
         self.ends: list[ndarray] = []
         self.moves: list[ndarray] = []
@@ -71,7 +73,9 @@ class Leaps:
             self.forget()  # at a floor
             return None
         self.ends, self.moves = [*self.ends[-MEMORY:], g], [*self.moves[-MEMORY:], g - x]
-        if len(self.ends) < 3:
+        self.failures = 0 if self.tried else self.failures  # the last one has not failed
+        self.tried = len(self.ends) >= LEAST * (1 if self.failures < 2 else 2)
+        if not self.tried:
             return None
         F, G = (np.diff(np.stack(a), axis=0).T for a in (self.moves, self.ends))
         c = np.linalg.lstsq(F, self.moves[-1], rcond=1e-6)[0]
@@ -80,6 +84,7 @@ class Leaps:
 
     def forget(self) -> None:
         """The steps until now say nothing about the next."""
+        self.failures, self.tried = self.failures + self.tried, False
         self.ends, self.moves = [], []
 
     def _slow(self, evidences: Sequence[float]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from latentdyn import emissions, initials, transitions
 from latentdyn.fit.climb import climb, expected_emission, expected_first, expected_steps
 from latentdyn.fit.expectations import Expectations
-from latentdyn.fit.parameters import array, free_of, is_known, write
+from latentdyn.fit.parameters import array, free_of, is_known, learns, write
 from latentdyn.fit.piecewise import piecewise_steps
 from latentdyn.fit.poisson_readout import poisson_readout
 from latentdyn.fit.readout import gaussian_readout
@@ -20,11 +20,11 @@ __all__ = ["maximise"]
 
 def maximise(program: Any, e: Expectations) -> None:
     """Move the free parameters to where E log p(y, z) is highest, or at least higher."""
-    if free_of(program, "emission."):
+    if learns(program.emission):
         _emission(program, e)
-    if free_of(program, "transition.") and bool(e.inside[:, 1:].any()):
+    if learns(program.transition) and bool(e.inside[:, 1:].any()):
         _transition(program, e)
-    if free_of(program, "initial."):
+    if learns(program.initial):
         _initial(program, e)
 
 

@@ -40,4 +40,5 @@ def shrink(P: ndarray, J: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def _largest(x: ndarray) -> float:
-    return float(np.einsum("...ii->...i", x).max()) if x.size else 0.0
+    K = x.shape[-1]
+    return float(x.reshape(-1, K * K)[:, :: K + 1].max()) if x.size else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,7 @@ from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.laplace import TOLERANCE, not_a_mode, not_reached
-from latentdyn.smooth.search import Patience, backtrack, still
+from latentdyn.smooth.search import Patience, backtrack, polished, still
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.smooth.starts import best_mode, other_starts
 
@@ -101,17 +102,26 @@ class _Path:
         patience = Patience()
         for _ in range(steps):
             try:
-                gradient, diag, off = self.expansion(z)
-                target = z + GaussianChain(diag, off, gradient).mean
+                target = self.newton(z)
             except torch.linalg.LinAlgError:
-                gradient, diag, off = self.expansion(z, convex=True)
-                target = z + GaussianChain(diag, off, gradient).mean
+                target = self.newton(z, convex=True)
             new, gain = backtrack(self.value, z, target)
             # on a kink (of a ReLU) no step along Newton's direction is better
-            if still(new - z, z, TOLERANCE) or patience.ends(gain):
-                return new
+            ends = patience.ends(gain, new - z) or still(new - z, z, TOLERANCE)
             z = new
-        raise not_reached(float((target - z).abs().amax()), steps)
+            if ends:
+                break
+        else:
+            if not patience.rests:
+                raise not_reached(float((target - z).abs().amax()), steps)
+        with suppress(torch.linalg.LinAlgError):
+            return polished(self.newton, self.value, z)
+        return z
+
+    def newton(self, z: Tensor, convex: bool = False) -> Tensor:
+        """Where Newton's method would go."""
+        gradient, diag, off = self.expansion(z, convex)
+        return z + GaussianChain(diag, off, gradient).mean
 
     def path(self, z: Tensor, data: Any) -> SmoothedPath:
         """The approximation at the mode, whose place depends on the parameters."""

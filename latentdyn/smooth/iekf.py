@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,15 @@ from latentdyn.smooth.ekf import Chain, filtered
 from latentdyn.smooth.given import given
 from latentdyn.smooth.linearise import taylor
 from latentdyn.smooth.observe import observe
-from latentdyn.smooth.search import NoModeError, Patience, best_step, still
+from latentdyn.smooth.search import (
+    NoModeError,
+    Patience,
+    Secant,
+    best_step,
+    log_joint,
+    polished,
+    still,
+)
 from latentdyn.smooth.solution import SiteSolution
 from latentdyn.smooth.step_mode import amended, kinds, observed_term
 from latentdyn.values import whole
@@ -61,20 +70,24 @@ def iekf(
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():
         z = filtered(chain, route)[0].mean() if start is None else start.to(batch.y)
-        patience = Patience()
+        patience, secant = Patience(), Secant()
         for _ in range(limit):
-            target = _solution(chain, z, route).mean()
-            new, gain = best_step(model, batch, z, target)
+            step = _solution(chain, z, route).mean() - z
+            share = secant.along(step) if sweeps is None else torch.ones_like(step[..., 0, 0])
+            new, gain = best_step(model, batch, z, z + share[..., None, None] * step)
             change = new - z
-            done = still(change, z, 1e-9) or patience.ends(gain)
+            secant.took(step, change)
+            done = patience.ends(gain, change) or still(change, z, 1e-9)
             z = new
             if done:
                 break
         else:
-            if sweeps is None:
+            if sweeps is None and not patience.rests:
                 got = f"a change of {float(change.abs().amax()):.2g} after 100"
                 fix = "start elsewhere, or use smooth.laplace or smooth.particle"
                 raise NoModeError("sweeps", "a path that stands still", got, fix)
+        if sweeps is None:
+            z = _polished(chain, z, route)
     solution = _solution(chain, z, route)
     log_evidence = solution.log_evidence + _possible(chain, solution, z)
     shape = (*log_evidence.shape, batch.steps, model.state_dim)
@@ -107,6 +120,18 @@ def _possible(chain: Chain, solution: SiteSolution, z: Tensor) -> Tensor:
     term = observed_term(emission, u, batch.y, batch.observed)
     seen = observe(solution.emission, batch.y, batch.observed)
     return torch.where(above, amended(term, seen, z).sum(-1), none)
+
+
+def _polished(chain: Chain, z: Tensor, route: Route | None) -> Tensor:
+    """`polished`, if there is a density that says where not to go."""
+    model, batch = chain.model, chain.batch
+    if model.emission.noise == "singular":
+        return z
+    newton, value = lambda x: _solution(chain, x, route).mean(), partial(log_joint, model, batch)
+    try:
+        return polished(newton, value, z)
+    except NotImplementedError:
+        return z
 
 
 def _solution(chain: Chain, z: Tensor, route: Route | None) -> SiteSolution:

@@ -19,7 +19,7 @@ from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
 from latentdyn.smooth.kalman import linear_gaussian
-from latentdyn.smooth.search import NoModeError, Patience, backtrack, log_joint, still
+from latentdyn.smooth.search import NoModeError, Patience, backtrack, log_joint, polished, still
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.smooth.starts import best_mode, other_starts
 from latentdyn.values import whole
@@ -164,10 +164,21 @@ class _Sites:
             part = ((new - z) * step).sum((-2, -1)) / (step * step).sum((-2, -1)).clamp(min=1e-300)
             pull = pull + part[..., None, None] * bend
             done = still(new - z, z, TOLERANCE)
+            ends = patience.ends(gain, new - z)
             z = new
-            if patience.ends(gain) or (done and still(step, z, 1e-6)):
-                return z
-        raise not_reached(float(step.abs().amax()), steps)
+            if ends or (done and still(step, z, 1e-6)):
+                break
+        else:
+            if not patience.rests:
+                raise not_reached(float(step.abs().amax()), steps)
+        return polished(lambda x: self._newton(x)[0], self.value, z)
+
+    def value(self, z: Tensor) -> Tensor:
+        """log p(z, y), nothing where the noise is singular or the start flat: each step will do."""
+        try:
+            return log_joint(self.model, self.batch, z)
+        except (NotImplementedError, InputError):
+            return torch.zeros_like(z[..., 0, 0])
 
     def _newton(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Where Newton's method would go, and the gradient of -log p(z) there."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from latentdyn.conditional import rebind
@@ -86,11 +88,18 @@ class GaussianOnline(Online):
 
     def __init__(self, model: Any, linearise: Linearise):
         super().__init__(model)
-        self._linearise = linearise
+        self._recursion = GaussianStep(model, linearise)
 
     @property
     def _step(self) -> GaussianStep:
-        return GaussianStep(self.model, self._linearise)
+        self._recursion.model = self.model  # parameters may have changed
+        return self._recursion
+
+    def copy(self) -> Self:
+        """A branch: what it is told, this filter does not know."""
+        branch = super().copy()
+        branch._recursion = copy.copy(self._recursion)
+        return branch
 
     def _ahead(self, u: Tensor | None, streams: int) -> Moments:
         if self._state is not None:
@@ -104,7 +113,11 @@ class GaussianOnline(Online):
         return Moments(m.expand(*lead, 1, K), P.expand(*lead, 1, K, K))
 
     def _given(self, state: Moments, batch: Batch) -> tuple[Moments, Tensor]:
-        return self._step.update(state, self.t, batch.y, batch.mask, batch.u)
+        step = self._step
+        moments, log_p, moved = step.updated(state, self.t, batch.y, batch.mask, batch.u)
+        if bool(torch.isfinite(log_p).all()):  # else it is refused, and changes nothing
+            step.note(log_p, moved)
+        return moments, log_p
 
     def _resume(self, method: Callable[..., Any], batch: Batch) -> None:
         path = method(until(self.model, batch.steps), batch)

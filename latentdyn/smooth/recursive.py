@@ -115,7 +115,7 @@ class GaussianStep:
         (mean, V), log_p = _conditioned(state, near, y, mask, t)
         amend = amended(term, observe(near, y, seen), z)
         log_p = torch.where(bad[..., 0], log_p + amend[..., 0], found[1])
-        if every and bool((log_p > 1e-6).any()):
+        if every and bool((log_p[bad[..., 0]] > 1e-6).any()):
             got, fix = f"one above zero at step {t + 1}", "use smooth.laplace or smooth.particle"
             raise InputError("model", "a log-probability of counts", got, fix)
         mean = torch.where(bad[..., None], mean, found[0].mean)

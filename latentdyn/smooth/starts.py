@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentdyn.conditional import rank_of
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.smooth.ekf import Chain, filtered
@@ -41,8 +42,7 @@ def other_starts(
     with suppress(*REFUSALS):
         yield filtered(Chain(model, batch, taylor))[0].mean().expand(shape)
     try:
-        q: Any = particle(model, batch, particles=PARTICLES, paths=PATHS, seed=0)
-        paths = q.paths.expand(PATHS, *shape)
+        paths = _particle_paths(model, batch).expand(PATHS, *shape)
         each = torch.stack([value(z) for z in paths]).nan_to_num(nan=-torch.inf)
     except REFUSALS:
         return
@@ -51,6 +51,28 @@ def other_starts(
     far = (paths - top).square().sum((-2, -1)).where(each > -torch.inf, 0)
     for index in (order[0], order[1], far.argmax(0)):
         yield _at(paths, index)
+
+
+def _particle_paths(model: Any, batch: Batch) -> Tensor:
+    """(M, ..., N, T, K), each draw of a bound program by itself, with the same random numbers: so
+    what is found for one does not depend on which others there are.
+    """
+    draws = model.lead[:-1]
+    if not draws:
+        q: Any = particle(model, batch, particles=PARTICLES, paths=PATHS, seed=0)
+        return q.paths
+    values = {n: t.value.detach() for n, t in model.templates.items()}
+    # of draws, axes of trials and of time follow those of the draws
+    bound = {n: v for n, v in values.items() if v.dim() > rank_of(model, n) + len(model.lead)}
+    each = []
+    for k in range(draws[0]):
+        one = model.at_values({n: v[min(k, len(v) - 1)] for n, v in bound.items()})
+        one.__dict__["lead"] = model.lead[1:]
+        paths = _particle_paths(one, batch)
+        each.append(
+            paths.expand(PATHS, *(1,) * (4 + len(draws) - 1 - paths.dim()), *paths.shape[1:])
+        )
+    return torch.stack(each, 1)
 
 
 def _at(paths: Tensor, index: Tensor) -> Tensor:

@@ -63,6 +63,11 @@ def test_streams_see_the_same():
         flow.update(now)
     q = ekf(counts(), y)
     assert float(flow.log_evidence) == pytest.approx(float(q.log_evidence.detach()), abs=1e-9)
+    branched = online(counts(), ekf)
+    for now in y:
+        branched.copy().update([1000.0])  # from there on a branch iterates, the stream does not
+        branched.update(now)
+    assert float(branched.log_evidence) == float(flow.log_evidence)
     resumed = online(counts(), ekf, history=y[:4])
     for now in y[4:]:
         resumed.update(now)
