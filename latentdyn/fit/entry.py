@@ -23,8 +23,8 @@ class Level:
 
     Where the emission has a parameter that is the level of its units (``d`` of a Gaussian), a fit
     to y - c with d - c is the fit to y with d, and loses no digits however large c is. Where there
-    is none, or where it is random (its prior is in the units of the data), data far from zero are
-    fitted in double precision.
+    is none, or where it is known or random (its prior is in the units of the data), data far from
+    zero are fitted in double precision.
 
     Args:
         model: that is to be fitted; `model` is it, or a copy of it in double precision.
@@ -62,9 +62,8 @@ class Level:
         if not self.digits:
             program, guide = program.double(), guide.double()
         for name in self.names:
-            value, known = program.templates[name].value, self.model.templates[name].value
-            free = value.requires_grad
-            value.copy_(value.double() + self.centre.to(value.device) if free else known)
+            value = program.templates[name].value
+            value.copy_(value.double() + self.centre.to(value.device))
         states: Any = getattr(guide, "states", None)
         if states is not None and self.names:
             center = states.features.center
@@ -73,11 +72,10 @@ class Level:
 
 
 def _levels(model: Any, mean: Tensor, scale: Tensor) -> list[str]:
-    """The parameters that are the level of all units; none if one of them is random."""
+    """The parameters that are the level of all units; none if one of them is random or known."""
     emission = getattr(getattr(model, "model", model), "emission", None)
     if emission is None or hasattr(emission, "emissions"):
         return []
     named = emission.parameter_scales(mean, scale) if hasattr(emission, "parameter_scales") else {}
     found = [f"emission.{name}" for name, own in named.items() if isinstance(own[0], Tensor)]
-    known = [n for n in found if not model.templates[n].value.requires_grad]
-    return found if set(found) <= {*free_names(model), *known} else []
+    return found if set(found) <= set(free_names(model)) else []
