@@ -96,7 +96,8 @@ def svi(
             if error is None and training.initialise:
                 follow(objective, sample, seed + chain, linearise=not objective.learned)
             score = None if held_out is None else scorer(batch, complete, held_out)
-            run = Run(objective, data, steps, learning_rate, training, score, callbacks)
+            how = steps, learning_rate, training, score, callbacks, level.given
+            run = Run(objective, data, *how)
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
@@ -202,7 +203,7 @@ def _objective(
         _check_encoder(states, program)
     if training.initialise:
         program.initialise(batch)
-        need_finite_start(program, batch)
+        need_finite_start(program, level.given)
         if states is not None:
             states.initialise(batch, getattr(program, "emission", None))
     guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)

@@ -129,6 +129,7 @@ def teacher_forcing(
                 settings.training,
                 None,
                 callbacks,
+                level.given,
             )
             run.progress.chain = chain
             if resume_from is not None:
@@ -220,7 +221,7 @@ class _Task:
         encoder = None if encoder is None else copy.deepcopy(encoder).to(program.dtype)
         if settings.training.initialise:
             program.initialise(batch)
-            need_finite_start(program, batch)
+            need_finite_start(program, level.given)
             if encoder is not None:
                 encoder.initialise(batch, program.emission)
         self.interval = _interval(settings, batch)
