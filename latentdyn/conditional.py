@@ -285,9 +285,11 @@ class Coordinates:
     def __init__(self, templates: Mapping[str, Template]):
         self.maps = {n: transform_to(t.support) for n, t in templates.items()}
         self.sizes = {n: 1.0 if t.size is None else t.size for n, t in templates.items()}
-        self.start = {
-            n: self.maps[n].inv(t.value.detach()) / self.sizes[n] for n, t in templates.items()
-        }
+        self.start = self.raw({n: t.value.detach() for n, t in templates.items()})
+
+    def raw(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The numbers of these parameters."""
+        return {n: self.maps[n].inv(v) / self.sizes[n] for n, v in values.items()}
 
     def values(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parameters at these numbers."""
