@@ -12,7 +12,7 @@ import torch
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 
-__all__ = ["LINALG", "at_the_start", "need_finite_start", "not_definite", "with_entry"]
+__all__ = ["LINALG", "at_the_start", "name_entry", "need_finite_start", "not_definite"]
 
 LINALG = (np.linalg.LinAlgError, torch.linalg.LinAlgError)
 FAR = 1e4  # median distances from the median at which an entry is named
@@ -25,10 +25,11 @@ def not_definite(batch: Batch, lower: str = "lower 'learning_rate', ") -> NonFin
     return NonFiniteError("covariance", message + (_far(batch) or SCALE))
 
 
-def with_entry(error: NonFiniteError, batch: Batch) -> NonFiniteError:
-    """The error; where an entry is far from all others, one that says that as well."""
+def name_entry(error: NonFiniteError, batch: Batch) -> None:
+    """Let the error say so where an entry is far from all others."""
     far = _far(batch)
-    return error if far is None else NonFiniteError(error.site, f"{error}; or {far}")
+    if far is not None:
+        error.args = (f"{error}; or {far}",)
 
 
 def need_finite_start(program: Any, batch: Batch) -> None:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.checkpoint import load_checkpoint, save_checkpoint
-from latentdyn.fit.failures import LINALG, not_definite, with_entry
+from latentdyn.fit.failures import LINALG, name_entry, not_definite
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
 from latentdyn.fit.training import Progress, Training, rise
@@ -106,7 +106,9 @@ class Run:
             self._fall_back()
             if isinstance(error, LINALG):
                 raise not_definite(self.given) from error
-            raise with_entry(error, self.given) if isinstance(error, NonFiniteError) else error
+            if isinstance(error, NonFiniteError):
+                name_entry(error, self.given)
+            raise
         finally:
             bar.close()
         if self.training.patience is not None and self.progress.history:

@@ -111,13 +111,19 @@ def svi(
     attrs = {"inference_method": "svi"} | level.attrs
     seen = level.batch if held_out is None else level.batch.without(held_out)
     posterior = Posterior(fits, dataset, seen, histories, held_out, attrs)
-    still = rise(posterior.history.get("elbo", []))
-    if still is not None:
-        posterior.attrs |= {"rise": still.nats, "rise_error": still.error, "rise_says": str(still)}
+    posterior.attrs |= _rise(posterior.history)
     if error is not None:
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
+
+
+def _rise(history: Any) -> dict[str, Any]:
+    """What the result says about a bound that still rises."""
+    still = rise(history.get("elbo", []))
+    if still is None:
+        return {}
+    return {"rise": still.nats, "rise_error": still.error, "rise_says": str(still)}
 
 
 def _sample(data: Minibatches, seed: int) -> Batch:
