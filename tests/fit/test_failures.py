@@ -65,6 +65,19 @@ def test_an_outlier_that_double_precision_holds_does_not_end_a_collapsed_fit():
     assert all(bool(torch.isfinite(p).all()) for p in post.model.parameters())
 
 
+@pytest.mark.parametrize("noise", ["diagonal", "full"])
+@pytest.mark.parametrize("method", ["em", "laplace", "mcmc"])
+def test_every_fit_names_an_outlier_without_finite_square(method, noise):
+    prior = ld.priors.Independent({"transition.a": dist.Normal(0.8, 0.1)})
+    model = space(noise, prior if method == "mcmc" else None)
+    model = model if method == "em" else model.collapse(ld.smooth.ekf)
+    where = "1e\\+160 at trial 0, time 30, unit 0"
+    with pytest.raises(ld.NonFiniteError, match=where) as caught:
+        getattr(ld.fit, method)(model, series(1e160))
+    if method == "em":
+        assert_kept(caught.value, model.collapse(ld.smooth.ekf))
+
+
 @pytest.mark.parametrize("level", [0.0, 1e6])
 def test_an_outlier_is_named_as_it_was_given_also_half_way(level):
     """A fit that starts at the model's own values breaks later, without the levels of the data."""
