@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import abc
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints, transform_to
+from torch.distributions import Distribution
 
+from latentdyn.distributions.coordinates import Coordinates, Template, templates_of
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
-from latentdyn.nn import BroadcastingLinear, jacobian
+from latentdyn.nn import jacobian
+from latentdyn.nn.rebind import rebind
 from latentdyn.values import as_float, whole
 
 __all__ = [
@@ -240,96 +240,6 @@ class Wrapper(Conditional):
 def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     ordered = sorted(tensors.values(), key=lambda t: torch.finfo(t.dtype).bits)
     return ordered[-1].new_empty(1), ordered[-1].new_empty(1)
-
-
-@dataclass(frozen=True)
-class Template:
-    """A named parameter: its current value (so shape, dtype, device) and its support.
-
-    ``size`` is how large a change of it matters, None is one: what searches count it in.
-    """
-
-    value: Tensor
-    support: constraints.Constraint
-    size: Tensor | None = None
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of the value."""
-        return self.value.shape
-
-
-def templates_of(module: nn.Module) -> dict[str, Template]:
-    """All non-empty parameters of a module by dotted name, with the supports declared for them."""
-    found = {}
-    for name, value in module.named_parameters():
-        if value.numel() == 0:
-            continue
-        owner, _, leaf = name.rpartition(".")
-        part = module.get_submodule(owner)
-        if isinstance(part, Floored):
-            found[name] = Template(value, part.support(leaf), part.size(leaf))
-        else:
-            declared = getattr(part, "constraints", {})
-            found[name] = Template(value, declared.get(leaf, constraints.real))
-    return found
-
-
-class Coordinates:
-    """Values of parameters as numbers without bounds that all have a size of about one.
-
-    Args:
-        templates: name -> parameter.
-    """
-
-    def __init__(self, templates: Mapping[str, Template]):
-        self.maps = {n: transform_to(t.support) for n, t in templates.items()}
-        self.sizes = {n: 1.0 if t.size is None else t.size for n, t in templates.items()}
-        self.start = {
-            n: self.maps[n].inv(t.value.detach()) / self.sizes[n] for n, t in templates.items()
-        }
-
-    def values(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parameters at these numbers."""
-        return {n: self.maps[n](r * self.sizes[n]) for n, r in raw.items()}
-
-
-def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
-    """A shallow copy of a module in which the named parameters are the given tensors.
-
-    The module itself is untouched, and calling the copy costs nothing extra.
-    """
-    bound = copy.copy(module)
-    bound.__dict__ = dict(module.__dict__)
-    bound._parameters = dict(module._parameters)
-    bound._modules = dict(module._modules)
-    children: dict[str, dict[str, Tensor]] = {}
-    for name, value in values.items():
-        head, dot, rest = name.partition(".")
-        if dot:
-            children.setdefault(head, {})[rest] = value
-        else:
-            bound._parameters[name] = value  # type: ignore[assignment]
-    for head, inner in children.items():
-        bound._modules[head] = rebind(module._modules[head], inner)  # type: ignore[arg-type]
-    _broadcast(module, bound)
-    return bound
-
-
-def _broadcast(module: nn.Module, bound: Any) -> None:
-    """Torch's own layers take one value of each parameter: `nn.Linear` is made to take many."""
-    if not type(module).__module__.startswith("torch.nn.modules."):
-        return
-    own: Any = module._parameters
-    many = [n for n, v in bound._parameters.items() if v is not None and v.dim() > own[n].dim()]
-    if not many:
-        return
-    if isinstance(module, nn.Linear):
-        bound.__class__ = BroadcastingLinear
-    elif not isinstance(module, nn.ParameterList | nn.ParameterDict):
-        kind = f"torch.nn.{type(module).__name__}"
-        fix = "write this layer with latentdyn.nn.matvec, or leave its parameters out of the prior"
-        raise InputError(many[0], "a layer whose parameters broadcast", f"draws in a {kind}", fix)
 
 
 def rank_of(module: nn.Module, name: str) -> int:

@@ -18,8 +18,15 @@ def location_scale(y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     number = seen.sum((0, 1)).clamp(min=1)
     mean = (y * seen).sum((0, 1)) / number
     mean = mean + ((y - mean) * seen).sum((0, 1)) / number  # what the first sum rounded off
-    variance = ((y - mean).square() * seen).sum((0, 1)) / number
-    rounding = (8 * torch.finfo(torch.float64).eps * mean).square()
-    varies = variance > rounding
-    others = variance[varies].mean() if bool(varies.any()) else torch.ones_like(variance[:1])
-    return mean, torch.where(varies, variance, others).sqrt()
+    scale = _root_mean_square((y - mean) * seen, number)
+    varies = scale > 8 * torch.finfo(torch.float64).eps * mean.abs()
+    some = scale[varies][:, None]
+    others = _root_mean_square(some, len(some)) if len(some) else torch.ones_like(scale[:1])
+    return mean, torch.where(varies, scale, others)
+
+
+def _root_mean_square(x: Tensor, number: Tensor | int) -> Tensor:
+    """Over the dimensions before the last, also where squares are too large or small for floats."""
+    largest = x.abs().flatten(0, -2).amax(0)
+    largest = largest.where(largest > 0, 1)
+    return largest * ((x / largest).square().flatten(0, -2).sum(0) / number).sqrt()

@@ -98,19 +98,25 @@ class Chain(Encoder):
 
     @torch.no_grad()
     def follow(self, program: Any, batch: Batch, path: Any = None) -> bool:
-        """The smoother of the program, linearised where it is not linear: exact where it is."""
+        """The smoother of the program, linearised where it is not linear: exact where it is.
+
+        Not where the program has inputs that the encoder was built without.
+        """
         chain = linear_chain(program, batch, path)
-        if chain is not None:
-            self._take(chain)
-            if chain.sites is not None and not self.mixed:
-                self._vary(batch, chain.sites)
-        return chain is not None
+        if chain is None or max(chain.G.shape[-1], chain.E.shape[-1]) > self.input_dim:
+            return False
+        self._take(chain)
+        if chain.sites is not None and not self.mixed:
+            self._vary(batch, chain.sites)
+        return True
 
     def _take(self, chain: LinearChain) -> None:
         """The parameters that say the same as a linear-Gaussian chain."""
         center, scale = (x.double() for x in (self.features.center, self.features.scale))
-        for name in ("F", "g", "G", "m"):
+        for name in ("F", "g", "m"):
             getattr(self, name).copy_(getattr(chain, name))
+        G, E = (pad(B, (0, self.input_dim - B.shape[-1])) for B in (chain.G, chain.E))
+        self.G.copy_(G)
         for name, V in (("S", chain.S), ("S1", chain.V)):
             off, variance = unit_factor(V)
             getattr(self, f"off_{name}").copy_(off)
@@ -120,7 +126,7 @@ class Chain(Encoder):
         self.M.copy_(M[:, : self.M.shape[1]])
         own = M + torch.eye(self.obs_dim).to(M)
         self.P.copy_(own @ (chain.C / scale[:, None]))
-        self.E.copy_(-own @ (chain.E / scale[:, None]))
+        self.E.copy_(-own @ (E / scale[:, None]))
         self.gain.copy_(chain.gain)
         self.bias.copy_(own @ ((chain.gain * center - chain.d) / scale))
         self.log_w.copy_(-variance.log())

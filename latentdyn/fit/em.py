@@ -15,7 +15,7 @@ from latentdyn.emissions import Categorical
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.em_loop import EMRun
 from latentdyn.fit.entry import Level
-from latentdyn.fit.failures import LINALG, not_definite
+from latentdyn.fit.failures import LINALG, name_entry, need_finite_start, not_definite
 from latentdyn.fit.training import Progress
 from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.fit.validation import check_support
@@ -121,14 +121,10 @@ def em(
     check_support(program, batch)
     smoother = _default(program) if smoother is None else smoother
     with seeded(seed):
-        if initialise:
-            program.initialise(batch)
+        program, error = _started(program, batch) if initialise else (program, None)
         run = EMRun(program, batch, smoother, seed)
-        try:
-            error = None
-            run.go(steps, tolerance, callbacks, progress)
-        except (InputError, NonFiniteError, *LINALG) as caught:
-            error = not_definite(batch, "") if isinstance(caught, LINALG) else caught
+        if error is None:
+            error = _attempt(run, steps, tolerance, callbacks, progress)
     if level.digits:
         program, batch = program.to(model.dtype), batch.to(model.dtype)
     collapsed = program.collapse(smoother)
@@ -136,9 +132,34 @@ def em(
     fits = [(collapsed, Guide(None, None))]
     posterior = Posterior(fits, dataset, batch, [run.progress.history], None, attrs)
     if error is not None:
-        error.posterior = posterior  # type: ignore[union-attr]
+        error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
+
+
+def _started(program: Any, batch: Batch) -> tuple[Any, Exception | None]:
+    """A copy started from the data; where they give no finite start, the program, and why."""
+    started = copy.deepcopy(program)
+    started.initialise(batch)
+    try:
+        need_finite_start(started, batch)
+    except NonFiniteError as error:
+        return program, error
+    return started, None
+
+
+def _attempt(run: EMRun, *settings: Any) -> Exception | None:
+    """Run to the end; what stopped it, if anything did."""
+    try:
+        run.go(*settings)
+    except LINALG:
+        return not_definite(run.batch, "")
+    except NonFiniteError as error:
+        name_entry(error, run.batch)
+        return error
+    except InputError as error:
+        return error
+    return None
 
 
 def _check(model: Any, tolerance: float, smoother: Any) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
-from torch.distributions import transform_to
 
-from latentdyn.fit.parameters import free_of
+from latentdyn.conditional import Coordinates
+from latentdyn.fit.parameters import free_of, restore, snapshot
 
 __all__ = ["Leaps", "left"]
 
@@ -41,7 +41,7 @@ def left(evidences: Sequence[float]) -> float:
 
 
 class Leaps:
-    r"""Anderson's extrapolation of the last steps, in unconstrained coordinates x.
+    r"""Anderson's extrapolation of the last steps, in `Coordinates` x, which have no units.
 
     A step of EM leads from x_k to g_k; with f_k = g_k - x_k it proposes g_k - sum_j c_j (g_{j+1} -
     g_j), where c makes f_k - sum_j c_j (f_{j+1} - f_j) shortest. Where the evidence there is lower
@@ -52,8 +52,8 @@ class Leaps:
     """
 
     def __init__(self, program: Any):
-        self.slow, self.tried, self.failures = False, False, 0
-        self.free = {n: (t.value, transform_to(t.support)) for n, t in free_of(program).items()}
+        self.slow, self.tried, self.failures, self.program = False, False, 0, program
+        self.coordinates = Coordinates(free_of(program))
         self.ends: list[ndarray] = []
         self.moves: list[ndarray] = []
 
@@ -67,7 +67,7 @@ class Leaps:
         """
         if not self._slow(evidences):
             return None
-        here = {n: value.detach().clone() for n, (value, _) in self.free.items()}
+        here = snapshot(self.program)
         x, g = self._raw(before), self._raw(here)
         if not np.isfinite([x, g]).all():
             self.forget()  # at a floor
@@ -94,12 +94,12 @@ class Leaps:
         return self.slow
 
     def _raw(self, values: Mapping[str, Tensor]) -> ndarray:
-        parts = [to.inv(values[n]).reshape(-1) for n, (_, to) in self.free.items()]
+        parts = [x.reshape(-1) for x in self.coordinates.raw(values).values()]
         return torch.cat(parts).cpu().double().numpy()
 
     def _write(self, x: ndarray) -> None:
-        left = torch.from_numpy(x)
-        for value, to in self.free.values():
-            shape = to.inv(value).shape
-            own, left = left[: shape.numel()], left[shape.numel() :]
-            value.copy_(to(own.reshape(shape).to(value)))
+        raw, left = {}, torch.from_numpy(x)
+        for name, like in self.coordinates.start.items():
+            own, left = left[: like.numel()], left[like.numel() :]
+            raw[name] = own.reshape(like.shape).to(like)
+        restore(self.program, self.coordinates.values(raw))

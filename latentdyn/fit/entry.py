@@ -28,14 +28,15 @@ class Level:
 
     Args:
         model: that is to be fitted; `model` is it, or a copy of it in double precision.
-        data: whatever `as_dataset` takes; `batch` is it as it was, `centred` without the levels.
+        data: whatever `as_dataset` takes; `given` is it in double precision, `batch` in that of the
+            result, and `centred` is without the levels.
         able: False leaves the levels, for results that are not put back.
     """
 
     def __init__(self, model: Program, data: Any, able: bool = True):
-        self.batch = Batch.of(data, torch.float64)
-        mean, scale = location_scale(self.batch.y, self.batch.mask)
-        seen = self.batch.mask.any(0).any(0)
+        self.given = given = Batch.of(data, torch.float64)
+        mean, scale = location_scale(given.y, given.mask)
+        seen = given.mask.any(0).any(0)
         far = float(((mean.abs() / scale)[seen]).max()) if bool(seen.any()) else 0.0
         self.names = _levels(model, mean, scale) if able else []
         self.far = far
@@ -45,9 +46,9 @@ class Level:
         if not self.digits:
             self.attrs["precision"] = f"double: data {far:.2g} standard deviations from zero"
         self.model = model if self.names or self.digits else copy.deepcopy(model).double()
-        off = torch.where(self.batch.mask, self.batch.y - self.centre, 0)
-        self.centred = self.batch.replace(y=off).to(self.model.dtype)
-        self.batch = self.batch.to(self.model.dtype if self.digits else torch.float64)
+        off = torch.where(given.mask, given.y - self.centre, 0)
+        self.centred = given.replace(y=off).to(self.model.dtype)
+        self.batch = given.to(self.model.dtype if self.digits else torch.float64)
 
     @torch.no_grad()
     def enter(self, program: Program) -> None:

@@ -12,20 +12,32 @@ import torch
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 
-__all__ = ["LINALG", "at_the_start", "need_finite_start", "not_definite"]
+__all__ = ["LINALG", "at_the_start", "name_entry", "need_finite_start", "not_definite"]
 
 LINALG = (np.linalg.LinAlgError, torch.linalg.LinAlgError)
 FAR = 1e4  # median distances from the median at which an entry is named
+SCALE = "check the scale of the data"
 
 
 def not_definite(batch: Batch, lower: str = "lower 'learning_rate', ") -> NonFiniteError:
     """The error of a fit in which a matrix could not be factored."""
     message = f"a covariance is no longer positive definite; {lower}raise the noise floor, or "
-    return NonFiniteError("covariance", message + _look_at(batch))
+    return NonFiniteError("covariance", message + (_far(batch) or SCALE))
+
+
+def name_entry(error: NonFiniteError, batch: Batch) -> None:
+    """Let the error say so where an entry is far from all others."""
+    far = _far(batch)
+    if far is not None:
+        error.args = (f"{error}; or {far}",)
 
 
 def need_finite_start(program: Any, batch: Batch) -> None:
     """Starting values that the data gave must be numbers.
+
+    Args:
+        program: with these values.
+        batch: the data as they were given, whatever was taken off them since.
 
     Raises: NonFiniteError that names the parameter, and an entry far from all others if there is.
     """
@@ -33,7 +45,8 @@ def need_finite_start(program: Any, batch: Batch) -> None:
         if not bool(torch.isfinite(template.value).all()):
             kind = str(program.dtype).removeprefix("torch.")
             message = f"the starting value of '{name}' is not finite in {kind}; "
-            raise NonFiniteError(name, message + _look_at(batch) + ", or use model.double()")
+            double = "" if program.dtype == torch.float64 else ", or use model.double()"
+            raise NonFiniteError(name, message + (_far(batch) or SCALE) + double)
 
 
 @contextmanager
@@ -47,8 +60,8 @@ def at_the_start() -> Iterator[None]:
         raise InputError("model", "a finite density at the start", said, fix) from error
 
 
-def _look_at(batch: Batch) -> str:
-    """The advice to look at the data, with an entry that is far from all others of its unit."""
+def _far(batch: Batch) -> str | None:
+    """What to do with an entry that is far from all others of its unit, if there is one."""
     y = batch.y.double().where(batch.mask, torch.nan)
     unit = y.flatten(0, 1)
     distance = (y - unit.nanmedian(0).values).abs()
@@ -56,6 +69,6 @@ def _look_at(batch: Batch) -> str:
     far = (distance / typical).nan_to_num(0.0, posinf=0.0)
     n, t, d = np.unravel_index(int(far.argmax()), far.shape)
     if far[n, t, d] < FAR:
-        return "check the scale of the data"
+        return None
     where = f"{batch.y[n, t, d]:.3g} at trial {n}, time {t}, unit {d}"
     return f"set an entry far from all others to NaN ({where})"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.checkpoint import load_checkpoint, save_checkpoint
-from latentdyn.fit.failures import LINALG, not_definite
+from latentdyn.fit.failures import LINALG, name_entry, not_definite
 from latentdyn.fit.minibatches import Minibatches
 from latentdyn.fit.objective import Objective
 from latentdyn.fit.training import Progress, Training, rise
@@ -33,6 +34,7 @@ class Run:
         training: further settings.
         validate: called with the objective, the mean log-probability of held-out entries.
         callbacks: called with a `Progress` at every evaluation; returning ``"stop"`` stops.
+        given: the data in the caller's units, of which errors speak; by default those of ``data``.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Run:
         training: Training,
         validate: Callable[[Objective], float] | None = None,
         callbacks: Sequence[Callable[[Progress], Any]] = (),
+        given: Batch | None = None,
     ):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
@@ -52,6 +55,7 @@ class Run:
         self.accelerator = Accelerator(kwargs_handlers=[unused])
         self.objective, self.data, self.steps, self.training = objective, data, steps, training
         self.validate, self.callbacks, self.progress = validate, callbacks, Progress()
+        self.given = data.batch if given is None else given
         learned = [p for p in objective.parameters() if p.requires_grad]
         optimizer = training.optimizer(learned, lr=learning_rate)
         self.learning_rate = learning_rate
@@ -101,7 +105,9 @@ class Run:
         except (*LINALG, InputError, NonFiniteError) as error:
             self._fall_back()
             if isinstance(error, LINALG):
-                raise not_definite(self.data.batch) from error
+                raise not_definite(self.given) from error
+            if isinstance(error, NonFiniteError):
+                name_entry(error, self.given)
             raise
         finally:
             bar.close()

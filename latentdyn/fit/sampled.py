@@ -14,6 +14,7 @@ from latentdyn.data import Batch
 from latentdyn.data.kept import kept
 from latentdyn.errors import InputError
 from latentdyn.fit.density import free_names
+from latentdyn.fit.failures import need_finite_start
 from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
@@ -48,6 +49,8 @@ def given(model: Any, y: Any, initialise: bool = True, seed: int = 0) -> tuple[A
 
     Starting values that the data leave open, such as loadings of more states than units, are drawn
     with ``seed``.
+
+    Raises: NonFiniteError that names a far entry, if the data give no finite start.
     """
     if not isinstance(model, Program):
         fix = "build one first"
@@ -59,6 +62,7 @@ def given(model: Any, y: Any, initialise: bool = True, seed: int = 0) -> tuple[A
     if initialise:
         with seeded(seed):
             program.initialise(batch)
+        need_finite_start(program, batch)
     return program, dataset, batch
 
 

@@ -96,7 +96,8 @@ def svi(
             if error is None and training.initialise:
                 follow(objective, sample, seed + chain, linearise=not objective.learned)
             score = None if held_out is None else scorer(batch, complete, held_out)
-            run = Run(objective, data, steps, learning_rate, training, score, callbacks)
+            how = steps, learning_rate, training, score, callbacks, level.given
+            run = Run(objective, data, *how)
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
@@ -110,13 +111,19 @@ def svi(
     attrs = {"inference_method": "svi"} | level.attrs
     seen = level.batch if held_out is None else level.batch.without(held_out)
     posterior = Posterior(fits, dataset, seen, histories, held_out, attrs)
-    still = rise(posterior.history.get("elbo", []))
-    if still is not None:
-        posterior.attrs |= {"rise": still.nats, "rise_error": still.error, "rise_says": str(still)}
+    posterior.attrs |= _rise(posterior.history)
     if error is not None:
         error.posterior = posterior  # type: ignore[attr-defined]
         raise error
     return posterior
+
+
+def _rise(history: Any) -> dict[str, Any]:
+    """What the result says about a bound that still rises."""
+    still = rise(history.get("elbo", []))
+    if still is None:
+        return {}
+    return {"rise": still.nats, "rise_error": still.error, "rise_says": str(still)}
 
 
 def _sample(data: Minibatches, seed: int) -> Batch:
@@ -202,7 +209,7 @@ def _objective(
         _check_encoder(states, program)
     if training.initialise:
         program.initialise(batch)
-        need_finite_start(program, batch)
+        need_finite_start(program, level.given)
         if states is not None:
             states.initialise(batch, getattr(program, "emission", None))
     guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)

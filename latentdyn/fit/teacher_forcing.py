@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.infer.autoguide import AutoDelta
 
-from latentdyn import smooth
-from latentdyn.data import Batch
 from latentdyn.data.kept import kept
-from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.fit.entry import FAR, Level
-from latentdyn.fit.failures import need_finite_start
-from latentdyn.fit.forced_posterior import POSTERIORS, around
-from latentdyn.fit.forcing import Forcing, forcing_interval
-from latentdyn.fit.loop import Run, attempt, restart
-from latentdyn.fit.minibatches import Minibatches
-from latentdyn.fit.objective import Objective
-from latentdyn.fit.streams import Streams
+from latentdyn.fit.forced_posterior import POSTERIORS
+from latentdyn.fit.forced_settings import Settings
+from latentdyn.fit.forced_task import Task
+from latentdyn.fit.loop import Run, attempt
 from latentdyn.fit.training import Progress, Training
 from latentdyn.fit.validation import check_support
-from latentdyn.fit.warm_start import noiseless, warm_start
-from latentdyn.guide import Guide, parameter_guide
 from latentdyn.posterior import Posterior
-from latentdyn.programs import Collapsed, StateSpace
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
 __all__ = ["teacher_forcing"]
-
-CONTEXT = 20  # steps before a window in which every state is pulled, so that it starts from there
 
 
 def teacher_forcing(
@@ -109,7 +95,7 @@ def teacher_forcing(
         training = Training(torch.optim.RAdam, ramp=0.0, warmup=0.05)
     draws, carry = whole("draws", draws), whole("carry", carry, 0)
     how = parameters, temperature, draws, warm_start_iterations
-    settings = _Settings(forcing, interval, alpha, batch_size, window, carry, *how, training)
+    settings = Settings(forcing, interval, alpha, batch_size, window, carry, *how, training)
     steps, restarts = whole("steps", steps, 0), whole("restarts", restarts)
     settings.check(model, learning_rate)
     dataset = kept(y)
@@ -119,7 +105,7 @@ def teacher_forcing(
     fits, histories, error = [], [], None
     for chain in range(restarts):
         with seeded(seed + chain):
-            task = _Task(settings, level, chain)
+            task = Task(settings, level, chain)
             data = task.minibatches(settings.carry)
             run = Run(
                 task.objective,
@@ -129,6 +115,7 @@ def teacher_forcing(
                 settings.training,
                 None,
                 callbacks,
+                level.given,
             )
             run.progress.chain = chain
             if resume_from is not None:
@@ -146,151 +133,6 @@ def teacher_forcing(
     return posterior
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What the user asked for."""
-
-    forcing: Any
-    interval: int | None
-    alpha: float | str
-    batch_size: int | None
-    window: int | None
-    carry: int
-    parameters: Any
-    temperature: float
-    draws: int
-    iterations: int
-    training: Training
-
-    @property
-    def kind(self) -> str:
-        """How uncertainty is found: "guide" if by an autoguide."""
-        named = self.parameters is None or isinstance(self.parameters, str)
-        return (self.parameters or "map") if named else "guide"
-
-    @property
-    def guide(self) -> Any:
-        """The autoguide, if there is one."""
-        return self.parameters if self.kind == "guide" else None
-
-    @property
-    def smoother(self) -> Any:
-        """The smoother whose mean states are pulled towards, if it is one."""
-        plain = callable(self.forcing) and not isinstance(self.forcing, Encoder)
-        return self.forcing if plain else None
-
-    def check(self, model: Any, learning_rate: float) -> None:
-        """Refuse what does not fit."""
-        if not isinstance(model, StateSpace):
-            fix = "build one with ld.StateSpace"
-            raise InputError("model", "a StateSpace", type(model).__name__, fix)
-        known = self.forcing == "readback" or isinstance(self.forcing, Encoder) or self.smoother
-        if not known:
-            wanted = "'readback', an encoder, or a smoother such as smooth.ekf"
-            raise InputError("forcing", wanted, repr(self.forcing), "use 'readback'")
-        if self.forcing == "readback" and not hasattr(model.emission, "readback"):
-            fix = "pass forcing=encoders.BiGRU(...), or forcing=smooth.laplace"
-            got = type(model.emission).__name__
-            raise InputError("forcing", "an emission that can be read back", got, fix)
-        if self.kind not in (*POSTERIORS, "map", "guide"):
-            wanted = f"an autoguide, or one of {('map', *POSTERIORS)}"
-            raise InputError("parameters", wanted, repr(self.kind), "use 'laplace'")
-        number = self.alpha == "adaptive" or (
-            not isinstance(self.alpha, str) and 0 < self.alpha <= 1
-        )
-        if not number:
-            wanted = "a number in (0, 1] or 'adaptive'"
-            raise InputError("alpha", wanted, repr(self.alpha), "use 1.0")
-        for name, value in (("learning_rate", learning_rate), ("temperature", self.temperature)):
-            if not value > 0:
-                raise InputError(name, "a positive number", value, "change it")
-
-
-class _Task:
-    """One chain: the program and guide that are learned, from a warm start to a posterior."""
-
-    def __init__(self, settings: _Settings, level: Level, chain: int):
-        self.settings = settings
-        program: Any = copy.deepcopy(level.model)
-        batch = level.centred
-        level.enter(program)
-        if chain > 0:
-            restart(program)
-        encoder = settings.forcing if isinstance(settings.forcing, Encoder) else None
-        encoder = None if encoder is None else copy.deepcopy(encoder).to(program.dtype)
-        if settings.training.initialise:
-            program.initialise(batch)
-            need_finite_start(program, batch)
-            if encoder is not None:
-                encoder.initialise(batch, program.emission)
-        self.interval = _interval(settings, batch)
-        if settings.forcing == "readback":
-            noiseless(program)
-        towards = "states" if settings.smoother is not None else settings.forcing
-        towards = towards if encoder is None else encoder
-        self.forcing = Forcing(towards, self.interval, settings.alpha, settings.temperature)
-        self.batch = batch
-        windows = self.minibatches(carry=0).draw()
-        self.batch = warm_start(
-            program,
-            batch,
-            settings.smoother,
-            encoder,
-            settings.iterations,
-            lambda: self.forcing.error(program, windows),
-        )
-        self.encoder = encoder
-        guide = None
-        if program.prior is not None:
-            guide = parameter_guide(program, settings.guide or AutoDelta)
-        collapsed = Collapsed(program, self.forcing)
-        self.objective = _ForcedObjective(
-            collapsed,
-            Guide(guide, None),
-            settings.training.particles,
-            program.parameter_scales(batch),
-            encoder,
-        )
-
-    def minibatches(self, carry: int) -> Any:
-        """Windows at random places, each with steps before it from which its states start."""
-        size, window = self.settings.batch_size, self.settings.window
-        if carry and window is not None:
-            return Streams(self.batch, size, window, CONTEXT, carry, lambda: self.forcing.last)
-        window = None if window is None or window >= self.batch.steps else window
-        return Minibatches(self.batch, size, window, CONTEXT, lookahead=0, shift=True)
-
-    def finish(self, data: Any, steps: int) -> tuple[Any, Guide]:
-        """The fitted program and what is known about its parameters."""
-        collapsed = self.objective.finish()
-        guide: Any = self.objective.guide.parameters_guide
-        kind, settings = self.settings.kind, self.settings
-        if kind in POSTERIORS:
-            if isinstance(data, Streams):
-                data = self.minibatches(carry=0)
-            guide = around(collapsed, guide, data, kind, settings.draws, steps)
-        model: Any = collapsed.model
-        if self.encoder is not None:
-            return model, Guide(guide, self.encoder)
-        return Collapsed(model, settings.smoother or self._smoother()), Guide(guide, None)
-
-    def _smoother(self) -> Any:
-        s, alpha = self.settings, self.forcing.alpha
-        return partial(
-            smooth.forced, interval=self.interval, alpha=alpha, temperature=s.temperature
-        )
-
-
-class _ForcedObjective(Objective):
-    """The bound of forced predictions, which owns an encoder if it pulls towards one."""
-
-    def __init__(
-        self, program: Any, guide: Guide, particles: int, scales: Any, encoder: Encoder | None
-    ):
-        super().__init__(program, guide, particles, scales)
-        self.encoder = encoder
-
-
 def _need_near(model: Any, level: Level) -> None:
     """Where states are the observations, networks have their kinks and bends near zero."""
     if level.far >= FAR and hasattr(model.emission, "state_scales"):
@@ -299,9 +141,3 @@ def _need_near(model: Any, level: Level) -> None:
             "subtract each unit's mean, or use emissions.Gaussian.of(C=np.diag(sd), d=mean, R=...)"
         )
         raise InputError("y", wanted, f"units {level.far:.2g} standard deviations away", fix)
-
-
-def _interval(settings: _Settings, batch: Batch) -> int:
-    if settings.interval is not None:
-        return whole("interval", settings.interval)
-    return forcing_interval(batch) if settings.alpha == 1.0 else 1

@@ -132,7 +132,7 @@ class HMM(Program):
 
     def log_likelihood(self, batch: Batch) -> Tensor:
         """Log p(y_t | z_t = k) of every state, zero where nothing is observed: (..., N, T, S)."""
-        S, lead = self.states, max(len(self.lead), 1)
+        batch, S, lead = self.fit_batch(batch), self.states, max(len(self.lead), 1)
         z = torch.eye(S, dtype=self.dtype, device=self.device).reshape(S, *(1,) * (lead + 1), S)
         u = batch.u if self.emission.input_dim else None
         each = ObservedPath(self.emission(z, u), batch.observed).pointwise(batch.y)

@@ -42,7 +42,7 @@ class Program(nn.Module, abc.ABC):
         """Centre and scale of parameters that have units, by name, as of `Conditional`.
 
         Those of an emission come from the data, those of states only where an emission shows them
-        as they are (``state_scales``).
+        as they are (``state_scales``) or has a known read-out (``state_scale``).
         """
         emission: Any = getattr(self, "emission", None)
         if not isinstance(emission, Conditional):
@@ -50,8 +50,9 @@ class Program(nn.Module, abc.ABC):
         shown: Any = getattr(emission, "state_scales", None)
         own = location_scale(batch.y, batch.mask)
         found = {f"emission.{n}": v for n, v in emission.parameter_scales(*own).items()}
-        if shown is not None:
-            states = shown(*own)
+        known = emission.state_scale(batch) if shown is None else None
+        if shown is not None or known is not None:
+            states = (torch.zeros_like(known), known.sqrt()) if known is not None else shown(*own)
             for name in ("initial", "transition"):
                 part = getattr(self, name, None)
                 if isinstance(part, Conditional):

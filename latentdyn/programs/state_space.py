@@ -113,6 +113,7 @@ class StateSpace(Program):
 
     def path_of(self, batch: Batch) -> MarkovPath:
         """Prior over the paths of a batch, of which only valid steps count."""
+        batch = self.fit_batch(batch)
         u = batch.u if self.transition.input_dim else None
         shape = broadcast_shapes(self.lead, (batch.trials,))
         path = MarkovPath(self.first(), self.transition, batch.steps, u, batch.valid, shape)
@@ -128,6 +129,7 @@ class StateSpace(Program):
 
     def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
+        batch = self.fit_batch(batch)
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
 

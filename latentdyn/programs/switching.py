@@ -199,11 +199,13 @@ class SwitchingLinear(Program, Floored):
 
     def path_of(self, batch: Batch) -> SwitchingPath:
         """Prior over the continuous paths of a batch, of which only valid steps count."""
+        batch = self.fit_batch(batch)
         shape = broadcast_shapes(self.lead, (batch.trials,))
         return SwitchingPath(self.regimes(batch.u), batch.steps, batch.valid, batch.idle, shape)
 
     def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
+        batch = self.fit_batch(batch)
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
 

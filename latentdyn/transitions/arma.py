@@ -86,6 +86,10 @@ class ARMA(Conditional):
         self.start(ar=ar, ma=torch.zeros_like(self.ma), variance=variance)
         self.start(constant=mean * (1 - self.ar.sum()))
 
+    def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
+        """The constant has that of the process, the first state."""
+        return {"constant": (0.0, scale[0])}
+
     def _weight(self) -> Tensor:
         K, lead = self.state_dim, self.ar.shape[:-1]
         first = torch.nn.functional.pad(self.ar, (0, K - self.p))[..., None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import pkgutil
+import re
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -48,11 +49,41 @@ def assert_kept(error, model):
 @pytest.mark.parametrize("noise", ["diagonal", "full"])
 @pytest.mark.parametrize("collapse", [False, True])
 def test_one_outlier_is_named(noise, collapse):
-    """In single precision its square is infinite."""
+    """Its square is infinite: in single precision, or in the double of collapsed programs."""
     model = space(noise)
     model = model.collapse(ld.smooth.ekf) if collapse else model
-    with pytest.raises(ld.NonFiniteError, match="1e\\+20 at trial 0, time 30, unit 0") as caught:
-        ld.fit.svi(model, series(1e20), steps=20, training=QUIET)
+    outlier = "1e+160" if collapse else "1e+20"
+    where = f"{re.escape(outlier)} at trial 0, time 30, unit 0"
+    with pytest.raises(ld.NonFiniteError, match=where) as caught:
+        ld.fit.svi(model, series(float(outlier)), steps=20, training=QUIET)
+    assert_kept(caught.value, model)
+
+
+def test_an_outlier_that_double_precision_holds_does_not_end_a_collapsed_fit():
+    post = ld.fit.svi(space().collapse(ld.smooth.ekf), series(1e20), steps=5, training=QUIET)
+    assert np.isfinite(post.history["elbo"]).all()
+    assert all(bool(torch.isfinite(p).all()) for p in post.model.parameters())
+
+
+@pytest.mark.parametrize("noise", ["diagonal", "full"])
+@pytest.mark.parametrize("method", ["em", "laplace", "mcmc"])
+def test_every_fit_names_an_outlier_without_finite_square(method, noise):
+    prior = ld.priors.Independent({"transition.a": dist.Normal(0.8, 0.1)})
+    model = space(noise, prior if method == "mcmc" else None)
+    model = model if method == "em" else model.collapse(ld.smooth.ekf)
+    where = "1e\\+160 at trial 0, time 30, unit 0"
+    with pytest.raises(ld.NonFiniteError, match=where) as caught:
+        getattr(ld.fit, method)(model, series(1e160))
+    if method == "em":
+        assert_kept(caught.value, model.collapse(ld.smooth.ekf))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e6])
+def test_an_outlier_is_named_as_it_was_given_also_half_way(level):
+    """A fit that starts at the model's own values breaks later, without the levels of the data."""
+    model, own = space(), Training(progress=False, initialise=False)
+    with pytest.raises(ld.NonFiniteError, match="1e\\+38 at trial 0, time 30, unit 0") as caught:
+        ld.fit.svi(model, series(1e38) + level, steps=20, training=own)
     assert_kept(caught.value, model)
 
 

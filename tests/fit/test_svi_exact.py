@@ -15,8 +15,11 @@ from latentdyn.fit.training import rise
 QUIET = Training(progress=False)
 
 
-def random_problem(seed: int, inputs: int = 0):
-    """Known K <= 4, D <= 6, noise over four orders of magnitude; gaps and a short trial."""
+def random_problem(seed: int, inputs: int = 0, drives: str = "both"):
+    """Known K <= 4, D <= 6, noise over four orders of magnitude; gaps and a short trial.
+
+    Inputs move the states, what is seen of them, or both.
+    """
     rng = np.random.default_rng(seed)
     K, D, T, N = rng.integers(1, 5), rng.integers(1, 7), rng.integers(50, 121), rng.integers(1, 4)
     A = rng.standard_normal((K, K))
@@ -24,6 +27,7 @@ def random_problem(seed: int, inputs: int = 0):
     Q = 10 ** rng.uniform(-3, 0, K)
     L = rng.standard_normal((K, K))
     B, E = (rng.standard_normal((n, inputs)) if inputs else None for n in (K, D))
+    B, E = (B if drives != "emission" else None), (E if drives != "transition" else None)
     model = ld.StateSpace(
         ld.transitions.Linear.of(
             A=A, Q=Q if seed % 2 else L @ np.diag(Q) @ L.T + 1e-4 * np.eye(K), b=0.1 * A[0], B=B
@@ -55,14 +59,34 @@ def bounds(post, model, ds, draws: int = 20) -> torch.Tensor:
         return (log_p - q.score(z)).sum(-1)
 
 
-@pytest.mark.parametrize(("seed", "inputs"), [(0, 0), (1, 0), (2, 2), (5, 0), (7, 1)])
-def test_the_bound_of_a_known_linear_model_is_the_evidence(seed, inputs):
+@pytest.mark.parametrize(
+    ("seed", "inputs", "drives"),
+    [
+        (0, 0, "both"),
+        (1, 0, "both"),
+        (2, 2, "both"),
+        (5, 0, "both"),
+        (7, 1, "both"),
+        (2, 2, "transition"),
+        (7, 1, "emission"),
+    ],
+)
+def test_the_bound_of_a_known_linear_model_is_the_evidence(seed, inputs, drives):
     """Exact Kalman in float64; 1e-6 nats is its rounding at signal-to-noise ratios of 1e4."""
-    model, ds = random_problem(seed, inputs)
+    model, ds = random_problem(seed, inputs, drives)
     post = ld.fit.svi(model, ds, steps=5, seed=seed, training=QUIET)
     exact = float(ld.smooth.kalman(model, ds).log_evidence.sum())
     assert float((bounds(post, model, ds) - exact).abs().max()) < 1e-6
     assert post.history["elbo"][-1] == pytest.approx(exact, abs=1e-6)
+
+
+def test_encoders_without_the_inputs_of_the_program_are_learned_only():
+    """They cannot say what the inputs do: they are left as they were, whatever the sizes."""
+    model, ds = random_problem(2, 2)
+    K, D = ds.sizes["state"], ds.sizes["unit"]
+    post = ld.fit.svi(model, ds, states=ld.encoders.Chain(D, K), steps=3, seed=0, training=QUIET)
+    exact = float(ld.smooth.kalman(model, ds).log_evidence.sum())
+    assert post.history["elbo"][-1] < exact
 
 
 def test_correlated_noise_of_whole_steps_is_exact_too():

@@ -85,6 +85,16 @@ def test_maximum_likelihood_of_the_sunspots():
     assert_close(known.constant, 14.147473, rtol=1e-3)
 
 
+def test_maximum_likelihood_does_not_depend_on_units():
+    """Steps are counted in units of the data: 1e-6 nats is their rounding after 30 steps."""
+    ends = []
+    for units in (1.0, 1e-6, 1e6):
+        model = ARMA(2, 1).double().collapse(ld.smooth.kalman)
+        post = ld.fit.svi(model, units * SUNSPOTS, steps=30, learning_rate=0.05, training=QUIET)
+        ends.append(post.history["elbo"][-1] + SUNSPOTS.size * np.log(units))
+    np.testing.assert_allclose(ends, ends[0], rtol=0, atol=1e-6)
+
+
 def test_posterior_under_a_flat_prior_stays_stationary():
     prior = ld.priors.Independent(
         {

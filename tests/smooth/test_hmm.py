@@ -273,17 +273,26 @@ def test_svi_finds_the_states_and_the_transition():
     model = HMM(3, emissions.StateGaussian(3, 2))
     post = ld.fit.svi(model, y, steps=200, seed=0, training=Training(progress=False))
     fitted = post.model
-    order = torch.cdist(torch.as_tensor(3 * MEANS).float(), fitted.emission.means).argmin(-1)
+    means = torch.as_tensor(3 * MEANS).to(fitted.dtype)  # double: nothing is left to sample
+    order = torch.cdist(means, fitted.emission.means).argmin(-1)
     assert sorted(order.tolist()) == [0, 1, 2]
     A = fitted.transition[order][:, order]
     # sd of a proportion of about 500 steps, 0.013, and as much again for unknown states
-    wanted = torch.tensor([[0.9, 0.1, 0], [0, 0.9, 0.1], [0.1, 0, 0.9]])
-    assert_close(A, wanted, rtol=0, atol=5 * 2**0.5 * 0.013)
+    assert_close(A, [[0.9, 0.1, 0], [0, 0.9, 0.1], [0.1, 0, 0.9]], rtol=0, atol=5 * 2**0.5 * 0.013)
     assert hmm(fitted, y).log_evidence.sum() > hmm(model, y).log_evidence.sum()
     prior = priors.Independent({"transition": dist.Dirichlet(torch.ones(3))})
     bayes = HMM(3, emissions.StateGaussian(3, 2), prior=prior)
     quick = ld.fit.svi(bayes, y, steps=20, seed=0, training=Training(progress=False))
     assert quick.sample(10)["transition"].shape == (10, 3, 3)
+
+
+def test_batches_in_single_precision_meet_programs_in_double():
+    """As after a fit of a program in single precision, which ends in double."""
+    batch, _ = observations()
+    single = batch.to(torch.float32)
+    rounded = single.to(torch.float64)
+    assert_close(known().path_of(single).log_evidence, known().path_of(rounded).log_evidence)
+    assert_close(known().log_likelihood(single), known().log_likelihood(rounded))
 
 
 def test_collapsed_program_has_the_same_evidence():
