@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from latentdyn.conditional import Template
+from latentdyn.fit.at_level import at_level
 from latentdyn.priors import Prior
 
 __all__ = ["Flat"]
@@ -25,10 +26,8 @@ class Flat(Prior):
     Args:
         flat: names of parameters.
         rest: the prior of the others, or None.
-        levels: name of a constant c -> that of the autoregression, its dimensions, and a level m
-            (D,) of the data. The site of c then is c - (m - A_1 m - ... - A_p m): the data are
-            around m, and so are draws of c and A together, however far from zero m is. The density
-            is flat all the same.
+        levels: constants whose sites are counted from the level of the data, of `levels_of`. The
+            density is flat all the same.
     """
 
     def __init__(
@@ -44,15 +43,6 @@ class Flat(Prior):
     def moved(self) -> tuple[str, ...]:  # type: ignore[override]
         """Parameters whose sites are not their values."""
         return (*self.levels, *getattr(self.rest, "moved", ()))
-
-    def _at_level(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
-        """What the level of the data makes of a constant."""
-        matrix, rank, level = self.levels[name]
-        A = values[matrix]
-        m = A.new_tensor(level)
-        if rank == 1:  # of one unit, (p,)
-            return m[0] * (1 - A.sum(-1))
-        return m - (A.sum(-3) @ m[:, None])[..., 0]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +60,7 @@ class Flat(Prior):
         for name in self.flat:
             theta[name] = pyro.sample(name, _FlatAbove(templates[name]))
         known = {n: t.value.detach() for n, t in templates.items()} | theta
-        return theta | {n: theta[n] + self._at_level(n, known) for n in self.levels}
+        return theta | {n: theta[n] + at_level(own, known) for n, own in self.levels.items()}
 
     def assign(
         self, theta: dict[str, Tensor], session: Tensor | None, templates: Mapping[str, Template]
@@ -88,7 +78,7 @@ class Flat(Prior):
         """Values of the sites where parameters have these; the other prior adds its own."""
         start = getattr(self.rest, "start", None)
         values = values if start is None else start(values)
-        return values | {n: values[n] - self._at_level(n, values) for n in self.levels}
+        return values | {n: values[n] - at_level(own, values) for n, own in self.levels.items()}
 
 
 class _FlatAbove(TorchDistribution):

@@ -11,9 +11,8 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 
-from latentdyn.data import Batch
-from latentdyn.data.scale import location_scale
 from latentdyn.errors import InputError
+from latentdyn.fit.at_level import levels_of
 from latentdyn.fit.density import LogDensity, free_names, start_values
 from latentdyn.fit.flat import Flat
 from latentdyn.fit.mode import Mode, find_mode
@@ -73,7 +72,7 @@ def laplace(
     flat = free_names(program)
     if flat:
         inner: Any = getattr(program, "model", program)
-        inner.prior = Flat(flat, program.prior, _levels(inner, flat, batch))
+        inner.prior = Flat(flat, program.prior, levels_of(inner, batch, flat))
     if program.prior is None:
         fix = "infer its states with latentdyn.smooth"
         raise InputError("model", "free or random parameters", "known values only", fix)
@@ -156,19 +155,6 @@ def _guide(program: Program, density: LogDensity, mode: Mode) -> Any:
         guide.scale = scale
         guide.scale_tril = L / scale[:, None]
     return guide
-
-
-def _levels(program: Any, flat: list[str], batch: Batch) -> dict[str, Any]:
-    """Constants of autoregressions, of which draws are to be around the level of the data."""
-    part = getattr(program, "transition", None)
-    mean, _ = location_scale(batch.y, batch.mask)
-    found = {}
-    for own, matrix in getattr(part, "at_level", {}).items():
-        name, matrix = f"transition.{own}", f"transition.{matrix}"
-        if name in flat and matrix in program.templates:
-            rank = len(program.templates[matrix].shape)
-            found[name] = (matrix, rank, mean.tolist())
-    return found
 
 
 def _at_mode(program: Program, density: LogDensity, x: Tensor) -> None:

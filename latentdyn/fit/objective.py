@@ -17,6 +17,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.distributions.path import path_kl
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.at_level import at_level
 from latentdyn.guide import Guide, local_params
 from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
@@ -37,6 +38,7 @@ class Objective(nn.Module):
         particles: draws per step, evaluated together.
         scales: centre and scale of free parameters by name: what is learned is (value - centre) /
             scale, unconstrained.
+        levels: free constants that are counted from the level of the data, see `at_level`.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Objective(nn.Module):
         guide: Guide,
         particles: int = 1,
         scales: Mapping[str, tuple[Any, Tensor]] | None = None,
+        levels: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         with local_params():
@@ -53,10 +56,14 @@ class Objective(nn.Module):
         self.free = {
             n: t.support for n, t in templates.items() if n not in random and is_free(t.value)
         }
+        known = {n: t.value.detach() for n, t in templates.items()}
+        self.levels = {n: v for n, v in (levels or {}).items() if v[0] not in random}
+        self.known = {v[0]: known[v[0]] for v in self.levels.values()}
+        known |= {n: known[n] - at_level(v, known) for n, v in self.levels.items()}
         self.scales = {n: _like(templates[n], (scales or {}).get(n)) for n in self.free}
         self.raw = nn.ParameterList(
             transform_to(support)
-            .inv((templates[name].value.detach() - self.scales[name][0]) / self.scales[name][1])
+            .inv((known[name] - self.scales[name][0]) / self.scales[name][1])
             .clone()
             .contiguous()
             for name, support in self.free.items()
@@ -75,7 +82,8 @@ class Objective(nn.Module):
             if not isinstance(scale, int):
                 value = torch.addcmul(centre.to(value), value, scale.to(value))
             found[name] = value
-        return found
+        both = {**self.known, **found}
+        return found | {n: found[n] + at_level(v, both) for n, v in self.levels.items()}
 
     def bound(self) -> Program:
         """The program at the current values of its free parameters."""

@@ -12,6 +12,8 @@ from latentdyn.data import Batch
 from latentdyn.data.kept import kept
 from latentdyn.encoders import Chain, Encoder
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.fit.at_level import levels_of
+from latentdyn.fit.density import free_names
 from latentdyn.fit.entry import Level
 from latentdyn.fit.failures import need_finite_start
 from latentdyn.fit.followed import follow
@@ -213,7 +215,8 @@ def _objective(
         if states is not None:
             states.initialise(batch, getattr(program, "emission", None))
     guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)
-    return Objective(program, guide, training.particles, program.parameter_scales(batch))
+    levels = levels_of(program, batch, free_names(program))
+    return Objective(program, guide, training.particles, program.parameter_scales(batch), levels)
 
 
 def _check_encoder(states: Encoder, program: Any) -> None:

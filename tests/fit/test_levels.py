@@ -64,6 +64,8 @@ FITS = {
     "em full": (lambda y: em(system("full"), y), rotation, 0),
     "laplace arma": (lambda y: laplace(ld.programs.ARMA(1, 1), y), walk, 0),
     "laplace level": (lambda y: laplace(ld.programs.LocalLevel(), y), walk, 1),
+    "svi arma": (lambda y: collapsed(ld.programs.ARMA(1).double(), y), walk, 0),
+    "laplace var": (lambda y: laplace(ld.programs.VAR(1, 3), y), rotation, 0),
     "svi level": (lambda y: collapsed(ld.programs.LocalLevel(), y), walk, 1),
 }
 
