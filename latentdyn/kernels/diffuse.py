@@ -22,6 +22,7 @@ from numpy import ndarray
 from latentdyn.errors import InputError
 from latentdyn.kernels.layout import Layout
 from latentdyn.kernels.run import Run
+from latentdyn.kernels.shrink import largest
 from latentdyn.kernels.square_root import square_root
 from latentdyn.kernels.two_filter import Forward, Sites, Smoothed, score
 
@@ -46,8 +47,8 @@ def diffuse(x: Sites, flat: ndarray, route: Callable[[Sites], Run]) -> Run:
 
 def _vague(x: Sites) -> tuple[ndarray, ndarray] | None:
     """P = X'X + rest, with rows X (M, K, K) where P is vague and zero elsewhere."""
-    site = float(np.einsum("...ii->...", x.J).max())
-    if not float(np.einsum("...ii->...", x.P).max()) * site > VAGUE:
+    site = largest(x.J)
+    if not largest(x.P) * site > VAGUE:
         return None
     values, vectors = np.linalg.eigh(x.P)
     apart = values * site > KEPT

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy import ndarray
 
-__all__ = ["STRONG", "one_plus", "shrink", "strong"]
+__all__ = ["STRONG", "largest", "one_plus", "shrink", "strong"]
 
 STRONG = 1e4  # variance times information from which digits are given back
 
@@ -26,7 +26,7 @@ def one_plus(P: ndarray, J: ndarray) -> ndarray:
 
 def strong(P: ndarray, J: ndarray) -> bool:
     """Whether a site determines some direction much better than P does."""
-    return bool(_largest(P) * _largest(J) > STRONG)
+    return bool(largest(P) * largest(J) > STRONG)
 
 
 def shrink(P: ndarray, J: ndarray) -> tuple[ndarray, ndarray]:
@@ -39,6 +39,7 @@ def shrink(P: ndarray, J: ndarray) -> tuple[ndarray, ndarray]:
     return (X + X.swapaxes(-1, -2)) / 2, grown
 
 
-def _largest(x: ndarray) -> float:
+def largest(x: ndarray) -> float:
+    """The largest diagonal entry of matrices."""
     K = x.shape[-1]
     return float(x.reshape(-1, K * K)[:, :: K + 1].max()) if x.size else 0.0
