@@ -34,13 +34,6 @@ def system(noise):
     return ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Gaussian(2, 3, noise=noise))
 
 
-def seen_as_it_is():
-    """States in the units of the data, at their level: the dynamics have it as an offset."""
-    torch.manual_seed(0)
-    emission = ld.emissions.Gaussian.of(C=np.eye(3), R=0.1 * np.ones(3))
-    return ld.StateSpace(ld.transitions.Linear(3), emission, ld.initials.Diffuse(3))
-
-
 def em(model, y, steps=8):
     post = ld.fit.em(model.double(), y, steps=steps, progress=False)
     return post, post.history["log_evidence"][-1]
