@@ -18,6 +18,7 @@ __all__ = [
     "FlatStationary",
     "PartialAutocorrelations",
     "coefficients",
+    "covariance_root",
     "invertible",
     "partial_autocorrelations",
     "stationary",
@@ -45,6 +46,25 @@ def partial_autocorrelations(phi: Tensor) -> Tensor:
         r.append(last)
         phi = (phi[..., :-1] + last * phi[..., :-1].flip(-1)) / (1 - last * last)
     return torch.cat(r[::-1], -1) if r else phi
+
+
+def covariance_root(phi: Tensor) -> Tensor:
+    r"""L with L L' = Cov(x_1, ..., x_p) of the autoregression x with noise of variance one.
+
+    x_{k+1} is predicted from those before by the coefficients of order k, with an error of variance
+    v_k = v_{k-1} (1 - r_k^2), v_0 = 1 / prod_k (1 - r_k^2). NaN where phi is not stationary.
+    Shapes: (..., p) -> (..., p, p). Source: Monahan (1984).
+    """
+    p = phi.shape[-1]
+    r = partial_autocorrelations(phi)
+    left = torch.cat([1 - r.square(), torch.ones_like(r[..., :1])], -1)
+    sd = left.flip(-1).cumprod(-1).flip(-1)[..., :p].rsqrt()
+    rows = [torch.nn.functional.pad(coefficients(r[..., :k]).flip(-1), (0, p - k)) for k in range(p)]
+    eye = torch.eye(p, dtype=phi.dtype, device=phi.device)
+    ahead = eye - torch.stack(rows, -2)
+    root = torch.linalg.solve_triangular(ahead, torch.diag_embed(sd), upper=False)
+    inside = (r.abs() < 1).all(-1)[..., None, None]
+    return torch.where(inside, root, torch.nan)
 
 
 class _Stationary(constraints.Constraint):

@@ -12,6 +12,7 @@ from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
+from latentdyn.nn.companion import lead_in
 
 __all__ = ["Stationary", "stationary_covariance"]
 
@@ -41,16 +42,19 @@ class Stationary(Conditional):
 
     def linear_gaussian(self, u: Tensor | None = None) -> Affine:
         """Stationary mean and covariance, zero where flat."""
-        linear = None if self.transition is None else self.transition.linear_gaussian()
+        transition = self.transition
+        linear = None if transition is None else transition.linear_gaussian()
         if linear is None:
-            kind = type(self.transition).__name__
+            kind = type(transition).__name__
             raise InputError("initial", "a linear transition", kind, "use initials.Gaussian")
         A, b, Q = linear.weight, linear.offset, linear.covariance
-        if self.flat:
+        own = getattr(transition, "stationary_covariance", None)
+        if any(self.flat):
+            own = None
             keep = (~torch.tensor(self.flat)).to(A.dtype)
             A, b, Q = A * keep[:, None] * keep, b * keep, Q * keep[:, None] * keep
         eye = torch.eye(self.state_dim, dtype=A.dtype, device=A.device)
-        P = stationary_covariance(A, Q)  # first: it says if there is none
+        P = stationary_covariance(A, Q) if own is None else lead_in(_finite(own()), 2)
         return Affine(None, matvec(torch.linalg.inv(eye - A), b), P)
 
     def forward(self) -> Distribution:
@@ -78,11 +82,16 @@ def stationary_covariance(A: Tensor, Q: Tensor) -> Tensor:
         small = moved <= 1e-3 * torch.finfo(Q.dtype).eps * own
         if bool(small.all()) and bool((A.abs() <= 1e-3).all()):
             break
-    if not bool(torch.isfinite(Q).all()) or bool((A.abs() > 1e-3).any()):
+    Q = _finite(torch.where((A.abs() <= 1e-3).all(), Q, torch.nan))
+    return (Q + Q.mT) / 2
+
+
+def _finite(P: Tensor) -> Tensor:
+    if not bool(torch.isfinite(P).all()):
         raise InputError(
             "initial",
             "a stationary transition (eigenvalues of A inside the unit circle)",
             "one that is not",
             "use initials.Gaussian or initials.Diffuse",
         )
-    return (Q + Q.mT) / 2
+    return P

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian
-from latentdyn.distributions.stationary import invertible, stationary
+from latentdyn.distributions.stationary import covariance_root, invertible, stationary
 from latentdyn.nn import matvec
 from latentdyn.nn.companion import lead_in
 from latentdyn.transitions.components import roughness
@@ -99,9 +99,12 @@ class ARMA(Conditional):
     def _offset(self) -> Tensor:
         return torch.nn.functional.pad(self.constant[..., None], (0, self.state_dim - 1))
 
-    def _covariance(self) -> Tensor:
+    def _loading(self) -> Tensor:
         R = torch.nn.functional.pad(self.ma, (1, self.state_dim - 1 - self.q))
-        R = R + (torch.arange(self.state_dim, device=R.device) == 0).to(R.dtype)
+        return R + (torch.arange(self.state_dim, device=R.device) == 0).to(R.dtype)
+
+    def _covariance(self) -> Tensor:
+        R = self._loading()
         return self.variance[..., None, None] * R[..., :, None] * R[..., None, :]
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
@@ -112,6 +115,21 @@ class ARMA(Conditional):
         """T, c e_1 and variance R R'."""
         noise = lead_in(self._covariance(), 2)
         return Affine(lead_in(self._weight(), 2), lead_in(self._offset(), 1), noise)
+
+    def stationary_covariance(self) -> Tensor:
+        """P = T P T' + variance R R', (..., K, K), without powers of T, which may be large.
+
+        z_t = M (x_t, ..., x_{t-K+1}) for the autoregression x without a moving average, whose
+        covariance comes from its partial autocorrelations: M e_1 = R, M e_{j+1} = T M e_j - ar_j R.
+        """
+        ar = torch.nn.functional.pad(self.ar, (0, self.state_dim - self.p))
+        ar, R = torch.broadcast_tensors(ar, self._loading())
+        T = self._weight()
+        columns = [R]
+        for j in range(self.state_dim - 1):
+            columns.append(matvec(T, columns[-1]) - ar[..., j : j + 1] * R)
+        root = torch.stack(columns, -1) @ covariance_root(ar).flip(-2)
+        return self.variance[..., None, None] * (root @ root.mT)
 
     def extra_repr(self) -> str:
         """Orders, for print."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from latentdyn import StateSpace, emissions, initials, transitions
+from latentdyn.distributions.stationary import coefficients
 from latentdyn.errors import InputError
 from latentdyn.initials.stationary import stationary_covariance
 from latentdyn.smooth.kalman import kalman
@@ -219,3 +220,27 @@ def test_states_in_other_units_or_without_noise(q):
     A, Q = (torch.diag(torch.tensor(x, dtype=torch.float64)) for x in ([0.5, 0.99], [1.0, q]))
     found = stationary_covariance(A, Q).diagonal()
     assert_close(found, [1 / 0.75, q / (1 - 0.99**2)], atol=0.0)
+
+
+def test_autoregressions_near_unit_roots_start():
+    """Variance 1 / prod (1 - r^2) of partial autocorrelations r: no power of a companion is taken.
+
+    Coefficients are rounded, which a variance of v times the noise magnifies about v times.
+    """
+    x = 3 * torch.randn(200, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    r = x / (1 + x * x).sqrt()
+    for row in r:
+        transition = transitions.ARMA.of(ar=coefficients(row))
+        P = initials.Stationary(13).under(transition).linear_gaussian().covariance
+        assert bool((P.squeeze(0).diagonal() > 0).all())
+        want = 1 / (1 - row * row).prod()
+        if want < 1e5:
+            assert_close(P[0, 0, 0], want, rtol=1e-8)
+
+
+def test_arma_starts_solve_the_lyapunov_equation():
+    """Of a moving average longer than the autoregression, and the reverse."""
+    for ar, ma in (([0.5, 0.3], [0.4, 0.2, 0.1]), ([0.5, -0.3, 0.2], [0.4])):
+        transition = transitions.ARMA.of(ar, ma, 2.0, 1.0)
+        A, _, Q = transition.linear_gaussian()[:3]
+        assert_close(transition.stationary_covariance(), stationary_covariance(A, Q)[0], rtol=1e-12)
