@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "NoDensityError", "NonFiniteError"]
+__all__ = ["InputError", "NoDensityError", "NonFiniteError", "PrecisionWarning"]
 
 
 class InputError(ValueError):
@@ -38,3 +38,7 @@ class NonFiniteError(ArithmeticError):
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         # from another process; without the fit so far, whose guides need not go through pickle
         return type(self), (self.site, str(self))
+
+
+class PrecisionWarning(UserWarning):
+    """Fewer digits than seven are left of a result; it names what is ill-conditioned, and how."""

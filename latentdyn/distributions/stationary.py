@@ -59,7 +59,9 @@ def covariance_root(phi: Tensor) -> Tensor:
     r = partial_autocorrelations(phi)
     left = torch.cat([1 - r.square(), torch.ones_like(r[..., :1])], -1)
     sd = left.flip(-1).cumprod(-1).flip(-1)[..., :p].rsqrt()
-    rows = [torch.nn.functional.pad(coefficients(r[..., :k]).flip(-1), (0, p - k)) for k in range(p)]
+    rows = [
+        torch.nn.functional.pad(coefficients(r[..., :k]).flip(-1), (0, p - k)) for k in range(p)
+    ]
     eye = torch.eye(p, dtype=phi.dtype, device=phi.device)
     ahead = eye - torch.stack(rows, -2)
     root = torch.linalg.solve_triangular(ahead, torch.diag_embed(sd), upper=False)

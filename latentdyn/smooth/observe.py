@@ -17,6 +17,7 @@ from torch import Tensor
 from latentdyn.conditional import Affine
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
+from latentdyn.smooth.condition import say_condition
 
 __all__ = [
     "LOG_2PI",
@@ -191,12 +192,15 @@ def factor(name: str, V: Tensor, fix: str) -> Tensor:
     """
     L, failed = torch.linalg.cholesky_ex(V)
     with torch.no_grad():
-        least = 8 * V.shape[-1] * torch.finfo(V.dtype).eps * V.diagonal(dim1=-2, dim2=-1)
-        lost = (failed > 0) | ~(L.diagonal(dim1=-2, dim2=-1).square() > least).all(-1)
+        left = L.diagonal(dim1=-2, dim2=-1).square() / V.diagonal(dim1=-2, dim2=-1)
+        lost = (failed > 0) | ~(left > 8 * V.shape[-1] * torch.finfo(V.dtype).eps).all(-1)
     if bool(lost.any()):
         step = int(lost.flatten(0, -2).any(0).nonzero()[0]) + 1 if lost.dim() > 1 else 1
         got = f"units without noise that determine each other (step {step})"
         raise SingularError(name, "noise in every observation or in what it shows", got, fix)
+    if left.numel():
+        what = "units almost determine each other"
+        say_condition(1 / left.min(), what, "leave one out, or give each some noise of its own")
     return L
 
 

@@ -15,6 +15,7 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
+from latentdyn.smooth.condition import say_condition
 from latentdyn.smooth.coordinates import (
     Chain,
     InCoordinates,
@@ -189,13 +190,15 @@ def solve(
     scale = units_of(chain)
     own = chain if scale is None else in_units(chain, scale)
     found = _solve(own, singular, batch, flat, route)
-    path = None
+    away, path = _distance(found.square), None
+    say_condition(away**0.5, "data reach far beyond their noise", "subtract their level first")
     for _ in range(AGAIN):
-        if not _far(found.square):
+        if away <= FAR:
             break
         more = found.mean().detach()
         path = more if path is None else path + more
         found = _solve(around(own, path, flat), singular, batch, flat, route)
+        away = _distance(found.square)
     if scale is None and path is None:
         return found
     c: Any = 0.0 if path is None else path
@@ -222,9 +225,9 @@ def _solve(
         return SequentialSolution(chain, batch, units, flat)
 
 
-def _far(square: Tensor) -> bool:
-    """Whether states of zero are so far from the data that terms of the evidence cancel."""
-    return float(square.detach().mean(-1).max()) > FAR
+def _distance(square: Tensor) -> float:
+    """Mean square of what the data are away from states of zero, in units of their noise."""
+    return float(square.detach().mean(-1).max())
 
 
 def _stiff(chain: Chain, seen: Observed) -> bool:
