@@ -10,6 +10,7 @@ from pyro.distributions import Beta, TorchDistribution
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
+from torch.nn.functional import pad
 
 from latentdyn.nn import broadcast_shapes
 from latentdyn.values import whole
@@ -59,9 +60,7 @@ def covariance_root(phi: Tensor) -> Tensor:
     r = partial_autocorrelations(phi)
     left = torch.cat([1 - r.square(), torch.ones_like(r[..., :1])], -1)
     sd = left.flip(-1).cumprod(-1).flip(-1)[..., :p].rsqrt()
-    rows = [
-        torch.nn.functional.pad(coefficients(r[..., :k]).flip(-1), (0, p - k)) for k in range(p)
-    ]
+    rows = [pad(coefficients(r[..., :k]).flip(-1), (0, p - k)) for k in range(p)]
     eye = torch.eye(p, dtype=phi.dtype, device=phi.device)
     ahead = eye - torch.stack(rows, -2)
     root = torch.linalg.solve_triangular(ahead, torch.diag_embed(sd), upper=False)
