@@ -79,12 +79,12 @@ class Batch:
     @property
     def trials(self) -> int:
         """N."""
-        return self.y.shape[0]
+        return self.y.shape[-3]
 
     @property
     def steps(self) -> int:
         """T."""
-        return self.y.shape[1]
+        return self.y.shape[-2]
 
     @property
     def valid(self) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,23 @@ from torch import Tensor
 __all__ = ["simulated", "smoothed"]
 
 
-def simulated(y: Tensor, z: Tensor, u: Tensor | None = None) -> xr.Dataset:
-    """Dataset of simulated observations and paths.
+def simulated(
+    y: Tensor,
+    latents: Mapping[str, Tensor],
+    dims: Mapping[str, tuple[str, ...]],
+    u: Tensor | None = None,
+) -> xr.Dataset:
+    """Dataset of simulated observations and latents.
 
-    Shapes: ``y`` (..., N, T, D), ``z`` (..., N, T, K), ``u`` (N, T, U); one leading dimension, if
-    any, becomes ``draw``.
+    Shapes: ``y`` (..., N, T, D), each latent (..., N, T, *) with ``dims`` after time, ``u``
+    (N, T, U); one leading dimension, if any, becomes ``draw``.
     """
     lead = ("draw",) if y.dim() == 4 else ()
 
-    def variable(x: Tensor, last: str) -> Any:
-        return ((*lead, "trial", "time", last), x.detach().cpu().numpy())
+    def variable(x: Tensor, *own: str) -> Any:
+        return ((*lead, "trial", "time", *own), x.detach().cpu().numpy())
 
-    data = {"y": variable(y, "unit"), "z": variable(z, "state")}
+    data = {"y": variable(y, "unit")} | {k: variable(z, *dims[k]) for k, z in latents.items()}
     if u is not None:
         data["u"] = (("trial", "time", "input"), u.detach().cpu().numpy())
     ds = xr.Dataset(data)

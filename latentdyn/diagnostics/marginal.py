@@ -12,18 +12,18 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.diagnostics.smoothing import FEWEST
 from latentdyn.distributions import DiscretePath
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.collapsed import OneByOne, smoothed
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import Draws, draw_parameters, for_batch
+from latentdyn.posterior.integrated import OneByOne, integrated
 from latentdyn.posterior.predict import chunks
-from latentdyn.programs import HMM, Collapsed, PoissonAutoregression, Program, StateSpace
+from latentdyn.programs import Collapsed, Program
 from latentdyn.programs.program import is_free
+from latentdyn.smooth.given import in_double
 
 __all__ = ["Marginal"]
 
@@ -66,10 +66,8 @@ class Marginal:
             fix = "pass what latentdyn.fit returned, or model.collapse(smoother)"
             got = f"{type(model).__name__}; the log-likelihood of a DataTree is {CONDITIONAL}"
             raise self.error("a Posterior or a program with known parameters", got, fix)
-        if isinstance(model, Collapsed | PoissonAutoregression):
-            return model
-        if isinstance(model, HMM):
-            return Collapsed(model, smooth.hmm)
+        if model.integrated or not model.latents:
+            return in_double(model)
         if self.smoother is None:
             fix = "give the scheme smoother=latentdyn.smooth.ekf, or fit model.collapse(smoother)"
             raise self.error("a program with the states integrated out", CONDITIONAL, fix)
@@ -96,8 +94,7 @@ class Marginal:
                 raise InputError("draws", f"at least {FEWEST}", number, "use a few hundred or more")
             return draw_parameters(program, guide, number)
         free = [k for k, t in self.program.templates.items() if is_free(t.value)]
-        inner = getattr(self.program, "model", self.program)
-        if free or inner.lead:
+        if free or self.program.core.lead:
             got = f"free ones, {free}" if free else "a program bound to draws"
             fix = "fit it and pass the Posterior, or build it with .of(...)"
             raise self.error("known parameters", got, fix)
@@ -127,22 +124,16 @@ class Marginal:
     @cached_property
     def scored(self) -> np.ndarray:
         """(N, T, D) entries that the likelihood counts."""
-        if isinstance(self.program, PoissonAutoregression):
-            y: Any = self.program.observations(self.batch)
-            return np.asarray(y.observed.cpu())
-        return np.asarray(self.batch.mask.cpu())
+        return np.asarray(self.program.scored(self.batch).cpu())
 
     @property
     def counts(self) -> bool | None:
         """Whether it gives probabilities, not densities; None where it does not say."""
-        program = getattr(self.program, "model", self.program)
-        if isinstance(program, PoissonAutoregression):
-            return True
-        if not isinstance(program, StateSpace | HMM):
+        emission = getattr(self.program.core, "emission", None)
+        if emission is None:
             return None
-        sizes = program.state_dim, program.input_dim
-        z, u = (torch.zeros(1, n, dtype=program.dtype, device=program.device) for n in sizes)
-        emission = program.emission.at(slice(0, 1))
+        emission, like = emission.at(slice(0, 1)), self.batch.y
+        z, u = (like.new_zeros(1, n) for n in (emission.state_dim, emission.input_dim))
         found = emission(z, u if emission.input_dim else None)
         return bool(getattr(found.support, "is_discrete", False))
 
@@ -166,8 +157,9 @@ class Marginal:
 
     def _of(self, theta: dict[str, Tensor], number: int, points: list[int], start: int) -> Tensor:
         batch, shape = self.batch, (number, self.batch.trials)
-        if isinstance(self.program, PoissonAutoregression):
-            y = for_batch(self.program, replace(self.drawn, theta=theta), batch).observations(batch)
+        if not self.program.integrated:
+            drawn = replace(self.drawn, theta=theta)
+            y = for_batch(self.program, drawn, batch).observations({}, batch)
             steps = y.pointwise(batch.y).where(y.observed, 0).sum(-1)
         else:
             found = self._smoothed(theta, batch, number)
@@ -183,12 +175,12 @@ class Marginal:
 
     def _smoothed(self, theta: dict[str, Tensor], batch: Batch, number: int) -> Any:
         if not theta:
-            return self.program.smoother(self.program.model, batch)
-        return smoothed(self.program, theta, batch, number)
+            return self.program.path_of(batch)
+        return integrated(self.program, theta, batch, number)
 
     def _proper(self, found: Any, start: int) -> None:
         """A flat first state has no density until the data have determined it."""
-        first = getattr(getattr(self.program, "model", None), "first", None)
+        first = getattr(self.program.core, "first", None)
         if first is None or not any(first().flat):
             return
         each = found.each if isinstance(found, OneByOne) else [found]

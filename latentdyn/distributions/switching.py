@@ -113,17 +113,25 @@ class SwitchingPath(Path):
         """There are none: the sum over discrete states does not split into steps."""
         raise NotImplementedError("the density of a switching path does not split into steps")
 
-    def draw(self, sample_shape: Any = torch.Size()) -> tuple[Tensor, Tensor]:
-        """Discrete and continuous states, (sample_shape, ..., T) and (sample_shape, ..., T, K)."""
+    def draw(
+        self, sample_shape: Any = torch.Size(), before: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Discrete and continuous states, (sample_shape, ..., T) and (sample_shape, ..., T, K).
+
+        ``before`` are those, (...) and (..., K), that the first ones follow.
+        """
         of, shape = self.regimes, torch.Size(sample_shape) + self.batch_shape
-        s = [_categorical(of.log_initial, shape)]
-        z = [gaussian(of.mean, of.covariance, "full").expand(shape).sample()]
         L = torch.linalg.cholesky(of.Q)
-        for t in range(1, self.steps):
-            rows = _chosen(of.log_next(z[-1]), s[-1], 1)
-            s.append(_categorical(rows, shape))
+        s: list[Tensor] = []
+        z: list[Tensor] = []
+        if before is None:
+            s.append(_categorical(of.log_initial, shape))
+            z.append(gaussian(of.mean, of.covariance, "full").expand(shape).sample())
+        for t in range(len(s), self.steps):
+            now, at = (s[-1], z[-1]) if s else before  # type: ignore[misc]
+            s.append(_categorical(_chosen(of.log_next(at), now.long(), 1), shape))
             A, b, root = (_chosen(x, s[-1], n) for x, n in ((of.A, 2), (of.offset(t), 1), (L, 2)))
-            z.append(matvec(A, z[-1]) + b + matvec(root, torch.randn_like(z[-1])))
+            z.append(matvec(A, at) + b + matvec(root, torch.randn_like(at)))
         return torch.stack(s, -1), torch.stack(z, -2)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:

@@ -21,7 +21,6 @@ from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.programs import HMM, StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
@@ -166,7 +165,7 @@ def _check(model: Any, tolerance: float, smoother: Any) -> None:
     if smoother is not None and not callable(smoother):
         fix = "pass the function itself, such as ld.smooth.ekf, or functools.partial of it"
         raise InputError("smoother", "one of ld.smooth", repr(smoother), fix)
-    if not isinstance(model, StateSpace | HMM):
+    if getattr(model, "form", "") not in ("StateSpace", "HMM"):
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
         raise InputError("model", "a StateSpace or an HMM", kind, fix)
@@ -181,7 +180,7 @@ def _check(model: Any, tolerance: float, smoother: Any) -> None:
 
 
 def _default(program: Any) -> Callable[[Any, Batch], Any]:
-    if isinstance(program, HMM):
+    if program.form == "HMM":
         return hmm
     parts = (program.first(), program.transition, program.emission)
     if all(p.linear_gaussian() is not None for p in parts):

@@ -12,7 +12,6 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.objective import Objective
-from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.laplace import laplace
 
@@ -39,7 +38,7 @@ def follow(
     Returns: the bound and its parts, if the encoder was changed.
     """
     states, program = objective.guide.states, objective.bound()
-    if states is None or not isinstance(program, StateSpace):
+    if states is None or program.form != "StateSpace":
         return None
     before: dict[str, Any] = copy.deepcopy(states.state_dict())
     with torch.no_grad(), seeded(seed):

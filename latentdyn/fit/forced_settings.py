@@ -14,7 +14,7 @@ from latentdyn.errors import InputError
 from latentdyn.fit.forced_posterior import POSTERIORS
 from latentdyn.fit.forcing import forcing_interval
 from latentdyn.fit.training import Training
-from latentdyn.programs import StateSpace
+from latentdyn.programs.program import need_form
 from latentdyn.values import whole
 
 __all__ = ["Settings"]
@@ -60,9 +60,7 @@ class Settings:
 
     def check(self, model: Any, learning_rate: float) -> None:
         """Refuse what does not fit."""
-        if not isinstance(model, StateSpace):
-            fix = "build one with ld.StateSpace"
-            raise InputError("model", "a StateSpace", type(model).__name__, fix)
+        need_form(model, "StateSpace", "build one with ld.StateSpace")
         known = self.forcing == "readback" or isinstance(self.forcing, Encoder) or self.smoother
         if not known:
             wanted = "'readback', an encoder, or a smoother such as smooth.ekf"

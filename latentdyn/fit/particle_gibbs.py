@@ -20,7 +20,7 @@ from latentdyn.fit.sampled import Chain, chain_seed, gather, given, hold_free, p
 from latentdyn.guide import local_params
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import Draws, for_batch
-from latentdyn.programs import StateSpace
+from latentdyn.programs.program import Program, need_form
 from latentdyn.rng import seeded
 from latentdyn.smooth.conditional import conditional_particles
 from latentdyn.values import whole
@@ -31,7 +31,7 @@ FIRST = 200  # particles, at least, of the filter that draws the first paths
 
 
 def particle_gibbs(
-    model: StateSpace,
+    model: Program,
     y: Any,
     *,
     particles: int = 30,
@@ -75,9 +75,7 @@ def particle_gibbs(
     Raises: InputError if no parameter has a prior, or the states have no density.
     Source: Lindsten, Jordan & Schoen (2014); Andrieu, Doucet & Holenstein (2010), section 4.5.
     """
-    if not isinstance(model, StateSpace):
-        fix = "pass the program itself, not model.collapse(...)"
-        raise InputError("model", "a StateSpace program", type(model).__name__, fix)
+    need_form(model, "StateSpace", "pass the program itself, not model.collapse(...)")
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     particles = whole("particles", particles, 2)
     program, dataset, batch = given(model, y, seed=seed)

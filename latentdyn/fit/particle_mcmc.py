@@ -18,7 +18,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters, for_batch
-from latentdyn.programs import StateSpace
+from latentdyn.programs.program import Program, need_form
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -30,7 +30,7 @@ REPLICATES = 20  # of the evidence at the posterior mean
 
 
 def particle_mcmc(
-    model: StateSpace,
+    model: Program,
     y: Any,
     *,
     particles: int = 500,
@@ -72,9 +72,7 @@ def particle_mcmc(
     Raises: InputError if no parameter has a prior.
     Source: Andrieu, Doucet & Holenstein (2010), section 4.4; Haario et al. (2001).
     """
-    if not isinstance(model, StateSpace):
-        fix = "pass the program itself, not model.collapse(...)"
-        raise InputError("model", "a StateSpace program", type(model).__name__, fix)
+    need_form(model, "StateSpace", "pass the program itself, not model.collapse(...)")
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     program, dataset, batch = given(model, y, seed=seed)
     held = hold_free(program)

@@ -10,7 +10,7 @@ from typing import Any
 
 from latentdyn.data import Batch
 from latentdyn.data.kept import kept
-from latentdyn.encoders import Chain, Encoder
+from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.at_level import levels_of
 from latentdyn.fit.density import free_names
@@ -24,7 +24,7 @@ from latentdyn.fit.training import Progress, Training, rise
 from latentdyn.fit.validation import check_support, hold_out, scorer
 from latentdyn.guide import Guide, parameter_guide
 from latentdyn.posterior import Posterior
-from latentdyn.programs import Program, StateSpace
+from latentdyn.programs import Program
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -200,9 +200,8 @@ def _objective(
 ) -> Objective:
     program, states = copy.deepcopy(level.model), copy.deepcopy(states)
     level.enter(program)
-    if states is None and isinstance(program, StateSpace):
-        mixed = program.emission.noise != "diagonal"
-        states = Chain(program.obs_dim, program.state_dim, program.input_dim, mixed=mixed)
+    if states is None:
+        states = program.encoder().get("z")
     if chain > 0:
         restart(program)
         restart(states)

@@ -14,9 +14,8 @@ from latentdyn.fit.density import FAILURES, LogDensity, free_names, start_values
 from latentdyn.fit.flat import Flat
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.collapsed import smoothed
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.programs import Collapsed
+from latentdyn.posterior.integrated import integrated
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -81,14 +80,14 @@ def with_uncertainty(posterior: Posterior, *, draws: int = 200, seed: int = 0) -
 def _density(posterior: Posterior) -> tuple[LogDensity, Tensor]:
     """Log p(y | theta) around the point, and the natural unit of every number."""
     program, guide = posterior.fits[posterior.best]
-    if not isinstance(program, Collapsed) or guide.parameters_guide is not None:
+    if not program.integrated or guide.parameters_guide is not None:
         fix = "pass what fit.em returns; fit.laplace, fit.mcmc and fit.svi have draws already"
         got = posterior.attrs.get("inference_method", "another fit")
         raise InputError("posterior", "a point estimate of a collapsed program", got, fix)
     program = copy.deepcopy(program).double()
     batch = posterior.batch.to(torch.float64, program.device)
     scales = program.parameter_scales(batch)
-    program.model.prior = Flat(free_names(program), None)
+    program.core.prior = Flat(free_names(program), None)
     density = LogDensity(program, batch, start_values(program))
     natural = torch.ones_like(density.centre)
     for site in density.sites:
@@ -142,7 +141,7 @@ def _stretched(density: LogDensity, L: Tensor, eps: Tensor) -> Tensor:
 def _values(density: LogDensity, x: Tensor) -> Tensor:
     """log p(y | theta) of many x (S, P), minus infinity where there is none: (S,)."""
     try:
-        found = smoothed(density.program, density.values(x), density.batch, len(x))  # type: ignore[arg-type]
+        found = integrated(density.program, density.values(x), density.batch, len(x))  # type: ignore[arg-type]
         total = found.log_evidence.sum(-1)
         return torch.where(total.isnan(), -math.inf, total)
     except FAILURES:

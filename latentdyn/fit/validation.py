@@ -13,7 +13,6 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.objective import Objective
 from latentdyn.guide import local_params
-from latentdyn.programs import PoissonAutoregression
 from latentdyn.programs.support import check_support
 from latentdyn.rng import seeded
 
@@ -28,7 +27,7 @@ def hold_out(
         raise InputError("validation", "a share in [0, 1)", share, "use for instance 0.1")
     if share == 0:
         return batch, None
-    if isinstance(model, PoissonAutoregression):
+    if model is not None and model.core.hears != 0 and not model.core.latents:
         wanted = "0 for counts given past counts: a missing count takes all that follow with it"
         raise InputError("validation", wanted, share, "leave out whole trials, and score them")
     with seeded(seed):

@@ -13,7 +13,6 @@ from latentdyn.conditional import Conditional, rank_of, rebind, templates_of
 from latentdyn.diagnostics.dynamics.source import chains_of
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.draws import core
 
 __all__ = ["Varied", "varied"]
 
@@ -79,7 +78,7 @@ def varied(source: Any, name: str, draws: int, seed: int | None) -> Varied:
             raise InputError("name", expected, repr(name), fix)
         return Varied(model, "", place, U, start)
     leaf = leaf.removeprefix("transition.") if isinstance(source, Conditional) else leaf
-    plain = core(source.model if isinstance(source, Posterior) else source)
+    plain = (source.model if isinstance(source, Posterior) else source).core
     own = templates_of(plain)
     if leaf not in own:
         expected, fix = f"an entry of one of {sorted(own)}, or 'u[0]'", "choose one"

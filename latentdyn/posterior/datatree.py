@@ -19,9 +19,8 @@ from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import pointwise, predict
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.posterior.draws import Draws, core, draw, draw_parameters, for_batch
+from latentdyn.posterior.draws import Draws, draw, draw_parameters, for_batch
 from latentdyn.posterior.names import parameter_dims
-from latentdyn.programs import Collapsed, PoissonAutoregression
 
 __all__ = ["to_datatree"]
 
@@ -94,12 +93,11 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
         out["sample_stats/log_q"] = drawn.log_q
     else:
         out |= {f"sample_stats/{k}": v[drawn.places] for k, v in inner.stats.items()}
-    collapsed = drawn.z is None or drawn.path is not None
-    if drawn.log_joint is not None and collapsed:
+    if drawn.log_joint is not None and (drawn.path is not None or not drawn.latents):
         out["marginal_log_likelihood/y"] = drawn.log_joint
-    if drawn.z is not None or isinstance(program, PoissonAutoregression):
+    if drawn.latents or not (program.core.latents or program.integrated):
         out |= _observed(posterior, program, drawn)
-    if drawn.z is not None and drawn.log_qz is not None and drawn.log_joint is not None:
+    if drawn.log_qz is not None and drawn.log_joint is not None:
         weights = drawn.log_joint - drawn.log_qz
         out["sample_stats/log_weight"] = weights
         out["sample_stats/log_q"] = drawn.log_q + drawn.log_qz.sum(-1)
@@ -109,16 +107,16 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
 
 def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
     """What was drawn of states, observations and the future, and the log-likelihood."""
-    whole = core(program).fit_batch(Batch.of(posterior.data, program.dtype))
+    whole = program.fit_batch(Batch.of(posterior.data, program.dtype))
     y = predict.observations(program, drawn, whole)
     replicated = ObservedPath(y.steps, posterior.batch.observed).replicated(whole.y)
     out = {"posterior_predictive/y": _blank(replicated, whole.length)}
-    if drawn.z is not None:
-        out["posterior/z"] = _blank(drawn.z, whole.length)
-        if predict.can_continue(program):
-            steps = max(1, min(posterior.batch.steps // 10, 50))
-            ahead, z = predict.future(program, drawn, posterior.batch, steps, None)
-            out |= {"predictions/y": ahead} | ({} if z is None else {"predictions/z": z})
+    for name, z in drawn.latents.items():
+        out[f"posterior/{name}"] = _blank(z, whole.length)
+    if drawn.latents and predict.can_continue(program):
+        steps = max(1, min(posterior.batch.steps // 10, 50))
+        ahead, after = predict.future(program, drawn, posterior.batch, steps, None)
+        out |= {"predictions/y": ahead} | {f"predictions/{k}": z for k, z in after.items()}
     if drawn.path is not None:
         return out | _one_step_ahead(drawn)
     return out | {"log_likelihood/y": y.pointwise(whole.y)}
@@ -149,7 +147,10 @@ def _marginal(posterior: Any, program: Any, guide: Any, drawn: Any, first: Tenso
 def _blank(values: Tensor, length: Tensor) -> Tensor:
     """NaN past the end of each trial: (S, N, T, ...)."""
     inside = torch.arange(values.shape[2], device=values.device) < length[:, None]
-    return values if bool(inside.all()) else values.where(inside[..., None], math.nan)
+    if bool(inside.all()):
+        return values
+    values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    return values.where(inside.reshape(*inside.shape, *(1,) * (values.dim() - 3)), math.nan)
 
 
 def _sampled_groups(posterior: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, xr.Dataset]:
@@ -163,14 +164,15 @@ def _sampled_groups(posterior: Any, arrays: Mapping[str, np.ndarray]) -> dict[st
         future["y"].attrs.update(posterior.data["y"].attrs)
         clock = predict.steps_after(posterior.data["time"].values, future.sizes["time"])
         named["predictions"] = predict.named(future.assign_coords(time=clock), posterior.data)
-    if "log_likelihood" in named and posterior.model.__class__ is Collapsed:
+    if "log_likelihood" in named and posterior.model.integrated:
         named["log_likelihood"]["y"].attrs["density"] = "p(y_t | y_1..y_{t-1}, parameters)"
     return named
 
 
 def _dims(posterior: Any, group: str, name: str, values: np.ndarray) -> tuple[str, ...]:
-    if name == "z":
-        return (*SAMPLE, "trial", "time", "state")
+    own = posterior.model.dims
+    if name in own and group in ("posterior", "predictions"):
+        return (*SAMPLE, "trial", "time", *own[name])
     if group == "posterior":
         return SAMPLE + parameter_dims(name, values.shape[2:], posterior.model)
     if group == "sample_stats" and values.ndim == 2:

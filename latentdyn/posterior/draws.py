@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyro
@@ -14,11 +15,11 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.guide import Guide, local_params
-from latentdyn.posterior import collapsed
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.programs import HMM, Collapsed, PoissonAutoregression, Program
+from latentdyn.posterior.integrated import integrated, paths
+from latentdyn.programs import Program
 
-__all__ = ["Draws", "core", "draw", "draw_parameters", "for_batch"]
+__all__ = ["Draws", "draw", "draw_parameters", "for_batch"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Draws:
 
     ``latent`` names the sites that were sampled; the others are computed from them.
 
-    ``log_prior`` and ``log_q`` (S,) are those of the random parameters; ``z`` (S, N, T, K), with
-    ``log_joint`` = log p(y, z | theta) and ``log_qz`` = log q(z), both (S, N), if there are states.
-    Of a collapsed program ``log_joint`` is log p(y | theta), and ``path`` what its smoother found.
+    ``log_prior`` and ``log_q`` (S,) are those of the random parameters; ``latents`` are by name,
+    such as z (S, N, T, K), with ``log_joint`` = log p(y, latents | theta) and ``log_qz`` the log of
+    q(latents), both (S, N). Where latents are integrated out, and of programs without any,
+    ``log_joint`` is log p(y | theta), and ``path`` the posterior of what was integrated out.
     ``places`` are those of stored draws among all that are stored.
     """
 
@@ -37,16 +39,21 @@ class Draws:
     theta: dict[str, Tensor]
     log_prior: Tensor
     log_q: Tensor
-    z: Tensor | None = None
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
     log_joint: Tensor | None = None
     log_qz: Tensor | None = None
     latent: frozenset[str] = frozenset()
     path: Any = None
     places: Tensor | None = None
 
+    @property
+    def z(self) -> Tensor | None:
+        """The latent of this name, if there is one."""
+        return self.latents.get("z")
+
     def program(self, program: Program) -> Any:
         """The program bound to these draws, for trials of no particular session."""
-        program = core(program)
+        program = program.core
         shared = getattr(program.prior, "shared", None)
         return program.bind(self.theta if shared is None else shared(self.theta, self.sites))
 
@@ -88,38 +95,29 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
     """
     drawn = draw_parameters(program, guide, number)
     batch = batch.to(program.dtype, program.device)
-    if isinstance(program, Collapsed):
-        path = collapsed.smoothed(program, drawn.theta, batch, number)
-        z = collapsed.paths(path) if states else None
-        return replace(drawn, z=z, log_joint=path.log_evidence, path=path)
+    if program.integrated:
+        path = integrated(program, drawn.theta, batch, number)
+        found = paths(path) if states else {}
+        return replace(drawn, latents=found, log_joint=path.log_evidence, path=path)
     bound: Any = for_batch(program, drawn, batch)
     stored = getattr(guide.parameters_guide, "z", None)
     if guide.states is not None:
         path = guide.states.encode(batch)
         z = path.expand((number, batch.trials)).rsample()
-        drawn = replace(drawn, log_qz=path.score(z))
+        drawn = replace(drawn, latents={"z": z}, log_qz=path.score(z))
     elif stored is not None and drawn.places is not None:
-        z = stored[drawn.places]
-    elif isinstance(program, PoissonAutoregression):
-        log_p = bound.observations(batch).log_prob(batch.y)
-        return replace(drawn, log_joint=log_p.expand(number, batch.trials))
-    elif isinstance(program, HMM):
-        log_p = bound.path_of(batch).log_evidence
-        return replace(drawn, log_joint=log_p.expand(number, batch.trials))
-    else:
+        drawn = replace(drawn, latents={"z": stored[drawn.places]})
+    elif program.latents:
         return drawn
-    log_joint = bound.path_of(batch).score(z) + bound.observations(z, batch).log_prob(batch.y)
-    return replace(drawn, z=z, log_joint=log_joint)
-
-
-def core(program: Any) -> Any:
-    """The program whose states were integrated out, or else the program itself."""
-    return program.model if isinstance(program, Collapsed) else program
+    log_joint = bound.observations(drawn.latents, batch).log_prob(batch.y)
+    for name, z in drawn.latents.items():
+        log_joint = log_joint + bound.path_of(batch, name).score(z)
+    return replace(drawn, log_joint=log_joint.expand(number, batch.trials))
 
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
     """The program bound to draws, each trial with the values of its session."""
-    program = core(program)
+    program = program.core
     assign = getattr(program.prior, "assign", None)
     if assign is None or not drawn.theta:
         return program.bind(drawn.theta)

@@ -8,8 +8,6 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.data import Batch
-from latentdyn.posterior.draws import core
-from latentdyn.programs import Collapsed, PoissonAutoregression
 
 __all__ = ["usable"]
 
@@ -44,14 +42,12 @@ def usable(ds: xr.Dataset, posterior: Any, stacked: bool) -> xr.Dataset:
 
 def _observed(posterior: Any, rank: int) -> np.ndarray:
     """Which entries (N, T, D), steps (N, T) or trials (N,) have something that was observed."""
-    program = core(posterior.model)
-    if posterior.model.__class__ is Collapsed:
+    program = posterior.model
+    if program.integrated:
         mask = posterior.batch.mask  # what is held out is not in the evidence
     else:
         whole = program.fit_batch(Batch.of(posterior.data, program.dtype))
-        mask = whole.mask
-        if isinstance(program, PoissonAutoregression):  # a count whose past is not known is none
-            mask = program.observations(whole).observed
+        mask = program.scored(whole)
     return np.asarray(mask.flatten(rank, -1).any(-1).cpu()) if rank < 3 else mask.cpu().numpy()
 
 

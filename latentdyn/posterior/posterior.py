@@ -15,9 +15,9 @@ from latentdyn.distributions import Path
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
-from latentdyn.posterior.draws import Draws, core, draw, draw_parameters
+from latentdyn.posterior.draws import Draws, draw, draw_parameters
 from latentdyn.posterior.mixture import MixturePath
-from latentdyn.programs import Collapsed, Program
+from latentdyn.programs import Program
 from latentdyn.programs.program import at_floor
 from latentdyn.rng import seeded
 from latentdyn.values import whole
@@ -62,7 +62,7 @@ class Posterior:
         elbo = [f"{h['elbo'][-1]:.1f}" for h in self.histories if h.get("elbo")]
         inner = self.fits[0][1].parameters_guide
         chains = getattr(inner, "chains", None) or len(self.fits)
-        name = type(core(self.model)).__name__
+        name = type(self.model.core).__name__
         end = f", elbo=[{', '.join(elbo)}])" if elbo else ")"
         return f"Posterior({name}, {n} trials x {t} steps x {d} units, chains={chains}{end}"
 
@@ -107,7 +107,8 @@ class Posterior:
 
         It is the encoder's, if the fit has one. Of a collapsed program, and of paths that were
         sampled, it is the mixture over so many draws of the parameters, a `MixturePath`; of a
-        collapsed program without random parameters, what its smoother gives.
+        collapsed program without random parameters, what its smoother gives, and of an `HMM` the
+        `DiscretePath` of its states.
         """
         program, guide = self.fits[self.best]
         data, batch = self._data_and_batch(new_y)
@@ -115,13 +116,16 @@ class Posterior:
         with torch.no_grad(), seeded(seed):
             if guide.states is not None:
                 return guide.states.encode(batch)
-            if isinstance(program, Collapsed) and guide.parameters_guide is None:
-                return program.smoother(program.model, batch)
+            if program.integrated and guide.parameters_guide is None:
+                return program.path_of(batch)
             each: list[Any] = []
             for number in predict.chunks(whole("draws", draws), batch.y.numel()):
                 drawn = self.draws(number, self.batch if new_y is None else batch)
                 if drawn.z is None:
-                    raise predict.without_states(program)
+                    predict.need_latents(program, drawn)
+                    fix = "use forecast, expected or simulate"
+                    got = f"{type(program).__name__}, which has none"
+                    raise InputError("model", "a program with states", got, fix)
                 each.append(drawn.z if drawn.path is None else drawn.path)
         return MixturePath(each, batch.length, data)
 
@@ -248,7 +252,7 @@ class Posterior:
 
     def _batch_of(self, y: Any) -> Batch:
         sessions = self.data["session"].values if "session" in self.data.coords else None
-        return core(self.model).fit_batch(Batch.of(y, self.model.dtype, sessions=sessions))
+        return self.model.core.fit_batch(Batch.of(y, self.model.dtype, sessions=sessions))
 
     def replace(self, **changes: Any) -> Posterior:
         """A copy with some attributes changed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
-from latentdyn.distributions import MarkovPath
 from latentdyn.errors import InputError
-from latentdyn.posterior.draws import Draws, core, for_batch
-from latentdyn.programs import PoissonAutoregression
+from latentdyn.posterior.draws import Draws, for_batch
 
 __all__ = [
     "bind_draws",
@@ -26,6 +23,7 @@ __all__ = [
     "future",
     "impute",
     "named",
+    "need_latents",
     "observations",
     "steps_after",
 ]
@@ -48,23 +46,23 @@ def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
 
 
 def observations(program: Any, drawn: Draws, batch: Batch) -> Any:
-    """Distribution of y for each draw, given its states or, without states, the past: (S, N)."""
-    bound = for_batch(program, drawn, batch)
-    if isinstance(bound, PoissonAutoregression):
-        return bound.observations(batch).expand((len(drawn.log_prior), batch.trials))
-    if drawn.z is None:
-        raise without_states(program)
-    return bound.observations(drawn.z, batch)
+    """Distribution of y for each draw, given its latents, if any, and the past: (S, N)."""
+    need_latents(program, drawn)
+    y = for_batch(program, drawn, batch).observations(drawn.latents, batch)
+    return y if drawn.latents else y.expand((len(drawn.log_prior), batch.trials))
 
 
-def without_states(program: Any) -> InputError:
-    """The error of what needs paths that a program, or its smoother, does not have."""
+def need_latents(program: Any, drawn: Draws) -> None:
+    """Refuse draws without the latents that the program's observations depend on."""
+    core = program.core
+    if drawn.latents or not (core.latents or core.integrated):
+        return
     smoother = getattr(program, "smoother", None)
-    got = f"{type(core(program)).__name__} without paths of real numbers"
+    got = f"{type(core).__name__} without draws of its states"
     if smoother is not None:
         got = f"{getattr(smoother, '__name__', smoother)}, which gives no paths to draw"
     fix = "bind draws, model.bind(posterior.draws(100).theta), and use a smoother of latentdyn"
-    return InputError("model", "a program with states that can be drawn", got, fix)
+    raise InputError("model", "a program with states that can be drawn", got, fix)
 
 
 @torch.no_grad()
@@ -94,12 +92,12 @@ def _inside(batch: Batch) -> np.ndarray:
 def impute(posterior: Any, draws: int) -> xr.Dataset:
     """Data whose missing entries are drawn: Dataset with y (draw, trial, time, unit)."""
     data, batch = posterior.data, posterior.batch
-    if isinstance(core(posterior.model), PoissonAutoregression):
-        raise without_states(posterior.model)  # later counts depend on what is drawn
     filled = []
     for number in chunks(draws, batch.y.numel()):
-        y = observations(posterior.model, posterior.draws(number), batch)
-        filled.append(y.completed(batch.y.to(y.mean.dtype)).cpu().numpy())
+        drawn = posterior.draws(number)
+        need_latents(posterior.model, drawn)
+        bound = for_batch(posterior.model, drawn, batch)
+        filled.append(bound.completed(drawn.latents, batch).cpu().numpy())
     known = data["y"].transpose("trial", "time", "unit").values
     gap = np.isnan(known) & _inside(batch)
     ds = data[["y"]].drop_vars("y")
@@ -111,78 +109,34 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
 @torch.no_grad()
 def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
     """Draws of the steps after each trial's end."""
-    model, batch = core(posterior.model), posterior.batch
+    model, batch = posterior.model.core, posterior.batch
     u = _future_inputs(model, batch, steps, u)
     found = []
     for number in chunks(draws, batch.trials * (batch.steps + steps) * model.obs_dim):
-        drawn = posterior.draws(number)
-        found.append(future(posterior.model, drawn, batch, steps, u))
+        found.append(future(posterior.model, posterior.draws(number), batch, steps, u))
     y = torch.cat([y for y, _ in found])
-    states = [z for _, z in found if z is not None]
-    return _forecast_dataset(posterior.data, y, torch.cat(states) if states else None)
+    latents = {name: torch.cat([z[name] for _, z in found]) for name in found[0][1]}
+    return _forecast_dataset(posterior.data, y, latents, model.dims)
 
 
 def can_continue(program: Any) -> bool:
     """Whether a forecast needs nothing but the fit: no inputs, nothing that varies in time."""
-    model = core(program)
-    if not _has_conditionals(model) or model.input_dim:
-        return False
-    return not (model.transition.time_varying or model.emission.time_varying)
-
-
-def _has_conditionals(model: Any) -> bool:
-    parts = (getattr(model, name, None) for name in ("transition", "emission"))
-    return all(isinstance(part, Conditional) for part in parts)
+    model = program.core
+    varying = any(getattr(m, "time_varying", None) for m in model.modules())
+    return not (model.input_dim or varying)
 
 
 def future(
     program: Any, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """y (S, N, steps, D) and, if there are states, z (S, N, steps, K) of the steps to come."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """y (S, N, steps, D) and latents (S, N, steps, *) of the steps to come."""
+    need_latents(program, drawn)
     bound = for_batch(program, drawn, batch)
-    if isinstance(bound, PoissonAutoregression):
-        number = len(drawn.log_prior)
-        if not bound.lead:
-            bound = bind_draws(program, drawn, number)
-        found = bound.forecast(batch, steps, u)["y"].values
-        return torch.as_tensor(found, dtype=batch.y.dtype), None
-    if not _has_conditionals(bound):
-        got, fix = type(bound).__name__, "draw new trials with simulate"
-        raise InputError("model", "a StateSpace program to be continued", got, fix)
-    if drawn.z is None:
-        raise without_states(program)
-    z = continued(bound, drawn.z, batch, steps, u)
-    u = u if bound.emission.input_dim else None
-    memory = bound.emission.memory
-    past = (past_states(drawn.z, batch, memory),) if memory else ()
-    return bound.emission(z, u, *past).sample(), z
-
-
-def past_states(z: Tensor, batch: Batch, number: int) -> Tensor:
-    """The last states of each trial, (S, N, T, K) -> (S, N, number, K), the first one repeated."""
-    times = batch.length[:, None] - number + torch.arange(number, device=batch.length.device)
-    index = times.clamp(min=0).to(z.device)[None, :, :, None]
-    return z.gather(-2, index.expand(z.shape[0], -1, -1, z.shape[-1]))
-
-
-def continued(bound: Any, z: Tensor, batch: Batch, steps: int, u: Tensor | None) -> Tensor:
-    """Walk on from the last state of each trial: (S, N, T, K) -> (S, N, steps, K)."""
-    transition = bound.transition
-    if transition.time_varying or bound.emission.time_varying:
-        raise InputError(
-            "model",
-            "parameters that do not vary in time",
-            "time-varying ones",
-            "a forecast would need their future values; simulate instead",
-        )
-    last = (batch.length - 1).to(z.device)[None, :, None, None]
-    end = z.gather(-2, last.expand(z.shape[0], -1, 1, z.shape[-1]))  # (S, N, 1, K)
-    u = u if transition.input_dim else None
-    first_u = None if u is None else u[..., :1, :]
-    path = MarkovPath(
-        lambda: transition(end, first_u), transition, steps, u, batch_shape=z.shape[:2]
-    )
-    return path.rsample()
+    batch = batch.to(bound.dtype, bound.device)
+    if not (drawn.latents or bound.lead):  # nothing varies but what is drawn from here on
+        bound.__dict__["lead"] = torch.Size((len(drawn.log_prior), 1))
+    latents, y = bound.roll(bound.carry(drawn.latents, batch), steps, u)
+    return y, latents
 
 
 def _future_inputs(model: Any, batch: Batch, steps: int, u: Any) -> Tensor | None:
@@ -197,11 +151,13 @@ def _future_inputs(model: Any, batch: Batch, steps: int, u: Any) -> Tensor | Non
     return values.expand(batch.trials, -1, -1)
 
 
-def _forecast_dataset(data: xr.Dataset, y: Tensor, z: Tensor | None) -> xr.Dataset:
+def _forecast_dataset(
+    data: xr.Dataset, y: Tensor, latents: Mapping[str, Tensor], own: Mapping[str, tuple[str, ...]]
+) -> xr.Dataset:
     dims = ("draw", "trial", "time")
     ds = xr.Dataset({"y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs)})
-    if z is not None:
-        ds["z"] = ((*dims, "state"), z.cpu().numpy())
+    for name, z in latents.items():
+        ds[name] = ((*dims, *own[name]), z.cpu().numpy())
     ds = ds.assign_coords(time=("time", steps_after(data["time"].values, y.shape[-2])))
     return named(ds, data)
 

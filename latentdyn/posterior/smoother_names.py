@@ -17,7 +17,7 @@ _ROOMS = {"smooth": smooth, "programs": programs}
 
 def describe_program(program: Any) -> Any:
     """JSON for a program; of a collapsed one, the model, and its smoother by name."""
-    if not isinstance(program, Collapsed):
+    if program.core is program:
         return describe(program)
     plain: Any = program.smoother
     settings: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentdyn.conditional import Template
 from latentdyn.data import Batch
+from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
 
 __all__ = ["Collapsed"]
@@ -29,6 +30,7 @@ class Collapsed(Program):
     """
 
     integrated = True
+    hears = 0
 
     def __init__(self, model: Any, smoother: Callable[[Any, Batch], Any]):
         super().__init__()
@@ -52,6 +54,9 @@ class Collapsed(Program):
         """The same program with draws of the model's parameters."""
         return Collapsed(self.model.bind(theta), self.smoother)
 
+    def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Collapsed:  # type: ignore[override]
+        return Collapsed(self.model._bind_aligned(theta), self.smoother)
+
     def forward(self, batch: Batch) -> Tensor:
         """The program: returns the log evidence of each trial, (..., N)."""
         batch = self.model.fit_batch(batch)
@@ -62,6 +67,29 @@ class Collapsed(Program):
             unit = Unit(log_evidence, validate_args=False)
             pyro.sample("log_evidence", unit, obs=unit.sample(), infer={"is_auxiliary": True})
         return log_evidence
+
+    @property
+    def core(self) -> Any:
+        """The model."""
+        return self.model
+
+    def path_of(self, batch: Batch, name: str = "z") -> Any:
+        """What the smoother finds: the posterior of the states, with their ``log_evidence``."""
+        return self.smoother(self.model, batch)
+
+    def observations(self, latents: Any, batch: Batch) -> Any:
+        """Those of the model."""
+        return self.model.observations(latents, batch)
+
+    def carry(self, latents: Any, batch: Batch) -> Memory:
+        """That of the model."""
+        return self.model.carry(latents, batch)
+
+    def roll(
+        self, memory: Memory, steps: int, u: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """As the model goes on."""
+        return self.model.roll(memory, steps, u)
 
     def draw(self) -> dict[str, Tensor]:
         """Sample the prior of the model."""
@@ -78,6 +106,11 @@ class Collapsed(Program):
     def fit_batch(self, batch: Batch) -> Batch:
         """The batch in the model's precision, after checking that it fits."""
         return self.model.fit_batch(batch)
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:  # type: ignore[override]
+        """Dimensions of the model's latents."""
+        return self.model.dims
 
     @property
     def state_dim(self) -> int:

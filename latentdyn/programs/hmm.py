@@ -14,16 +14,15 @@ from torch.nn.functional import one_hot
 
 from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
-from latentdyn.data.outputs import simulated
 from latentdyn.distributions import DiscretePath, ObservedPath
 from latentdyn.errors import InputError
-from latentdyn.nn import broadcast_shapes
+from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.programs._clusters import cluster, fit_to
-from latentdyn.programs._common import fit_batch, simulation_inputs, widest
+from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
-from latentdyn.programs.prior_predictive import prior_predictive
+from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program, is_free
-from latentdyn.rng import seeded
+from latentdyn.programs.simulated import by_name
 from latentdyn.values import as_float, whole
 
 __all__ = ["HMM", "log_probability", "probabilities"]
@@ -57,7 +56,10 @@ class HMM(Program):
 
     constraints = {"initial": constraints.simplex, "transition": constraints.simplex}
 
+    form = "HMM"
     integrated = True
+    hears = 0
+    dims = {"z": ()}
 
     def __init__(self, states: int, emission: Conditional, prior: Any = None):
         super().__init__()
@@ -126,9 +128,31 @@ class HMM(Program):
         none = torch.zeros(*lead, self.states, dtype=self.dtype, device=self.device)
         return self._path(none, None)
 
-    def path_of(self, batch: Batch, source: Any = None) -> DiscretePath:
+    def path_of(self, batch: Batch, name: str = "z") -> DiscretePath:
         """Posterior over the paths of a batch, (..., N) of event (T,)."""
-        return self._path(self.log_likelihood(batch), batch.idle, source)
+        return self._path(self.log_likelihood(batch), batch.idle)
+
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
+        """Distribution of y given paths of states z (..., N, T)."""
+        batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
+        u = batch.u if self.emission.input_dim else None
+        return ObservedPath(self.emission(self._hot(z), u), batch.observed)
+
+    def walk(self, memory: Memory, steps: int, u: Tensor | None = None) -> dict[str, Tensor]:
+        """States on from the last one, or from the first: name -> (..., N, steps)."""
+        path = self.path(steps, memory.lead[-1])
+        z = memory.latest("z")
+        if z is not None:
+            if self.time_varying:
+                fix = "a forecast would need its future values; simulate instead"
+                raise InputError("transition", "one that does not vary", "a time axis", fix)
+            first = matvec(self.transition.mT, self._hot(z)[..., None, :])[..., 0, :]
+            nothing = path.log_likelihood
+            path = DiscretePath(log_probability(first), log_probability(self.transition), nothing)
+        return {"z": path.expand(broadcast_shapes(memory.lead, path.batch_shape)).sample()}
+
+    def _hot(self, z: Tensor) -> Tensor:
+        return one_hot(z.long(), self.states).to(self.dtype)
 
     def log_likelihood(self, batch: Batch) -> Tensor:
         """Log p(y_t | z_t = k) of every state, zero where nothing is observed: (..., N, T, S)."""
@@ -138,10 +162,6 @@ class HMM(Program):
         each = ObservedPath(self.emission(z, u), batch.observed).pointwise(batch.y)
         each = each.sum(-1) if each.dim() > lead + 2 else each
         return each.movedim(0, -1)
-
-    def fit_batch(self, batch: Batch) -> Batch:
-        """The batch in the model's precision, after checking that it fits."""
-        return fit_batch(self, batch)
 
     def collapse(self, smoother: Any) -> Collapsed:
         """The program whose evidence ``smoother(model, batch)`` computes."""
@@ -163,35 +183,6 @@ class HMM(Program):
             if is_free(parameter):
                 with torch.no_grad():
                     parameter.copy_(value / value.sum(-1, keepdim=True))
-
-    @torch.no_grad()
-    def simulate(
-        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
-    ) -> Any:
-        """Draw paths and observations at the current parameter values.
-
-        Returns: Dataset with ``y`` (trial, time, unit) and ``z`` (trial, time), the number of the
-        state, and a dim ``draw`` before them if the program is bound to draws.
-        """
-        trials, steps = whole("trials", trials), whole("steps", steps)
-        u = simulation_inputs(self, inputs, trials, steps)
-        with seeded(seed):
-            path = self.path(steps, trials)
-            z = path.expand(broadcast_shapes(self.lead, path.batch_shape)).sample()
-            y = self.emission(one_hot(z, self.states).to(self.dtype), u).sample()
-        data = simulated(y, z[..., None], u)
-        return data.assign(z=data["z"].isel(state=0, drop=True)).drop_vars("state")
-
-    def prior_predictive(
-        self,
-        draws: int = 100,
-        trials: int = 1,
-        steps: int = 100,
-        inputs: Any = None,
-        seed: int | None = None,
-    ) -> Any:
-        """Simulate with parameters drawn from the prior: see `prior_predictive`."""
-        return prior_predictive(self, draws, trials, steps, inputs, seed)
 
     def _one_state(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         z = torch.eye(1, self.states, dtype=self.dtype, device=self.device)[None]
@@ -237,8 +228,7 @@ class _Summed(TorchDistribution):
             shape = torch.Size(sample_shape) + self.batch_shape
             path = p.path(batch.steps, batch.trials)
             z = path.sample(shape[: len(shape) - len(path.batch_shape)])
-            hot = one_hot(z, p.states).to(p.dtype)
-            return p.emission(hot, batch.u if p.emission.input_dim else None).sample()
+            return p.observations(z, batch).sample()
 
 
 def log_probability(p: Tensor) -> Tensor:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from latentdyn import emissions
@@ -16,6 +14,7 @@ from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.programs._common import simulation_inputs
+from latentdyn.programs.memory import Memory, last
 from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 from latentdyn.values import whole
@@ -53,6 +52,8 @@ class PoissonAutoregression(Program):
         >>> known.simulate(trials=3, steps=20, seed=0)["y"].shape
         (3, 20, 2)
     """
+
+    dims = {}
 
     def __init__(
         self, obs_dim: int, lags: int, coupling: int = 1, input_dim: int = 0, prior: Any = None
@@ -99,22 +100,23 @@ class PoissonAutoregression(Program):
         """Weights of the inputs (D, U)."""
         return self.emission.D
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The program: returns the counts."""
-        batch = self.fit_batch(batch)
-        program = self._bind_aligned(self.parameters_of(batch))
-        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
-            return pyro.sample("y", program.observations(batch), obs=batch.y)
+    @property
+    def hears(self) -> int:  # type: ignore[override]
+        """Earlier counts that a rate depends on."""
+        return self.emission.depth
 
-    def observations(self, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of each count given the past counts, of those that can be scored."""
         past = _stacked(batch.y, self.emission.depth)  # (N, T, depth, D)
-        valid = self._complete(batch.mask)
-        valid = valid & batch.mask
+        valid = self.scored(batch)
         if batch.valid is not None:
             valid = valid & batch.valid[..., None]
         u = batch.u if self.input_dim else None
         return ObservedPath(self.emission(past.flatten(-2), u), valid)
+
+    def scored(self, batch: Batch) -> Tensor:
+        """Counts (N, T, D) whose rate depends on counts that were observed."""
+        return self._complete(batch.mask) & batch.mask
 
     def _complete(self, mask: Tensor) -> Tensor:
         """(N, T, D) where all past counts that the rate depends on were observed."""
@@ -126,7 +128,7 @@ class PoissonAutoregression(Program):
     def log_likelihood(self, y: Any, u: Any = None) -> Tensor:
         """log p(counts | past counts) of each trial, (..., N)."""
         batch = self.fit_batch(self._batch(y, u))
-        return self.observations(batch).log_prob(batch.y)
+        return self.observations({}, batch).log_prob(batch.y)
 
     def _batch(self, y: Any, u: Any = None) -> Batch:
         if isinstance(y, Batch):
@@ -134,39 +136,54 @@ class PoissonAutoregression(Program):
         return Batch.of(as_dataset(y) if u is None else as_dataset(y, inputs=u), self.dtype)
 
     def fit_batch(self, batch: Batch) -> Batch:
-        """The batch in the model's precision, after checking that it fits."""
-        U = 0 if batch.u is None else batch.u.shape[-1]
-        if self.input_dim not in (0, U):
-            fix = f"pass inputs with {self.input_dim} columns, or build with input_dim={U}"
-            raise InputError("u", f"{self.input_dim} inputs", f"{U}", fix)
-        return self._counts(batch)
-
-    def _counts(self, batch: Batch) -> Batch:
-        D = batch.y.shape[-1]
-        if self.obs_dim != D:
-            raise InputError("y", f"{self.obs_dim} units", f"{D}", f"use obs_dim={D}")
+        """The batch in the model's precision, after checking that it fits and has counts."""
+        batch = super().fit_batch(batch)
         if not bool(((batch.y >= 0) & (batch.y == batch.y.round())).all()):
             raise InputError("y", "counts", "negative or fractional values", "bin the spikes")
-        return batch.to(self.dtype, self.device)
+        return batch
 
     def initialise(self, batch: Batch) -> None:
         """Start at the mean rates, without influence of the past."""
         self.emission.initialise(self.fit_batch(batch))
 
-    @torch.no_grad()
-    def simulate(
-        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
-    ) -> Any:
-        """Draw counts from silence: Dataset with y (trial, time, unit), ``draw`` first if bound.
+    def start(self, trials: int, u: Tensor | None = None) -> Memory:
+        """Silence."""
+        lead = super().start(trials).lead
+        silence = torch.zeros(*lead, self.hears, self.obs_dim, dtype=self.dtype)
+        return Memory(lead, y=silence.to(self.device))
 
-        Raises: NonFiniteError if the counts explode, which strong excitation makes them do.
+    def carry(self, latents: Any, batch: Batch) -> Memory:
+        """The last counts of each trial, which must be observed."""
+        depth, length = self.hears, batch.length
+        seen = last(batch.mask, length, depth)
+        if bool((length < depth).any()) or not bool(seen.all()):
+            wanted = f"{depth} observed steps at the end of each trial"
+            raise InputError("y", wanted, "fewer", "cut the trials where they are observed")
+        lead = broadcast_shapes(self.lead, (batch.trials,))
+        y = last(batch.y, length, depth)
+        return Memory(lead, y=y.expand(*lead, *y.shape[-2:]))
+
+    def completed(self, latents: Any, batch: Batch) -> Tensor:
+        """Refused: later counts depend on what is drawn, so that they say something about it."""
+        got, fix = "counts that depend on missing ones", "use a program with states"
+        raise InputError("model", "observations that do not hear each other", got, fix)
+
+    def spoken(self, latents: Any, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
+        """Counts on from those of the memory.
+
+        Raises: NonFiniteError if they explode, which strong excitation makes them do.
         """
-        trials, steps = whole("trials", trials), whole("steps", steps)
-        silence = torch.zeros(trials, self.emission.depth, self.obs_dim, dtype=self.dtype)
-        with seeded(seed):
-            return self._walk(
-                silence.to(self.device), steps, simulation_inputs(self, inputs, trials, steps)
-            )
+        past = memory.y.flip(-2)  # type: ignore[union-attr]  # newest first
+        found = []
+        for t in range(steps):
+            now = None if u is None else u[:, t : t + 1]
+            counts = self.emission(past.flatten(-2)[..., None, :], now)
+            if not bool((counts.mean < HIGHEST).all()):
+                message = "the rates explode: inhibition is too weak for the excitation by the past"
+                raise NonFiniteError("y", f"{message} (at step {t})")
+            found.append(counts.sample())  # (..., N, 1, D)
+            past = torch.cat([found[-1], past[..., :-1, :]], -2)
+        return torch.cat(found, -2)
 
     @torch.no_grad()
     def forecast(self, y: Any, steps: int, inputs: Any = None, seed: int | None = None) -> Any:
@@ -184,31 +201,11 @@ class PoissonAutoregression(Program):
             >>> dict(many.forecast(torch.ones(1, 9, 1), steps=4, seed=0)["y"].sizes)
             {'draw': 50, 'trial': 1, 'time': 4, 'unit': 1}
         """
-        batch, steps = self._counts(self._batch(y)), whole("steps", steps)
-        depth = self.emission.depth
-        back = batch.length[:, None] - torch.arange(1, depth + 1, device=batch.length.device)
-        rows = torch.arange(batch.trials, device=back.device)[:, None]
-        if bool((back < 0).any()) or not bool(batch.mask[rows, back].all()):
-            wanted = f"{depth} observed steps at the end of each trial"
-            raise InputError("y", wanted, "fewer", "cut the trials where they are observed")
+        batch, steps = self._batch(y), whole("steps", steps)
+        memory = self.carry({}, batch.to(self.dtype, self.device))
         with seeded(seed):
-            u = simulation_inputs(self, inputs, len(rows), steps)
-            return self._walk(batch.y[rows, back], steps, u)
-
-    def _walk(self, past: Tensor, steps: int, u: Tensor | None) -> Any:
-        """Counts after ``past`` (N, depth, D), newest first."""
-        past = past.expand(broadcast_shapes(self.lead, past.shape[:1]) + past.shape[1:])
-        found = []
-        for t in range(steps):
-            now = None if u is None else u[:, t : t + 1]
-            counts = self.emission(past.flatten(-2)[..., None, :], now)
-            if not bool((counts.mean < HIGHEST).all()):
-                message = "the rates explode: inhibition is too weak for the excitation by the past"
-                raise NonFiniteError("y", f"{message} (at step {t})")
-            found.append(counts.sample())  # (..., N, 1, D)
-            past = torch.cat([found[-1], past[..., :-1, :]], -2)
-        y = torch.cat(found, -2)
-        return simulated(y, y, u).drop_dims("state")
+            u = simulation_inputs(self, inputs, batch.trials, steps)
+            return simulated(self.roll(memory, steps, u)[1], {}, self.dims, u)
 
 
 def _stacked(x: Tensor, depth: int) -> Tensor:

@@ -8,32 +8,87 @@ from typing import Any, Self
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from latentdyn.conditional import Conditional, Template, rank_of, rebind, templates_of
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
 from latentdyn.distributions.floored import Floored
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, NoDensityError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs._common import fit_batch
+from latentdyn.programs.simulated import Simulated
 
-__all__ = ["Program", "at_floor", "is_free"]
+__all__ = ["Program", "at_floor", "is_free", "need_form"]
 
 
-class Program(nn.Module, abc.ABC):
-    """A Pyro model over a `Batch`, whose parameters are named by their dotted path.
+class Program(Simulated, nn.Module, abc.ABC):
+    r"""A Pyro model over a `Batch`, whose parameters are named by their dotted path.
 
     Parameters that the prior draws are sample sites; the others are ``pyro.param`` sites (of known
     values: constants). Either way they are obtained once and bound to a copy of the program.
+
+    To add a program write one file with one subclass, which says what it is:
+
+    1. ``latents`` names its local sites, drawn inside the plate "trials"; ``dims`` the dimensions
+       of each after time; ``state_dim``, ``obs_dim`` and ``input_dim`` their sizes. It keeps its
+       parts as submodules, the prior as ``prior``.
+    2. ``path_of(batch, name)`` is p(latent | what the batch conditions on), a `Path`.
+    3. ``observations(latents, batch)`` is p(y_t | latents, y_1..y_{t-1}), an `ObservedPath`.
+       Conditioning is on ``batch.y`` where ``batch.mask``; how far back it goes is ``hears``.
+    4. ``walk(memory, steps, u)`` generates latents on from a `Memory`.
+
+    ``forward``, simulation, forecasts, imputation and predictive checks are made of these. One that
+    sums states out itself is ``integrated``: ``path_of`` then is the posterior of its states, with
+    their ``log_evidence``. Then name it in its room's ``__init__.py`` and in ``tests/registry.py``.
     """
 
     prior: Any
+    latents: tuple[str, ...] = ()
+    form = ""  # what algorithms find in it, see `need_form`
     integrated = False  # whether no states are left to sample: fits then are in double precision
     lead = torch.Size()  # of the parameters it is bound to, trials included
 
-    @abc.abstractmethod
     def forward(self, batch: Batch) -> Any:
-        """The generative program."""
+        """The program: returns its latents (..., N, T, *), in order, and y (..., N, T, D)."""
+        batch = self.fit_batch(batch)
+        program = self._bind_aligned(self.parameters_of(batch))
+        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
+            drawn = {name: pyro.sample(name, program.path_of(batch, name)) for name in self.latents}
+            y = pyro.sample("y", program.observations(drawn, batch), obs=batch.y)
+        return (*drawn.values(), y) if drawn else y
+
+    @property
+    def core(self) -> Any:
+        """The program that observations come from: itself, or the one that it wraps."""
+        return self
+
+    def path_of(self, batch: Batch, name: str = "z") -> Any:
+        """p(latent | what the batch conditions on), batch (..., N)."""
+        raise self._without("latents", f"no latent {name!r}")
+
+    def scored(self, batch: Batch) -> Tensor:
+        """Which entries (N, T, D) have a likelihood: those that were observed."""
+        return batch.mask
+
+    def fit_batch(self, batch: Batch) -> Batch:
+        """The batch in the model's precision, after checking that it fits."""
+        return fit_batch(self, batch)
+
+    def encoder(self, **sizes: Any) -> dict[str, Any]:
+        """Its own encoders, latent -> `Encoder`, for a guide that is given none."""
+        if not self.latents:
+            return {}
+        raise InputError(
+            "states",
+            f"encoders of {', '.join(self.latents)}",
+            "None",
+            f"{type(self).__name__} has no encoder of its own: pass states=",
+        )
+
+    def _without(self, what: str, got: str) -> InputError:
+        return NoDensityError("model", f"a program with {what}", f"{type(self).__name__}: {got}")
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data; by default they stay as they are."""
@@ -144,6 +199,17 @@ class Program(nn.Module, abc.ABC):
         if unknown:
             names = f"names among {sorted(self.templates)}"
             raise InputError(argument, names, f"{unknown}", "use a parameter's dotted path")
+
+
+def need_form(model: Any, form: str, fix: str) -> None:
+    """Refuse programs without the parts that an algorithm works on.
+
+    "StateSpace": ``first()``, ``transition`` and ``emission``, conditionals of a chain "z"; "HMM":
+    ``initial``, ``transition`` and ``log_likelihood(batch)`` of discrete states;
+    "SwitchingLinear": ``regimes(u)`` and ``emission``.
+    """
+    if getattr(model, "form", "") != form:
+        raise InputError("model", f"a {form} program", type(model).__name__, fix)
 
 
 def is_free(value: Tensor) -> bool:

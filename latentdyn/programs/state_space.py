@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from latentdyn import initials
 from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
-from latentdyn.data.outputs import simulated
 from latentdyn.distributions import MarkovPath, ObservedPath
+from latentdyn.encoders import Chain
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
-from latentdyn.programs._common import fit_batch, simulation_inputs, widest
+from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
-from latentdyn.programs.prior_predictive import prior_predictive
+from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
-from latentdyn.rng import seeded
-from latentdyn.values import whole
+from latentdyn.programs.simulated import by_name
 
 __all__ = ["StateSpace"]
 
@@ -44,6 +42,10 @@ class StateSpace(Program):
         >>> model.simulate(trials=3, steps=20, seed=0)["y"].shape
         (3, 20, 5)
     """
+
+    form = "StateSpace"
+    latents = ("z",)
+    hears = 0
 
     def __init__(
         self,
@@ -88,15 +90,6 @@ class StateSpace(Program):
         """U, zero without inputs."""
         return max(self.transition.input_dim, self.emission.input_dim)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The program: returns the path z (..., N, T, K) and the observations y (..., N, T, D)."""
-        batch = self.fit_batch(batch)
-        program = self._bind_aligned(self.parameters_of(batch))
-        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
-            z = pyro.sample("z", program.path_of(batch))
-            y = pyro.sample("y", program.observations(z, batch), obs=batch.y)
-        return z, y
-
     def path(self, steps: int, u: Tensor | None = None, trials: int | None = None) -> MarkovPath:
         """Prior over paths, event (T, K); one for each trial if ``trials`` or ``u`` say so.
 
@@ -111,7 +104,7 @@ class StateSpace(Program):
         shape = broadcast_shapes(self.lead, batch)
         return MarkovPath(self.first(), self.transition, steps, u, batch_shape=shape)
 
-    def path_of(self, batch: Batch) -> MarkovPath:
+    def path_of(self, batch: Batch, name: str = "z") -> MarkovPath:
         """Prior over the paths of a batch, of which only valid steps count."""
         batch = self.fit_batch(batch)
         u = batch.u if self.transition.input_dim else None
@@ -127,19 +120,54 @@ class StateSpace(Program):
             return initial.under(self.transition.at(slice(0, 1)))
         return initial
 
-    def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
+    @property
+    def recalls(self) -> int:  # type: ignore[override]
+        """Earlier states that the emission reads."""
+        return self.emission.memory
+
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
-        batch = self.fit_batch(batch)
+        batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
+
+    def walk(self, memory: Memory, steps: int, u: Tensor | None = None) -> dict[str, Tensor]:
+        """States on from the last one, or from the first: name -> (..., N, steps, K)."""
+        end = memory.latents.get("z")
+        if end is None:
+            return {"z": self.path(steps, u, memory.lead[-1]).rsample()}
+        if self.transition.time_varying or self.emission.time_varying:
+            raise InputError(
+                "model",
+                "parameters that do not vary in time",
+                "time-varying ones",
+                "a forecast would need their future values; simulate instead",
+            )
+        transition, z = self.transition, end[..., -1:, :]
+        u = u if transition.input_dim else None
+        first = None if u is None else u[..., :1, :]
+        shape = memory.lead
+        path = MarkovPath(lambda: transition(z, first), transition, steps, u, batch_shape=shape)
+        return {"z": path.rsample()}
+
+    def spoken(
+        self, latents: Mapping[str, Tensor], memory: Memory, steps: int, u: Tensor | None
+    ) -> Tensor:
+        """Observations of steps whose states are known."""
+        if self.hears != 0:
+            return super().spoken(latents, memory, steps, u)
+        u = u if self.emission.input_dim else None
+        before = (memory.latents["z"],) if self.recalls and "z" in memory.latents else ()
+        return self.emission(latents["z"], u, *before).sample()
+
+    def encoder(self, **sizes: Any) -> dict[str, Any]:
+        """A `Chain`, of which the exact posterior of a linear-Gaussian program is one."""
+        mixed = self.emission.noise != "diagonal"
+        return {"z": Chain(self.obs_dim, self.state_dim, self.input_dim, mixed=mixed, **sizes)}
 
     def collapse(self, smoother: Any) -> Collapsed:
         """The program with the states integrated out by ``smoother(model, batch)``."""
         return Collapsed(self, smoother)
-
-    def fit_batch(self, batch: Batch) -> Batch:
-        """The batch in the model's precision, after checking that it fits."""
-        return fit_batch(self, batch)
 
     def initialise(self, batch: Batch) -> None:
         """Start free parameters from data."""
@@ -150,30 +178,3 @@ class StateSpace(Program):
         for part in (self.initial, self.transition):
             if part.noise_floor and scale is not None:
                 part.noise_at(scale)
-
-    @torch.no_grad()
-    def simulate(
-        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
-    ) -> Any:
-        """Draw paths and observations at the current parameter values.
-
-        Returns: Dataset with ``y`` (trial, time, unit) and ``z`` (trial, time, state), and a dim
-        ``draw`` before them if the program is bound to draws.
-        """
-        trials, steps = whole("trials", trials), whole("steps", steps)
-        u = simulation_inputs(self, inputs, trials, steps)
-        with seeded(seed):
-            z = self.path(steps, u, trials).rsample()
-            y = self.emission(z, u if self.emission.input_dim else None).sample()
-        return simulated(y, z, u)
-
-    def prior_predictive(
-        self,
-        draws: int = 100,
-        trials: int = 1,
-        steps: int = 100,
-        inputs: Any = None,
-        seed: int | None = None,
-    ) -> Any:
-        """Simulate with parameters drawn from the prior: see `prior_predictive`."""
-        return prior_predictive(self, draws, trials, steps, inputs, seed)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentdyn import emissions
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
-from latentdyn.data.outputs import simulated
 from latentdyn.distributions import ObservedPath, SwitchingPath
 from latentdyn.distributions.floored import Floored
 from latentdyn.distributions.gaussian import given, noise_support, white
@@ -22,12 +19,13 @@ from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.programs._clusters import switching_start
-from latentdyn.programs._common import fit_batch, simulation_inputs, widest
+from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.hmm import log_probability, probabilities
-from latentdyn.programs.prior_predictive import prior_predictive
+from latentdyn.programs.collapsed import Collapsed
+from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
-from latentdyn.rng import seeded
+from latentdyn.programs.simulated import by_name
 from latentdyn.values import as_float, whole
 
 __all__ = ["SwitchingLinear"]
@@ -69,6 +67,10 @@ class SwitchingLinear(Program, Floored):
     """
 
     time_varying: frozenset[str] = frozenset()
+    form = "SwitchingLinear"
+    latents = ("z",)
+    hears = 0
+    dims = {"z": ("state",), "s": ()}
 
     def __init__(
         self,
@@ -188,24 +190,15 @@ class SwitchingLinear(Program, Floored):
         value, rank = getattr(self, name), self.rank(name)
         return value if value.dim() == rank else value.squeeze(-rank - 1)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The program: returns the path z (..., N, T, K) and the observations y (..., N, T, D)."""
-        batch = self.fit_batch(batch)
-        program = self._bind_aligned(self.parameters_of(batch))
-        with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
-            z = pyro.sample("z", program.path_of(batch))
-            y = pyro.sample("y", program.observations(z, batch), obs=batch.y)
-        return z, y
-
-    def path_of(self, batch: Batch) -> SwitchingPath:
+    def path_of(self, batch: Batch, name: str = "z") -> SwitchingPath:
         """Prior over the continuous paths of a batch, of which only valid steps count."""
         batch = self.fit_batch(batch)
         shape = broadcast_shapes(self.lead, (batch.trials,))
         return SwitchingPath(self.regimes(batch.u), batch.steps, batch.valid, batch.idle, shape)
 
-    def observations(self, z: Tensor, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
-        batch = self.fit_batch(batch)
+        batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
 
@@ -213,9 +206,9 @@ class SwitchingLinear(Program, Floored):
         """The program with all states integrated out by ``smoother(model, batch)``."""
         return Collapsed(self, smoother)
 
-    def fit_batch(self, batch: Batch) -> Batch:
-        """The batch in the model's precision, after checking that it fits."""
-        return fit_batch(self, batch)
+    def collapse(self, smoother: Any) -> Collapsed:
+        """The program with all states integrated out by ``smoother(model, batch)``."""
+        return Collapsed(self, smoother)
 
     def initialise(self, batch: Batch) -> None:
         """Start the emission from data, the dynamics from regressions on what it shows of z."""
@@ -226,34 +219,20 @@ class SwitchingLinear(Program, Floored):
             self.noise_at(scale)
         switching_start(self, batch)
 
-    @torch.no_grad()
-    def simulate(
-        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
-    ) -> Any:
-        """Draw states and observations at the current parameter values.
+    def carry(self, latents: Any, batch: Batch) -> Memory:
+        """The last states; where the discrete one is not given, it is drawn given the path."""
+        found = by_name(self, latents)
+        if "s" not in found:
+            found["s"] = self.path_of(batch).states(found["z"]).sample()
+        return super().carry(found, batch)
 
-        Returns: Dataset with ``y`` (trial, time, unit), ``z`` (trial, time, state) and ``s``
-        (trial, time), and a dim ``draw`` before them if the program is bound to draws.
-        """
-        trials, steps = whole("trials", trials), whole("steps", steps)
-        u = simulation_inputs(self, inputs, trials, steps)
-        shape = broadcast_shapes(self.lead, (trials,))
-        with seeded(seed):
-            s, z = SwitchingPath(self.regimes(u), steps, batch_shape=shape).draw()
-            y = self.emission(z, u if self.emission.input_dim else None).sample()
-        data = simulated(y, z, u)
-        return data.assign(s=(data["z"].dims[:-1], s.cpu().numpy()))
-
-    def prior_predictive(
-        self,
-        draws: int = 100,
-        trials: int = 1,
-        steps: int = 100,
-        inputs: Any = None,
-        seed: int | None = None,
-    ) -> Any:
-        """Simulate with parameters drawn from the prior: see `prior_predictive`."""
-        return prior_predictive(self, draws, trials, steps, inputs, seed)
+    def walk(self, memory: Memory, steps: int, u: Tensor | None = None) -> dict[str, Tensor]:
+        """Both states on from the last ones, or from the first, as ``z`` and ``s``."""
+        s, z = memory.latest("s"), memory.latest("z")
+        before = None if s is None or z is None else (s, z)
+        path = SwitchingPath(self.regimes(u), steps, batch_shape=memory.lead)
+        s, z = path.draw(before=before)
+        return {"z": z, "s": s}
 
 
 def _noises(Q: Tensor, P: Tensor, dim: int) -> tuple[Tensor, Tensor, str]:

@@ -11,7 +11,6 @@ import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
 from latentdyn.fit.training import rise
-from latentdyn.programs import Collapsed
 from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]
@@ -112,7 +111,7 @@ def _points(posterior: Any) -> Iterator[Reading]:
         yield Reading("uncertainty of the parameters", value, text)
         return
     program, guide = posterior.fits[posterior.best]
-    if isinstance(program, Collapsed) and guide.parameters_guide is None:
+    if program.integrated and guide.parameters_guide is None:
         text = (
             "parameters are points: intervals of forecasts and states leave out that they are "
             "estimated, and are too narrow; see fit.with_uncertainty, or fit.em with draws="

@@ -9,8 +9,14 @@ import torch
 from latentdyn.conditional import rebind
 from latentdyn.data import Batch, as_dataset
 from latentdyn.errors import InputError
-from latentdyn.programs import Program, StateSpace
+from latentdyn.programs.program import need_form
 from latentdyn.programs.support import check_support
+
+_FIX = {
+    "StateSpace": "build one with ld.StateSpace; smooth.hmm and smooth.switching are for others",
+    "HMM": "build it with programs.HMM",
+    "SwitchingLinear": "build it with programs.SwitchingLinear",
+}
 
 __all__ = ["given", "in_double", "without_memory"]
 
@@ -19,19 +25,17 @@ def given(
     model: Any,
     y: Any,
     u: Any = None,
-    kind: type[Program] = StateSpace,
+    form: str = "StateSpace",
     memory: bool = False,
     double: bool = True,
 ) -> tuple[Any, Batch, Any]:
     """The program and the batch in double precision, and the dataset (None of a `Batch`).
 
-    ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any; ``kind``
+    ``y`` is a `Batch` or whatever `as_dataset` takes; ``u`` are inputs (N, T, U), if any; ``form``
     is what the smoother is for, ``memory`` whether it shows emissions a whole path. Without
     ``double`` both stay in the program's precision.
     """
-    if not isinstance(model, kind):
-        fix = "build one with ld.StateSpace; discrete states have smooth.hmm and smooth.switching"
-        raise InputError("model", f"a {kind.__name__}", type(model).__name__, fix)
+    need_form(model, form, _FIX[form])
     if not memory:
         without_memory(model)
     program: Any = in_double(model) if double else model

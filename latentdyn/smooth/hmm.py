@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from latentdyn.distributions import DiscretePath
-from latentdyn.errors import InputError
-from latentdyn.programs.hmm import HMM
 from latentdyn.smooth.given import given
 
 __all__ = ["hmm"]
 
 
-def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
+def hmm(model: Any, y: Any, u: Any = None) -> DiscretePath:
     r"""p(z_{1:T} | y) of discrete states: marginals, pairs, best path, random paths.
 
     Args:
@@ -36,11 +34,9 @@ def hmm(model: HMM, y: Any, u: Any = None) -> DiscretePath:
         >>> hmm(model, [-1.2, -0.3, 0.2, 1.5, 2.0]).mode
         tensor([[0, 0, 1, 1, 1]])
     """
-    if not isinstance(model, HMM):
-        fix = "build it with programs.HMM"
-        raise InputError("model", "a hidden Markov model", type(model).__name__, fix)
-    double, batch, data = given(model, y, u, HMM)
-    path = double.path_of(batch, data)
+    double, batch, data = given(model, y, u, "HMM")
+    path = double.path_of(batch)
+    path.source = data
     if data is not None or not path.log_likelihood.requires_grad:  # else it may be a search
         path.need_path()
     return path.to(model.dtype)

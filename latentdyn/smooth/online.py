@@ -16,7 +16,8 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
-from latentdyn.programs.hmm import HMM, log_probability
+from latentdyn.programs.hmm import log_probability
+from latentdyn.programs.program import need_form
 from latentdyn.smooth.ekf import ekf, first_moments, ukf
 from latentdyn.smooth.given import given, without_memory
 from latentdyn.smooth.hmm import hmm
@@ -75,7 +76,7 @@ def online(
     else:
         new = GaussianOnline(model, _linearisation(model, smoother, settings))
     if history is not None:
-        _, batch, _ = given(model, history, u, type(model))
+        _, batch, _ = given(model, history, u, model.form)
         new._resume(method, batch)
     return new
 
@@ -142,9 +143,7 @@ class DiscreteOnline(Online):
     """The forward algorithm; ``filtered`` and `predict` give probabilities (..., N, S)."""
 
     def __init__(self, model: Any):
-        if not isinstance(model, HMM):
-            fix = "build it with programs.HMM"
-            raise InputError("model", "a hidden Markov model", type(model).__name__, fix)
+        need_form(model, "HMM", "build it with programs.HMM")
         super().__init__(model)
 
     def _ahead(self, u: Tensor | None, streams: int) -> Tensor:
@@ -180,9 +179,7 @@ class DiscreteOnline(Online):
 
 
 def _linearisation(model: Any, smoother: Any, settings: Any) -> Linearise:
-    if not hasattr(model, "transition") or isinstance(model, HMM):
-        fix = "build one with ld.StateSpace, or use smooth.hmm"
-        raise InputError("model", "a StateSpace program", type(model).__name__, fix)
+    need_form(model, "StateSpace", "build one with ld.StateSpace, or use smooth.hmm")
     if smoother is ukf:
         return sigma_points(settings.get("spread"))
     parts = {"initial": model.first(), "transition": model.transition, "emission": model.emission}

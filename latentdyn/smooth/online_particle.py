@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.resampling import systematic
-from latentdyn.programs import StateSpace
+from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 from latentdyn.smooth.cloud import Cloud
 from latentdyn.smooth.moves import Moves
@@ -77,9 +77,7 @@ class ParticleOnline(Online):
         smoother: Any = None,
         compiled: bool | None = None,
     ):
-        if not isinstance(model, StateSpace):
-            fix = "build one with ld.StateSpace, or use smooth.hmm"
-            raise InputError("model", "a StateSpace program", type(model).__name__, fix)
+        need_form(model, "StateSpace", "build one with ld.StateSpace, or use smooth.hmm")
         if not 0 <= threshold <= 1:
             raise InputError("threshold", "a number between 0 and 1", threshold, "use 0.5")
         super().__init__(model)

@@ -14,7 +14,6 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.jit import available
 from latentdyn.kernels.resampling import systematic
-from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.backward import default
 from latentdyn.smooth.cloud import Cloud
@@ -79,9 +78,6 @@ def particle(
         (torch.Size([1, 50, 1]), torch.Size([20, 1, 50, 1]), torch.Size([1]))
     """
     (model, batch, data), dtype = given(model, y, u), model.dtype
-    if not isinstance(model, StateSpace):
-        fix = "build one with ld.StateSpace"
-        raise InputError("model", "a StateSpace program", type(model).__name__, fix)
     particles, paths = whole("particles", particles), whole("paths", paths, 0)
     if not 0 <= threshold <= 1:
         raise InputError("threshold", "a number between 0 and 1", threshold, "use threshold=0.5")

@@ -10,7 +10,6 @@ import torch
 from latentdyn.data import Batch
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
-from latentdyn.programs.switching import SwitchingLinear
 from latentdyn.smooth.assumed_density import expectation_correction
 from latentdyn.smooth.given import given
 from latentdyn.smooth.observe import Observed, observe
@@ -22,7 +21,7 @@ Method = Callable[[Regimes, Observed, Batch], SwitchingStates]
 
 
 def switching(
-    model: SwitchingLinear, y: Any, u: Any = None, *, method: Method = expectation_correction
+    model: Any, y: Any, u: Any = None, *, method: Method = expectation_correction
 ) -> SwitchingStates:
     r"""p(s_{1:T}, z_{1:T} | y) of a switching linear system, approximately.
 
@@ -51,10 +50,7 @@ def switching(
         tensor([0.0700, 0.0200, 0.0200, 0.0900, 1.0000, 1.0000, 1.0000],
                dtype=torch.float64)
     """
-    if not isinstance(model, SwitchingLinear):
-        fix = "build it with programs.SwitchingLinear"
-        raise InputError("model", "a switching linear system", type(model).__name__, fix)
-    (model, batch, data), dtype = given(model, y, u, SwitchingLinear), model.dtype
+    (model, batch, data), dtype = given(model, y, u, "SwitchingLinear"), model.dtype
     affine = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is None:
         kind = type(model.emission).__name__

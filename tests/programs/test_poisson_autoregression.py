@@ -51,7 +51,7 @@ def test_counts_after_missing_ones_are_not_scored():
     y[0, 3, 0] = y[0, 7, 2] = np.nan
     y[1, 5] = np.nan
     batch = KNOWN.fit_batch(ld.data.Batch.of(y, torch.float64))
-    each = KNOWN.observations(batch).pointwise(batch.y)
+    each = KNOWN.observations({}, batch).pointwise(batch.y)
     for n in range(2):
         assert_close(each[n], loop(y[n], d, w, J))
     # unit 0 is missing at step 3: its own two lags, and one step of the others
@@ -80,7 +80,7 @@ def test_without_coupling_units_are_independent():
     model = PoissonAutoregression.of(d, w)
     alone = PoissonAutoregression.of(d[:1], w[:1])
     batch = model.fit_batch(ld.data.Batch.of(Y, torch.float64))
-    each = model.observations(batch).pointwise(batch.y)[..., 0].sum(-1)
+    each = model.observations({}, batch).pointwise(batch.y)[..., 0].sum(-1)
     assert_close(each, alone.log_likelihood(Y[..., :1]))
 
 
@@ -106,7 +106,7 @@ def test_cockroach_agrees_with_the_reference():
     with torch.no_grad():
         model.d[0], model.w[0], model.J[0, 0, 1:] = coef[0], coef[1:6], coef[6:]
     batch = model.fit_batch(ld.data.Batch.of(y, torch.float64))
-    observed = model.observations(batch)
+    observed = model.observations({}, batch)
     assert observed.observed[..., 0].sum() == expected["n_obs"]
     log_p = observed.pointwise(batch.y)[..., 0].sum()
     assert abs(log_p.item() - expected["loglik"]) < 1e-5

@@ -1,9 +1,8 @@
-"""States of programs that were fitted with the states integrated out."""
+"""Posteriors of states that were integrated out, for draws of the parameters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from latentdyn import smooth
 from latentdyn.data import Batch
-from latentdyn.distributions import Path
-from latentdyn.programs import Collapsed
+from latentdyn.distributions import DiscretePath, Path
 
-__all__ = ["paths", "smoothed"]
+__all__ = ["OneByOne", "integrated", "paths"]
 
 # smoothers that take a program bound to draws, all draws at once
 _AT_ONCE = (
@@ -55,7 +53,7 @@ class OneByOne:
 
     @property
     def event_shape(self) -> torch.Size:
-        """(T, K)."""
+        """(T, K), or (T,) of discrete states."""
         return self.each[0].event_shape
 
     def sample(self) -> Tensor:
@@ -69,28 +67,30 @@ class OneByOne:
 
 
 @torch.no_grad()
-def smoothed(program: Collapsed, theta: dict[str, Tensor], batch: Batch, number: int) -> Any:
-    """What the smoother of a collapsed program finds for ``number`` draws: batch (S, N)."""
-    model, assign = program.model, getattr(program.prior, "assign", None)
-    plain = program.smoother.func if isinstance(program.smoother, partial) else program.smoother
+def integrated(program: Any, theta: dict[str, Tensor], batch: Batch, number: int) -> Any:
+    """The posterior of what a program integrates out, for ``number`` draws: batch (S, N)."""
     if not theta:
-        found = program.smoother(model, batch)
-        return OneByOne([found] * number)
-    if plain in _AT_ONCE:
-        values = {k: v[:, None] for k, v in theta.items()}  # (S, 1, ...)
+        return OneByOne([program.path_of(batch)] * number)
+    assign = getattr(program.prior, "assign", None)
+
+    def bound(values: dict[str, Tensor]) -> Any:
         if assign is not None:
             values = assign(values, batch.session, program.templates)
-        return program.smoother(model._bind_aligned(values), batch)
-    each = []
-    for s in range(number):
-        values = {k: v[s] for k, v in theta.items()}
-        if assign is not None:
-            values = assign(values, batch.session, program.templates)
-        each.append(program.smoother(model._bind_aligned(values), batch))
+        return program._bind_aligned(values)
+
+    if _at_once(program):
+        return bound({k: v[:, None] for k, v in theta.items()}).path_of(batch)  # (S, 1, ...)
+    each = [bound({k: v[s] for k, v in theta.items()}).path_of(batch) for s in range(number)]
     return OneByOne(each)
 
 
-def paths(found: Any) -> Tensor | None:
-    """One path for each draw (S, N, T, K), None of a smoother without paths of real numbers."""
+def _at_once(program: Any) -> bool:
+    """Whether all draws go through its smoother together: programs sum out on their own so."""
+    smoother = getattr(program, "smoother", None)
+    return smoother is None or getattr(smoother, "func", smoother) in _AT_ONCE
+
+
+def paths(found: Any) -> dict[str, Tensor]:
+    """One path for each draw (S, N, T, *), none of a smoother that gives none to draw."""
     first = found.each[0] if isinstance(found, OneByOne) else found
-    return found.sample() if isinstance(first, Path) else None
+    return {"z": found.sample()} if isinstance(first, Path | DiscretePath) else {}

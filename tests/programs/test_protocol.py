@@ -1,0 +1,161 @@
+"""Programs that answer for themselves: every latent and observation goes on from a `Memory`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+
+import latentdyn as ld
+from latentdyn.data import Batch
+from latentdyn.distributions import ObservedPath
+from tests.helpers import assert_close
+
+QUIET = ld.fit.Training(progress=False)
+
+
+def known_hmm():
+    emission = ld.emissions.StateGaussian.of(
+        means=[[-3.0], [0.0], [3.0]], covariances=[[1.0], [1.0], [1.0]]
+    )
+    A = [[0.9, 0.1, 0.0], [0.0, 0.8, 0.2], [0.3, 0.0, 0.7]]
+    return ld.programs.HMM.of([0.2, 0.3, 0.5], A, emission)
+
+
+class Heard(ld.StateSpace):
+    """y_t ~ N(z_t + y_{t-1} / 2, 1 / 4): feedback, written by a stranger in one method."""
+
+    def observations(self, latents, batch):
+        z = latents["z"] if isinstance(latents, dict) else latents
+        y = batch.y.where(batch.mask, 0)
+        before = torch.nn.functional.pad(y[..., :-1, :], (0, 0, 1, 0))
+        return ObservedPath(dist.Normal(z + 0.5 * before, 0.5).to_event(1), batch.observed)
+
+
+def heard():
+    return Heard(
+        ld.transitions.Linear.of(A=[[0.8]], Q=[0.3]),
+        ld.emissions.Gaussian.of(C=[[1.0]], R=[0.25]),
+        ld.initials.Gaussian.of(mean=[1.0], covariance=[0.5]),
+    )
+
+
+def moments_of_heard(steps):
+    """Mean and variance of y_1..y_T, from the joint state (z, y)."""
+    m, P = np.array([1.0, 1.0]), np.array([[0.5, 0.5], [0.5, 0.75]])
+    A = np.array([[0.8, 0.0], [0.8, 0.5]])
+    Q = np.array([[0.3, 0.3], [0.3, 0.55]])
+    found = []
+    for _ in range(steps):
+        found.append((m[1], P[1, 1]))
+        m, P = A @ m, A @ P @ A.T + Q
+    return np.array(found).T
+
+
+def test_emissions_that_hear_their_past_are_simulated_step_by_step():
+    """Within four standard errors of the exact mean, and of the exact variance."""
+    y = heard().simulate(trials=4000, steps=6, seed=0)["y"].values[..., 0]
+    mean, variance = moments_of_heard(6)
+    assert (abs(y.mean(0) - mean) < 4 * np.sqrt(variance / 4000)).all()
+    assert (abs(y.var(0) / variance - 1) < 4 * np.sqrt(2 / 4000)).all()
+
+
+def test_and_go_on_from_their_last_observation():
+    """Given z_T, y_T: mean .8 z + .5 y of the next one, then of the second."""
+    model = heard()
+    batch = Batch.of(torch.tensor([[[1.0], [4.0]]], dtype=torch.float64).expand(4000, -1, -1))
+    z = torch.tensor([0.5, 2.0], dtype=torch.float64)[None, :, None].expand(4000, -1, -1)
+    latents, y = model.roll(model.carry({"z": z}, batch), 2)
+    assert latents["z"].shape == y.shape == (4000, 2, 1)
+    mean = [0.8 * 2 + 0.5 * 4, 0.64 * 2 + 0.5 * (0.8 * 2 + 0.5 * 4)]
+    assert (abs(y.mean(0)[:, 0] - torch.tensor(mean)) < 4 * 1.2 / 4000**0.5).all()
+
+
+def test_missing_entries_are_drawn_along_what_is_observed():
+    model = heard()
+    y = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)[None, :, None].expand(4000, -1, -1)
+    mask = torch.ones_like(y).bool()
+    mask[:, 1] = False
+    batch = Batch(y, mask, torch.full((4000,), 3))
+    z = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)[None, :, None].expand(4000, -1, -1)
+    full = model.completed({"z": z}, batch)
+    assert torch.equal(full[:, [0, 2]], y[:, [0, 2]])
+    assert abs(full[:, 1].mean() - (-1.0 + 0.5)) < 4 * 0.5 / 4000**0.5
+
+
+def test_a_fit_of_one_forecasts_and_imputes_with_its_past():
+    y = heard().simulate(trials=3, steps=25, seed=0)["y"].values
+    y[0, 5:8] = np.nan
+    model = Heard(ld.transitions.Linear(1), ld.emissions.Gaussian(1, 1))
+    post = ld.fit.svi(model, y, steps=5, training=QUIET)
+    assert post.forecast(4, draws=6, seed=0)["y"].shape == (6, 3, 4, 1)
+    filled = post.impute(draws=5, seed=0)["y"].values
+    assert np.isfinite(filled).all()
+
+
+def test_hidden_states_have_all_methods_of_a_posterior(tmp_path):
+    """Forecast of an HMM: p(z_{T+k}) = filtered A^k, exactly."""
+    model = known_hmm()
+    y = model.simulate(trials=2, steps=40, seed=0)["y"].values
+    y[0, 10:13] = np.nan
+    free = ld.programs.HMM(3, model.emission)
+    post = ld.fit.em(free, y, 15, progress=False)
+    inner, n = post.model.core, 6000
+    path = post.smooth()
+    ahead = post.forecast(3, draws=n, seed=0)
+    p = path.filtered[:, -1] @ torch.linalg.matrix_power(inner.transition, 2)
+    shares = np.stack([(ahead["z"].values[:, :, 1] == k).mean(0) for k in range(3)], -1)
+    assert (abs(shares - p.detach().numpy()) < 4 * np.sqrt(0.25 / n)).all()
+    means = torch.tensor([-3.0, 0.0, 3.0], dtype=path.probabilities.dtype)
+    expected = post.expected(draws=4000, seed=0)["y"].values[..., 0]
+    assert abs(expected - (path.probabilities @ means).detach().numpy()).max() < 4 * 3 / 4000**0.5
+    filled = post.impute(draws=4000, seed=0)["y"].values[:, 0, 11, 0]
+    assert abs(filled.mean() - float(path.probabilities[0, 11] @ means)) < 4 * 3.2 / 4000**0.5
+    tree = post.to_datatree(draws=5, seed=0)
+    assert tree["posterior"]["z"].dims == ("chain", "draw", "trial", "time")
+    assert {"log_likelihood", "posterior_predictive", "predictions"} <= set(tree.children)
+    post.save(tmp_path / "hmm")
+    again = ld.load(tmp_path / "hmm").forecast(3, draws=n, seed=0)
+    assert np.array_equal(again["y"].values, ahead["y"].values)
+
+
+def test_switching_systems_go_on():
+    """From a known regime that stays: z_{T+1} has mean A_s z_T."""
+    torch.manual_seed(0)
+    model = ld.programs.SwitchingLinear.of(
+        initial=[1.0, 0.0],
+        transition=[[1.0, 0.0], [0.0, 1.0]],
+        A=[[[0.5]], [[-0.9]]],
+        Q=[[0.1], [0.1]],
+        mean=[0.0],
+        covariance=[1.0],
+        emission=ld.emissions.Gaussian.of(C=[[1.0]], R=[0.01]),
+    )
+    batch = Batch.of(torch.zeros(3000, 3, 1, dtype=torch.float64))
+    z = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)[None, :, None].expand(3000, -1, -1)
+    memory = model.carry(z, batch)
+    assert (memory.latest("s") == 0).all()
+    latents, y = model.roll(memory, 2)
+    assert (latents["s"] == 0).all()
+    assert abs(y[:, 1].mean() - 0.05) < 4 * 0.4 / 3000**0.5
+    free = ld.programs.SwitchingLinear(2, 1, 1)
+    data = model.simulate(2, 12, seed=0)[["y"]]
+    post = ld.fit.svi(free, data, states=ld.encoders.BiGRU(1, 1), steps=2, training=QUIET)
+    ahead = post.forecast(4, draws=5, seed=0)
+    assert ahead["s"].dims == ("draw", "trial", "time")
+    assert ahead["z"].dims == ("draw", "trial", "time", "state")
+
+
+@pytest.mark.parametrize("draws", [(), (5,)])
+def test_a_simulation_is_a_roll_from_the_start(draws):
+    """The same random numbers give the same paths."""
+    model = ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Poisson(2, 3))
+    A = 0.5 * torch.eye(2).expand(*draws, 2, 2)
+    bound = model.bind({"transition.A": A})
+    found = bound.simulate(trials=4, steps=7, seed=3)
+    torch.manual_seed(3)
+    with ld.rng.seeded(3), torch.no_grad():
+        latents, y = bound.roll(bound.start(4), 7)
+    assert_close(latents["z"], found["z"].values)
+    assert_close(y, found["y"].values)
