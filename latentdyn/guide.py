@@ -13,6 +13,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from latentdyn.data import Batch
+from latentdyn.distributions import Path
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.programs import Program
@@ -26,22 +27,53 @@ class Guide(nn.Module):
     Args:
         parameters: Pyro guide of the prior's sites, called without arguments; None if the program
             has no prior.
-        states: encoder of the paths; None if the program has no states.
+        latents: encoder of each latent by name; of "z" alone it may be given as it is. None, or
+            no encoders, if the program has none to sample.
     """
 
-    def __init__(self, parameters: nn.Module | None, states: Encoder | None):
+    def __init__(self, parameters: nn.Module | None, latents: Any = None):
         super().__init__()
-        self.parameters_guide, self.states = parameters, states
+        named = {"z": latents} if isinstance(latents, Encoder) else dict(latents or {})
+        self.parameters_guide, self.latents = parameters, nn.ModuleDict(named)
 
-    def forward(self, batch: Batch) -> None:
-        """Sample the prior's sites, then ``"z"`` for each trial."""
+    @property
+    def states(self) -> Any:
+        """The encoder of "z", if it has one."""
+        return self.encoders.get("z")
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """Encoders by the name of their latent."""
+        return dict(self.latents.items())
+
+    @property
+    def reads_program(self) -> bool:
+        """Whether an encoder makes use of the program."""
+        return any(encoder.reads_program for encoder in self.encoders.values())
+
+    def forward(self, batch: Batch, program: Any = None) -> None:
+        """Sample the prior's sites, then each latent for each trial.
+
+        Encoders that read it are given the program bound to what was sampled.
+        """
         if self.parameters_guide is not None:
-            self.parameters_guide()
-        if self.states is not None:
-            dtype = next(self.states.parameters()).dtype
-            batch = batch.to(dtype)
+            traced = poutine.trace(self.parameters_guide).get_trace()
+            if self.reads_program:
+                with poutine.block():
+                    values = poutine.replay(program.parameters_of, traced)(batch)
+                    program = program._bind_aligned(values)
+        if self.latents:
             with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
-                pyro.sample("z", self.states.encode(batch))
+                for name, path in self.encode(batch, program).items():
+                    pyro.sample(name, path)
+
+    def encode(self, batch: Batch, program: Any = None) -> dict[str, Path]:
+        """The posterior over the paths of each latent, (..., N), given the bound program."""
+        found: dict[str, Path] = {}
+        for name, encoder in self.encoders.items():
+            dtype = next(encoder.parameters()).dtype
+            found[name] = encoder.encode(batch.to(dtype), program)
+        return found
 
 
 def local_params() -> Any:

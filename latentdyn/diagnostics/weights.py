@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.posterior.draws import draw, for_batch
+from latentdyn.posterior.draws import draw, for_batch, latent_weights
 from latentdyn.posterior.predict import chunks
 from latentdyn.rng import seeded
 
@@ -106,9 +106,5 @@ def _evidence(
     """Log of the mean weight of several paths, of which the first are given: (S, N)."""
     if guide.parameters_guide is None:
         return first
-    q, bound, weights = guide.states.encode(batch), for_batch(program, drawn, batch), [first]
-    for _ in range(paths - 1):
-        z = q.expand(first.shape).rsample()
-        log_p = bound.path_of(batch).log_prob(z) + bound.observations(z, batch).log_prob(batch.y)
-        weights.append(log_p - q.log_prob(z))
+    weights = [first, *latent_weights(program, guide, drawn, batch, paths - 1)]
     return torch.stack(weights).logsumexp(0) - math.log(paths)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Any
 
+from torch import nn
+
+from latentdyn.data import Batch
 from latentdyn.distributions import FactorisedPath
 from latentdyn.encoders.encoder import Encoder, GaussianHead, recurrent, within
 from latentdyn.encoders.features import Features
@@ -34,14 +37,9 @@ class BiGRU(Encoder):
         self.body = nn.GRU(self.features.size, hidden, layers, batch_first=True, bidirectional=True)
         self.head = GaussianHead(2 * hidden, state_dim)
 
-    def forward(
-        self,
-        y: Tensor,
-        u: Tensor | None = None,
-        mask: Tensor | None = None,
-        length: Tensor | None = None,
-    ) -> FactorisedPath:
+    def forward(self, batch: Batch, program: Any = None) -> FactorisedPath:
         """The posterior over paths."""
+        y, u, mask, length = self.seen(batch)
         hidden = recurrent(self.body, self.features(y, u, mask), length)
         loc, scale = self.head(hidden)
         return FactorisedPath(loc, scale, within(length, y.shape[-2]))

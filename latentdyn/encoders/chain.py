@@ -150,14 +150,9 @@ class Chain(Encoder):
         self.head.weight.copy_(both[:, :-1])
         self.head.bias.copy_(both[:, -1])
 
-    def forward(
-        self,
-        y: Tensor,
-        u: Tensor | None = None,
-        mask: Tensor | None = None,
-        length: Tensor | None = None,
-    ) -> GaussianChain:
+    def forward(self, batch: Batch, program: Any = None) -> GaussianChain:
         """The posterior over paths."""
+        y, u, mask, length = self.seen(batch)
         x = self.features(y, u, mask)
         seen = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         shift, log_w = self.head(self.body(x)).chunk(2, -1)

@@ -21,22 +21,19 @@ __all__ = ["Encoder", "GaussianHead", "perceptron", "recurrent", "reverse", "wit
 class Encoder(Conditional):
     """q(z_{1:T} | y_{1:T}, u, mask): a conditional whose child is a whole path.
 
-    Called with ``y`` (N, T, D), zero where missing, ``u`` (N, T, U) or None, ``mask`` (N, T, D) or
-    None and ``length`` (N,) or None, returns a `Path` with batch (N,) and event (T, K).
+    Called with a `Batch` and the program, returns a `Path` with batch (N,) and event (T, K). One
+    that makes use of the program, of its networks or its transition, says so, ``reads_program``: it
+    then is given the program bound to the parameters of the moment, in whose leading dimensions are
+    draws, and its paths have them too, (..., N). Others are given None or the program as it is.
     """
 
     obs_dim: int
     features: Features
+    reads_program = False
 
     @abc.abstractmethod
-    def forward(
-        self,
-        y: Tensor,
-        u: Tensor | None = None,
-        mask: Tensor | None = None,
-        length: Tensor | None = None,
-    ) -> Path:
-        """The posterior over paths."""
+    def forward(self, batch: Batch, program: Any = None) -> Path:
+        """The posterior over paths, given what the batch shows and the bound program."""
 
     def initialise(self, batch: Batch, emission: Conditional | None = None) -> None:
         """Standardise with the data's mean and spread."""
@@ -49,11 +46,14 @@ class Encoder(Conditional):
         """
         return False
 
-    def encode(self, batch: Batch) -> Path:
+    def seen(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """y, zero where missing, inputs, mask, and the length of trials if they differ from T."""
+        return batch.y, batch.u, batch.mask, None if batch.idle is None else batch.length
+
+    def encode(self, batch: Batch, program: Any = None) -> Path:
         """The posterior over the paths of a batch, of which only valid steps count."""
-        idle = batch.idle
-        path = self(batch.y, batch.u, batch.mask, None if idle is None else batch.length)
-        path.idle = idle
+        path = self(batch, program)
+        path.idle = batch.idle
         return path if batch.scored is None else path.scored(batch.scored)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
 
+from latentdyn.data import Batch
 from latentdyn.distributions import FactorisedPath
 from latentdyn.encoders.encoder import Encoder, GaussianHead, perceptron, within
 from latentdyn.encoders.features import Features
@@ -25,13 +26,8 @@ class MeanField(Encoder):
         self.body = perceptron(self.features.size, hidden, hidden)
         self.head = GaussianHead(hidden, state_dim)
 
-    def forward(
-        self,
-        y: Tensor,
-        u: Tensor | None = None,
-        mask: Tensor | None = None,
-        length: Tensor | None = None,
-    ) -> FactorisedPath:
+    def forward(self, batch: Batch, program: Any = None) -> FactorisedPath:
         """The posterior over paths."""
+        y, u, mask, length = self.seen(batch)
         loc, scale = self.head(self.body(self.features(y, u, mask)))
         return FactorisedPath(loc, scale, within(length, y.shape[-2]))

@@ -9,6 +9,7 @@ from pyro.distributions import Normal
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from latentdyn.data import Batch
 from latentdyn.distributions import MarkovPath
 from latentdyn.encoders.encoder import Encoder, GaussianHead, recurrent, reverse, within
 from latentdyn.encoders.features import Features
@@ -41,14 +42,9 @@ class Structured(Encoder):
         loc, scale = self.head((self.past(z).tanh() + e) / 2)
         return Normal(loc, scale, validate_args=False).to_event(1)
 
-    def forward(
-        self,
-        y: Tensor,
-        u: Tensor | None = None,
-        mask: Tensor | None = None,
-        length: Tensor | None = None,
-    ) -> MarkovPath:
+    def forward(self, batch: Batch, program: Any = None) -> MarkovPath:
         """The posterior over paths."""
+        y, u, mask, length = self.seen(batch)
         back = reverse(self.features(y, u, mask), length)
         e = reverse(recurrent(self.body, back, length), length)
         origin = y.new_zeros(*y.shape[:-2], 1, self.state_dim)

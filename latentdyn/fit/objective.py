@@ -142,7 +142,7 @@ def _like(template: Template, scales: tuple[Any, Tensor] | None) -> tuple[Any, A
 
 
 def _replayed(guide: Any, model: Any, batch: Batch) -> tuple[Any, Any]:
-    traced = poutine.trace(guide).get_trace(batch)
+    traced = poutine.trace(guide).get_trace(batch, model)
     return traced, poutine.trace(poutine.replay(model, traced)).get_trace(batch)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def _sample(data: Minibatches, seed: int) -> Batch:
 
 def _started(
     level: Level,
-    states: Encoder | None,
+    states: Any,
     parameters: Any,
     batch: Batch,
     chain: int,
@@ -169,7 +169,8 @@ def _check(model: Any, states: Any, learning_rate: float) -> None:
         raise InputError(
             "model", "a program such as StateSpace(...)", repr(model), "build one first"
         )
-    if states is not None and not isinstance(states, Encoder):
+    each = states.values() if isinstance(states, Mapping) else (states,)
+    if states is not None and not all(isinstance(e, Encoder) for e in each):
         raise InputError(
             "states",
             "an encoder object",
@@ -192,39 +193,44 @@ def _need_something_to_learn(objective: Objective) -> None:
 
 def _objective(
     level: Level,
-    states: Encoder | None,
+    states: Any,
     parameters: Any,
     batch: Batch,
     chain: int,
     training: Training,
 ) -> Objective:
-    program, states = copy.deepcopy(level.model), copy.deepcopy(states)
+    program, given = copy.deepcopy((level.model, states))  # what they share stays shared
     level.enter(program)
-    if states is None:
-        states = program.encoder().get("z")
+    guide = Guide(None, program.encoder() if given is None else given)
     if chain > 0:
         restart(program)
-        restart(states)
-    if states is not None:
-        states.to(program.dtype)
-        _check_encoder(states, program)
+        restart(guide.latents)
+    _check_encoders(guide.to(program.dtype), program)
     if training.initialise:
         program.initialise(batch)
         need_finite_start(program, level.given)
-        if states is not None:
-            states.initialise(batch, getattr(program, "emission", None))
-    guide = Guide(parameter_guide(program, copy.deepcopy(parameters)), states)
+        for encoder in guide.encoders.values():
+            encoder.initialise(batch, getattr(program, "emission", None))
+    guide.parameters_guide = parameter_guide(program, copy.deepcopy(parameters))
     levels = levels_of(program, batch, free_names(program))
     return Objective(program, guide, training.particles, program.parameter_scales(batch), levels)
 
 
-def _check_encoder(states: Encoder, program: Any) -> None:
-    for name in ("state_dim", "obs_dim"):
-        wanted, got = getattr(program, name), getattr(states, name)
-        if wanted != got:
+def _check_encoders(guide: Guide, program: Any) -> None:
+    if set(guide.latents) != set(program.latents):
+        wanted = f"an encoder for each of {program.latents}" if program.latents else "None"
+        got = f"{sorted(guide.latents) or None} of {type(program).__name__}"
+        fix = (
+            "pass {name: encoder}" if program.latents else "nothing is left to encode: leave it out"
+        )
+        raise InputError("states", wanted, got, fix)
+    states = guide.states
+    for name in ("state_dim", "obs_dim") if states is not None else ():
+        size, own = getattr(program, name), getattr(states, name)
+        if size != own:
             raise InputError(
                 "states",
-                f"an encoder with {name}={wanted}",
-                got,
+                f"an encoder with {name}={size}",
+                own,
                 "build the encoder with the model's dimensions",
             )

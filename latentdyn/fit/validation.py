@@ -44,8 +44,9 @@ def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective]
 
     def score(objective: Objective) -> float:
         with torch.no_grad(), local_params():
-            guide = poutine.trace(objective.guide).get_trace(batch)
-            replayed = poutine.replay(objective.bound(), guide)
+            bound = objective.bound()
+            guide = poutine.trace(objective.guide).get_trace(batch, bound)
+            replayed = poutine.replay(bound, guide)
             if objective.guide.states is None:
                 gain = _evidence(replayed, whole) - _evidence(replayed, batch)
                 return float(gain / held_out.sum())

@@ -19,7 +19,7 @@ from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import pointwise, predict
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.posterior.draws import Draws, draw, draw_parameters, for_batch
+from latentdyn.posterior.draws import Draws, draw, draw_parameters, latent_weights
 from latentdyn.posterior.names import parameter_dims
 
 __all__ = ["to_datatree"]
@@ -65,7 +65,7 @@ def _fits(posterior: Any, draws: int | None, chains: int | None) -> list[tuple[A
             raise InputError("draws", f"at most {most}, as were kept", draws, fix)
         for chain in range(stored):
             places = inner.chain(chain, draws)
-            found.append((program, Guide(inner.at(places), guide.states), len(places)))
+            found.append((program, Guide(inner.at(places), guide.latents), len(places)))
     return found
 
 
@@ -75,7 +75,7 @@ def _chain(posterior: Any, program: Any, guide: Guide, draws: int) -> dict[str, 
     for number in predict.chunks(draws, posterior.batch.y.numel()):
         inner, some = guide.parameters_guide, guide
         if isinstance(inner, DrawnGuide) and inner.picked is not None:
-            some = Guide(inner.at(inner.picked[start : start + number]), guide.states)
+            some = Guide(inner.at(inner.picked[start : start + number]), guide.latents)
         parts.append(_chunk(posterior, program, some, number))
         start += number
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
@@ -134,14 +134,8 @@ def _one_step_ahead(drawn: Draws) -> dict[str, Tensor]:
 def _marginal(posterior: Any, program: Any, guide: Any, drawn: Any, first: Tensor) -> Tensor:
     """Log p(y_n | theta) by importance weighting, (S, N): a lower bound in expectation."""
     batch = posterior.batch.to(program.dtype, program.device)
-    path = guide.states.encode(batch)
-    bound = for_batch(program, drawn, batch)
-    weights = [first]
-    for _ in range(INNER - 1):
-        z = path.expand(first.shape).rsample()
-        log_p = bound.path_of(batch).score(z) + bound.observations(z, batch).log_prob(batch.y)
-        weights.append(log_p - path.score(z))
-    return torch.stack(weights).logsumexp(0) - math.log(INNER)
+    weights = latent_weights(program, guide, drawn, batch, INNER - 1)
+    return torch.stack([first, *weights]).logsumexp(0) - math.log(INNER)
 
 
 def _blank(values: Tensor, length: Tensor) -> Tensor:

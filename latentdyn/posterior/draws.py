@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.integrated import integrated, paths
 from latentdyn.programs import Program
 
-__all__ = ["Draws", "draw", "draw_parameters", "for_batch"]
+__all__ = ["Draws", "draw", "draw_parameters", "for_batch", "latent_weights"]
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,12 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
         return replace(drawn, latents=found, log_joint=path.log_evidence, path=path)
     bound: Any = for_batch(program, drawn, batch)
     stored = getattr(guide.parameters_guide, "z", None)
-    if guide.states is not None:
-        path = guide.states.encode(batch)
-        z = path.expand((number, batch.trials)).rsample()
-        drawn = replace(drawn, latents={"z": z}, log_qz=path.score(z))
+    if guide.latents:
+        shape, found, log_q = (number, batch.trials), {}, torch.zeros(())
+        for name, path in guide.encode(batch, bound).items():
+            found[name] = path.expand(shape).rsample()
+            log_q = log_q + path.score(found[name])
+        drawn = replace(drawn, latents=found, log_qz=log_q)
     elif stored is not None and drawn.places is not None:
         drawn = replace(drawn, latents={"z": stored[drawn.places]})
     elif program.latents:
@@ -113,6 +115,21 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
     for name, z in drawn.latents.items():
         log_joint = log_joint + bound.path_of(batch, name).score(z)
     return replace(drawn, log_joint=log_joint.expand(number, batch.trials))
+
+
+def latent_weights(
+    program: Program, guide: Guide, drawn: Draws, batch: Batch, number: int
+) -> Iterator[Tensor]:
+    """log p(y, latents | theta) - log q(latents), (S, N), of more latents for the same draws."""
+    bound = for_batch(program, drawn, batch)
+    paths = guide.encode(batch, bound)
+    shape = (len(drawn.log_prior), batch.trials)
+    for _ in range(number):
+        found = {name: path.expand(shape).rsample() for name, path in paths.items()}
+        weight = bound.observations(found, batch).log_prob(batch.y)
+        for name, z in found.items():
+            weight = weight + bound.path_of(batch, name).score(z) - paths[name].score(z)
+        yield weight
 
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:

@@ -114,8 +114,8 @@ class Posterior:
         data, batch = self._data_and_batch(new_y)
         batch = batch.to(program.dtype, program.device)
         with torch.no_grad(), seeded(seed):
-            if guide.states is not None:
-                return guide.states.encode(batch)
+            if guide.latents and not (guide.reads_program and guide.parameters_guide is not None):
+                return guide.encode(batch, program)["z"]
             if program.integrated and guide.parameters_guide is None:
                 return program.path_of(batch)
             each: list[Any] = []

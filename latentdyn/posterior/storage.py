@@ -55,9 +55,9 @@ def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -
         "program": describe_program(program),
         "dtype": str(program.dtype).removeprefix("torch."),
     }
-    if guide.states is not None:
-        tensors |= {f"{at}states/{k}": v for k, v in guide.states.state_dict().items()}
-        config["states"] = describe(guide.states, "states")
+    if guide.latents:
+        tensors |= {f"{at}latents/{k}": v for k, v in guide.latents.state_dict().items()}
+        config["latents"] = describe(dict(guide.latents.items()), "states")
     inner = guide.parameters_guide
     if inner is None:
         return config
@@ -124,9 +124,9 @@ def _load_fit(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Any, 
         program = build_program(config["program"]).to(dtype)
         program.load_state_dict(_part(tensors, "program/"))
         states = None
-        if "states" in config:
-            states = build(config["states"]).to(dtype)
-            states.load_state_dict(_part(tensors, "states/"))
+        if "latents" in config:
+            states = Guide(None, build(config["latents"])).to(dtype).latents
+            states.load_state_dict(_part(tensors, "latents/"))
         if config.get("parameters") == "chains":
             return program, Guide(_load_chains(config, config["chains"], tensors), states)
         return program, Guide(_load_parameters(config.get("parameters"), program, tensors), states)

@@ -75,7 +75,7 @@ def _fits(source: Posterior, draws: int) -> list[tuple[Any, Guide]]:
         if isinstance(inner, DrawnGuide) and inner.chains:
             number = min(draws, inner.size // inner.chains)
             places = [inner.chain(c, number) for c in range(inner.chains)]
-            found += [(program, Guide(inner.at(p), guide.states)) for p in places]
+            found += [(program, Guide(inner.at(p), guide.latents)) for p in places]
         else:
             found.append((program, guide))
     return found
