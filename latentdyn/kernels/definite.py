@@ -66,10 +66,12 @@ def _one_by_one(x: ndarray) -> tuple[ndarray, ndarray]:
             return np.full_like(x, np.nan), np.full((), np.nan)
         each = [_one_by_one(one) for one in x]
         return np.stack([one for one, _ in each]), np.stack([det for _, det in each])
-    pivots = L.diagonal(axis1=-2, axis2=-1)
-    K = x.shape[-1]
-    half = np.linalg.solve(L, np.broadcast_to(np.eye(K), x.shape))
+    half = np.linalg.inv(L)
     found = half.swapaxes(-1, -2) @ half
+    log_det = 2 * np.log(L.diagonal(axis1=-2, axis2=-1)).sum(-1)
     own = found.diagonal(axis1=-2, axis2=-1) * x.diagonal(axis1=-2, axis2=-1)
-    nothing = np.where((own < SINGULAR).all(-1), 0, np.nan)
-    return found + nothing[..., None, None], 2 * np.log(pivots).sum(-1) + nothing
+    kept = own < SINGULAR
+    if kept.all():
+        return found, log_det
+    nothing = np.where(kept.all(-1), 0, np.nan)
+    return found + nothing[..., None, None], log_det + nothing

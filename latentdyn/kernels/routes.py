@@ -34,7 +34,7 @@ def fastest(x: Sites) -> Run:
     """
     if all(M.shape[1] == 1 for M in (x.A, x.Q, x.J)):
         return constant(x)
-    return banded(x) if _regular(x) else stepwise(x)
+    return BandedRun(x) if _regular(x) else stepwise(x)
 
 
 def _regular(x: Sites) -> bool:

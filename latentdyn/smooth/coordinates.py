@@ -125,6 +125,7 @@ class InCoordinates:
         self, solution: Any, chain: Chain, path: Any, units: Any, flat: tuple[bool, ...] = ()
     ):
         self.solution, self.path, self.units = solution, path, units
+        self.condition = solution.condition
         self.first, self.transition, self.emission = chain
         self.log_evidence = solution.log_evidence  # that of the data, which have not moved
         if any(flat) and isinstance(units, Tensor):  # but a density that is flat in z is not in x

@@ -9,6 +9,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
+from latentdyn.smooth.condition import say_condition
 from latentdyn.smooth.given import given
 from latentdyn.smooth.solution import solve
 
@@ -31,7 +32,8 @@ def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> 
     D). The evidence is differentiable in every parameter and in y: its gradient is the score by
     Fisher's identity. With a flat start it is the diffuse one (Durbin & Koopman, eq. 7.4), and
     filtered moments are NaN until the data determine all flat states.
-    Raises: InputError if a conditional is not linear-Gaussian.
+    Raises: InputError if a conditional is not linear-Gaussian. Warns (`errors.PrecisionWarning`)
+    with the condition number where fewer than seven digits may be right.
     Source: Durbin & Koopman (2012), chapter 4.
 
     Example:
@@ -74,5 +76,7 @@ def linear_gaussian(
     """Posterior of an affine chain: first state, transition and emission."""
     singular = not chain[2].diagonal and model.emission.noise == "singular"
     solution = solve(chain, singular, batch, model.first().flat, route)
+    if data is not None:  # else it may be a search, which passes through what no one asks for
+        say_condition(solution.condition)
     shape = (*solution.log_evidence.shape, batch.steps, model.state_dim)
     return SmoothedPath(shape, solution, solution.log_evidence, batch.length, data, batch.valid)

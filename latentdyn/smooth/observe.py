@@ -17,7 +17,7 @@ from torch import Tensor
 from latentdyn.conditional import Affine
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
-from latentdyn.smooth.condition import say_condition
+from latentdyn.smooth.condition import dependence
 
 __all__ = [
     "LOG_2PI",
@@ -41,13 +41,14 @@ class Observed(NamedTuple):
     """J (..., T or 1, K, K), g (..., T, K) and constants (..., T) of the sites.
 
     ``square`` (..., T) are the squared distances of the observations from what states of zero show,
-    in units of their noise.
+    in units of their noise; ``condition`` says how nearly units determine each other.
     """
 
     J: Tensor
     g: Tensor
     constants: Tensor
     square: Tensor
+    condition: float = 1.0
 
 
 def observe(emission: Affine, y: Tensor, mask: Tensor | None) -> Observed:
@@ -63,7 +64,8 @@ def observe(emission: Affine, y: Tensor, mask: Tensor | None) -> Observed:
     log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     square = rw.square().sum(-1)
     twice = square + log_det + _count(y, mask) * LOG_2PI
-    return Observed(white.mT @ white, matvec(white.mT, rw), -0.5 * twice, square)
+    J, g = white.mT @ white, matvec(white.mT, rw)
+    return Observed(J, g, -0.5 * twice, square, dependence(L, R))
 
 
 def _independent(C: Tensor, r: Tensor, R: Tensor, mask: Tensor | None) -> Observed:
@@ -109,7 +111,7 @@ def observe_exactly(
     if mask is not None:
         C, r, R = masked(C, r, R, mask)
     now = _at(C, slice(0, 1)), _at(R, slice(0, 1))
-    mean, P, constant, _, _ = _absorb(*now, r[..., :1, :], first.offset, first.covariance)
+    mean, P, constant, _, _, _ = _absorb(*now, r[..., :1, :], first.offset, first.covariance)
     start = constant[..., 0] - 0.5 * LOG_2PI * _count(y, mask)[..., 0]
     if T == 1:
         none = torch.zeros_like(constant)
@@ -119,7 +121,7 @@ def observe_exactly(
     C, R = _at(C, slice(1, T)), _at(R, slice(1, T))
     A, b, Q = transition.weight, transition.offset, transition.covariance
     A, b, Q = (_at(x, slice(1, T), n) for x, n in ((A, 2), (b, 1), (Q, 2)))
-    offset, noise, constants, white, gain = _absorb(C, R, r[..., 1:, :], b, Q)
+    offset, noise, constants, white, gain, condition = _absorb(C, R, r[..., 1:, :], b, Q)
     weight = A - gain @ (C @ A)
     seen = white[0] @ A  # S^{-1/2} C A
     J, g = seen.mT @ seen, matvec(seen.mT, white[1])
@@ -131,7 +133,7 @@ def observe_exactly(
     total = -0.5 * LOG_2PI * count
     constants = constants + torch.cat([total[..., 1:], torch.zeros_like(total[..., :1])], -1)
     step = Affine(_padded(weight, 2), _padded(offset, 1), _padded(noise, 2))
-    seen = Observed(J, g, constants, white[1].detach().square().sum(-1))
+    seen = Observed(J, g, constants, white[1].detach().square().sum(-1), condition)
     return Exact(mean[..., 0, :], P[..., 0, :, :], step, seen, start)
 
 
@@ -140,7 +142,7 @@ def observe_jointly(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Moments of N(m, P) given y, and the log-density of y, whatever the rank of R."""
     C, r, R = masked(emission.weight, y - emission.offset, emission.covariance, mask)
-    mean, V, log_p, _, _ = _absorb(C, R, r, m, P)
+    mean, V, log_p, _, _, _ = _absorb(C, R, r, m, P)
     return mean, V, log_p - 0.5 * LOG_2PI * mask.sum(-1).to(y.dtype)
 
 
@@ -156,7 +158,7 @@ def _absorb(C: Tensor, R: Tensor, r: Tensor, b: Tensor, Q: Tensor) -> tuple:
     V = keep @ Q @ keep.mT + gain @ R @ gain.mT  # Joseph's form: no difference of large terms
     V = _without_rounding(V, Q)
     log_p = -0.5 * rw.square().sum(-1) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return b + matvec(gain, r), (V + V.mT) / 2, log_p, (half, rw), gain
+    return b + matvec(gain, r), (V + V.mT) / 2, log_p, (half, rw), gain, dependence(L, S)
 
 
 def _without_rounding(V: Tensor, Q: Tensor) -> Tensor:
@@ -198,9 +200,6 @@ def factor(name: str, V: Tensor, fix: str) -> Tensor:
         step = int(lost.flatten(0, -2).any(0).nonzero()[0]) + 1 if lost.dim() > 1 else 1
         got = f"units without noise that determine each other (step {step})"
         raise SingularError(name, "noise in every observation or in what it shows", got, fix)
-    if left.numel():
-        what = "units almost determine each other"
-        say_condition(1 / left.min(), what, "leave one out, or give each some noise of its own")
     return L
 
 

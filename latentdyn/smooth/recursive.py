@@ -133,7 +133,7 @@ def _conditioned(
         return Moments(mean, V), log_p[..., 0]
     # what is left beside the predicted mean: nothing that is large cancels
     left = near._replace(offset=near.offset + matvec(near.weight, m))
-    J, g, constants, _ = observe(left, y, None if bool(mask.all()) else mask)
+    J, g, constants, *_ = observe(left, y, None if bool(mask.all()) else mask)
     grown = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + P @ J
     V, failed = torch.linalg.solve_ex(grown, P.expand_as(grown))
     if bool(failed.any()):

@@ -23,6 +23,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.smooth.condition import dependence
 from latentdyn.smooth.coordinates import Chain
 from latentdyn.smooth.observe import LOG_2PI, SingularError, factor, masked
 
@@ -41,6 +42,7 @@ class _Step(NamedTuple):
     half: Tensor
     white: Tensor
     log_p: Tensor
+    condition: float
 
 
 class SequentialSolution:
@@ -50,6 +52,7 @@ class SequentialSolution:
         (self.first, self.transition, self.emission), self.batch = chain, batch
         self.flat = torch.tensor(flat or (False,) * len(units), device=units.device)
         self.spread = torch.diag(self.flat * units**2)  # flat plus spread is flat
+        self.condition = 1.0
         self.steps = self._forward()
         log_p = torch.stack([s.log_p for s in self.steps], -1)
         self.log_evidence = log_p.sum(-1)
@@ -100,6 +103,7 @@ class SequentialSolution:
                 [r[..., None].expand(*lead, -1, 1), none.expand(*lead, r.shape[-1], -1)], -1
             )
             steps.append(_update(X, P, Ct, Rt, Y, seen, t))
+            self.condition = max(self.condition, steps[-1].condition)
             X, P = steps[-1].Xf, steps[-1].Pf
         return steps
 
@@ -215,7 +219,8 @@ def _update(X: Tensor, P: Tensor, C: Tensor, R: Tensor, Y: Tensor, seen: Tensor,
     log_p = -white[..., 0].square().sum(-1) / 2 - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     log_p = log_p - LOG_2PI / 2 * seen.sum(-1).to(log_p.dtype)
     Xf = X + P @ half.mT @ white
-    return _Step(X, P, Xf, (Pf + Pf.mT) / 2, gain, C, half, white, log_p)
+    condition = dependence(L, C @ P @ C.mT + R)
+    return _Step(X, P, Xf, (Pf + Pf.mT) / 2, gain, C, half, white, log_p, condition)
 
 
 def _root_of(H: Tensor) -> Tensor:

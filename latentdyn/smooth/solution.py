@@ -15,7 +15,6 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
-from latentdyn.smooth.condition import say_condition
 from latentdyn.smooth.coordinates import (
     Chain,
     InCoordinates,
@@ -77,7 +76,7 @@ class SiteSolution(ChainSolution):
         route: Route | None = None,
     ):
         (self.first, self.transition, self.emission), self.batch = chain, batch
-        self.constants, self.square = seen.constants, seen.square
+        self.constants, self.square, self.condition = seen.constants, seen.square, seen.condition
         start = self.first.offset[..., 0, :], self.first.covariance[..., 0, :, :]
         weight, offset, _, _ = self.transition
         sites = (*start, weight, offset, self.transition.covariance, seen.J, seen.g)
@@ -136,7 +135,7 @@ class ExactSolution(SiteSolution):
             mask = batch.mask if mask is None else mask
             first, transition, emission, y, mask = _earlier(chain, y, mask, units, flat, self.vague)
         exact = observe_exactly(first, transition, emission, y, mask)
-        J, g, self.constants, self.square = exact.observed
+        J, g, self.constants, self.square, self.condition = exact.observed
         weight, offset, noise, _ = exact.transition
         sites = (exact.mean, exact.covariance, weight, offset, noise, J, g)
         self.found = evidence(sites, flat, route)
@@ -191,7 +190,7 @@ def solve(
     own = chain if scale is None else in_units(chain, scale)
     found = _solve(own, singular, batch, flat, route)
     away, path = _distance(found.square), None
-    say_condition(away**0.5, "data reach far beyond their noise", "subtract their level first")
+    condition = max(away**0.5, found.condition)
     for _ in range(AGAIN):
         if away <= FAR:
             break
@@ -199,6 +198,7 @@ def solve(
         path = more if path is None else path + more
         found = _solve(around(own, path, flat), singular, batch, flat, route)
         away = _distance(found.square)
+    found.condition = condition
     if scale is None and path is None:
         return found
     c: Any = 0.0 if path is None else path
