@@ -62,7 +62,7 @@ def em(
             the copy that is fitted has double precision, and keeps it where the data are so far
             from zero that single precision would lose them.
         y: whatever `latentdyn.data.as_dataset` takes.
-        steps: at most.
+        steps: E steps, at most; a longer step that was taken back counts as one.
         smoother: the E step, one of `latentdyn.smooth`; by default `kalman` or `hmm` where they
             are exact, `laplace` where the transition is affine, else ten sweeps of `iekf`, which
             go on from the last path and, unlike `laplace`, need not come to rest (a mode may lie

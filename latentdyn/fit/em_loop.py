@@ -67,7 +67,8 @@ class EMRun:
             while self.progress.step < steps and not self.progress.stop:
                 self.maximise(q, good, steps)
                 self.progress.step += 1
-                q = self.expect() if isinstance(q, ParticlePath) else self._leap(good)
+                plain = isinstance(q, ParticlePath) or self.progress.step == steps
+                q = self.expect() if plain else self._leap(good)
                 good = snapshot(self.program)
                 self._report(bar)
                 self.converged = self._still(q, tolerance)
@@ -96,6 +97,7 @@ class EMRun:
                 pass
             restore(self.program, back)
             self.leaps.forget()
+            self.progress.step += 1  # what it has cost
         return self.expect()
 
     def _evaluate(self) -> tuple[Any, float]:

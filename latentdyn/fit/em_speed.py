@@ -54,6 +54,7 @@ class Leaps:
     def __init__(self, program: Any):
         self.slow, self.tried, self.failures, self.program = False, False, 0, program
         self.coordinates = Coordinates(free_of(program))
+        self.at: ndarray | None = None  # where the program is, if that is known
         self.ends: list[ndarray] = []
         self.moves: list[ndarray] = []
 
@@ -68,7 +69,8 @@ class Leaps:
         if not self._slow(evidences):
             return None
         here = snapshot(self.program)
-        x, g = self._raw(before), self._raw(here)
+        x, g = self._raw(before) if self.at is None else self.at, self._raw(here)
+        self.at = g
         if not np.isfinite([x, g]).all():
             self.forget()  # at a floor
             return None
@@ -79,13 +81,14 @@ class Leaps:
             return None
         F, G = (np.diff(np.stack(a), axis=0).T for a in (self.moves, self.ends))
         c = np.linalg.lstsq(F, self.moves[-1], rcond=1e-6)[0]
-        self._write(g - G @ c)
+        self.at = g - G @ c
+        self._write(self.at)
         return here
 
     def forget(self) -> None:
         """The steps until now say nothing about the next."""
         self.failures, self.tried = self.failures + self.tried, False
-        self.ends, self.moves = [], []
+        self.at, self.ends, self.moves = None, [], []
 
     def _slow(self, evidences: Sequence[float]) -> bool:
         if not self.slow and len(evidences) >= PLAIN:
