@@ -90,13 +90,13 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
             at the parameters' values; any other callable that takes the prior program and returns a
             guide; or an autoguide object.
     """
-    if program.prior is None:
+    if not program.prior.random:
         if given is not None:
             fix = "give the program a prior, or leave 'parameters' out"
             raise InputError("parameters", "None for a program without prior", repr(given), fix)
         return None
     names = {name: t.value.detach().clone() for name, t in program.templates.items()}
-    names = getattr(program.prior, "start", dict)(names)
+    names = program.prior.start(names)
     start = init_to_value(values=names, fallback=init_to_median(num_samples=15))
     draw = program.draw
     with local_params():

@@ -18,7 +18,7 @@ QUIET = ld.fit.Training(progress=False)
 
 
 class Filter(ld.encoders.Encoder):
-    """q(z_t) around what the program's own transition says of the data, as a filter's first step."""
+    """q(z_t) around what the program's own transition makes of the data."""
 
     reads_program = True
 
@@ -36,7 +36,9 @@ class Filter(ld.encoders.Encoder):
 
 
 def model(prior=None):
-    return ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Gaussian(2, 3), prior=prior).double()
+    return ld.StateSpace(
+        ld.transitions.Linear(2), ld.emissions.Gaussian(2, 3), prior=prior
+    ).double()
 
 
 def test_an_encoder_reads_the_program_bound_to_the_draw():

@@ -32,7 +32,7 @@ def fit(args: argparse.Namespace) -> int:
     model, encoder = _model(args, ds, emission)
     trials, steps, _ = ds["y"].shape
     window, size = choices.batches(trials, steps, args.window, args.batch_size)
-    prior = "none" if model.prior is None else type(model.prior).__name__
+    prior = type(model.prior).__name__ if model.prior.random else "none"
     print(
         f"{args.model} with {args.state_dim} states, {emission} observations, prior {prior}, "
         f"encoder {args.encoder}; window {window or 'whole trials'}, batch size {size or 'all'}, "

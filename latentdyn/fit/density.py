@@ -142,19 +142,15 @@ def random_sites(trace: Any) -> list[tuple[str, Any]]:
 
 def free_names(program: Program) -> list[str]:
     """Parameters that are to be learned and have no prior."""
-    with local_params(), torch.no_grad(), pyro.validation_enabled(False):
-        if program.prior is None:
-            random: set[str] = set()
-        else:
-            with seeded(0):
-                random = set(program.draw())
+    with local_params(), torch.no_grad(), pyro.validation_enabled(False), seeded(0):
+        random = set(program.draw())
     return [n for n, t in program.templates.items() if is_free(t.value) and n not in random]
 
 
 def start_values(program: Program) -> dict[str, Tensor]:
     """A value of each random site of the prior: the current one, or the prior's median."""
     current = {name: t.value.detach().clone() for name, t in program.templates.items()}
-    current = getattr(program.prior, "start", dict)(current)
+    current = program.prior.start(current)
     fallback = init_to_median(num_samples=15)
     while True:
         init = InitMessenger(init_to_value(values=current, fallback=fallback))

@@ -169,7 +169,7 @@ def _check(model: Any, tolerance: float, smoother: Any) -> None:
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
         raise InputError("model", "a StateSpace or an HMM", kind, fix)
-    if model.prior is not None:
+    if model.prior.random:
         fix = "leave the prior out, or use fit.laplace or fit.svi of the collapsed program"
         raise InputError("model", "a program without prior", type(model.prior).__name__, fix)
     if not any(t.value.requires_grad for t in model.templates.values()):

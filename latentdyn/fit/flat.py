@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 from latentdyn.conditional import Template
 from latentdyn.fit.at_level import at_level
 from latentdyn.priors import Prior
+from latentdyn.priors.prior import as_prior
 
 __all__ = ["Flat"]
 
@@ -37,26 +38,31 @@ class Flat(Prior):
         levels: Mapping[str, tuple[str, int, list[float]]] | None = None,
     ):
         super().__init__()
-        self.flat, self.rest, self.levels = list(flat), rest, dict(levels or {})
+        self.flat, self.rest, self.levels = list(flat), as_prior(rest), dict(levels or {})
 
     @property
     def moved(self) -> tuple[str, ...]:  # type: ignore[override]
         """Parameters whose sites are not their values."""
-        return (*self.levels, *getattr(self.rest, "moved", ()))
+        return (*self.levels, *self.rest.moved)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The flat ones, and those of the other prior if it tells."""
-        return (*getattr(self.rest, "names", ()), *self.flat)
+        return (*self.rest.names, *self.flat)
+
+    @property
+    def by_session(self) -> tuple[str, ...]:
+        """Those of the other prior."""
+        return self.rest.by_session
 
     @property
     def sessions(self) -> int | None:  # type: ignore[override]
         """As in the other prior."""
-        return getattr(self.rest, "sessions", None)
+        return self.rest.sessions
 
     def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
         """Sites of both; a draw of the flat ones is their current value."""
-        theta = {} if self.rest is None else dict(self.rest(templates))
+        theta = dict(self.rest(templates))
         for name in self.flat:
             theta[name] = pyro.sample(name, _FlatAbove(templates[name]))
         known = {n: t.value.detach() for n, t in templates.items()} | theta
@@ -66,18 +72,15 @@ class Flat(Prior):
         self, theta: dict[str, Tensor], session: Tensor | None, templates: Mapping[str, Template]
     ) -> dict[str, Tensor]:
         """The other prior assigns its own."""
-        assign = getattr(self.rest, "assign", None)
-        return theta if assign is None else assign(theta, session, templates)
+        return self.rest.assign(theta, session, templates)
 
     def shared(self, theta: dict[str, Tensor], sites: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The other prior replaces its own."""
-        shared = getattr(self.rest, "shared", None)
-        return theta if shared is None else shared(theta, sites)
+        return self.rest.shared(theta, sites)
 
     def start(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Values of the sites where parameters have these; the other prior adds its own."""
-        start = getattr(self.rest, "start", None)
-        values = values if start is None else start(values)
+        values = self.rest.start(values)
         return values | {n: values[n] - at_level(own, values) for n, own in self.levels.items()}
 
 

@@ -61,7 +61,7 @@ class Task:
             lambda: self.forcing.error(program, windows),
         )
         guide = None
-        if program.prior is not None:
+        if program.prior.random:
             guide = parameter_guide(program, settings.guide or AutoDelta)
         collapsed = Collapsed(program, self.forcing)
         self.objective = _ForcedObjective(

@@ -14,7 +14,7 @@ from latentdyn.errors import InputError
 from latentdyn.fit.density import LogDensity
 from latentdyn.guide import Guide
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.posterior.draws import draw_parameters
+from latentdyn.posterior.draws import draw_parameters, for_batch
 
 __all__ = ["factor", "fisher", "laplace_draws", "prior_precision"]
 
@@ -73,10 +73,7 @@ def _predictions(density: Any, moved: Tensor, batch: Batch) -> tuple[Tensor, Ten
     guide: Any = DrawnGuide(values, torch.zeros(S)).at(torch.arange(S))
     drawn = draw_parameters(density.program, Guide(guide, None), S)
     program = density.program
-    theta = {k: v[:, None] for k, v in drawn.theta.items()}
-    assign = getattr(program.prior, "assign", None)
-    theta = theta if assign is None else assign(theta, batch.session, program.templates)
-    bound = program.model._bind_aligned(theta)
+    bound = for_batch(program, drawn, batch)
     mean, variance, seen, normal = program.smoother.predictions(bound, batch)
     mean, variance, seen = torch.broadcast_tensors(mean, variance, seen)
     flat = (x.expand(S, *x.shape[-3:]).reshape(S, -1) for x in (mean, variance))

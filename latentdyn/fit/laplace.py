@@ -71,9 +71,9 @@ def laplace(
     program, dataset, batch = given(model, y, initialise, seed)
     flat = free_names(program)
     if flat:
-        inner: Any = getattr(program, "model", program)
+        inner = program.core
         inner.prior = Flat(flat, program.prior, levels_of(inner, batch, flat))
-    if program.prior is None:
+    if not program.prior.random:
         fix = "infer its states with latentdyn.smooth"
         raise InputError("model", "free or random parameters", "known values only", fix)
     with seeded(seed):

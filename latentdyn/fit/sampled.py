@@ -74,7 +74,7 @@ def hold_free(program: Program, states: bool = False) -> dict[str, list[str]]:
     free = free_names(program)
     for name in free:
         program.templates[name].value.requires_grad_(False)
-    if program.prior is None and not (states and program.form == "StateSpace"):
+    if not program.prior.random and not (states and program.form == "StateSpace"):
         fix = "give parameters a prior with prior=; fit.laplace and fit.em need none"
         raise InputError("model", "something random to sample", "no prior and no states", fix)
     return {"held": free} if free else {}

@@ -35,7 +35,7 @@ def noiseless(program: StateSpace) -> None:
     Q = getattr(transition, "Q", None)
     if Q is None or not hasattr(transition, "noise"):
         return  # a stranger's transition, of which only the mean is used
-    if program.prior is not None and "transition.Q" in getattr(program.prior, "names", ()):
+    if "transition.Q" in program.prior.names:
         fix = "leave it out of the prior, or use forcing=smooth.ekf"
         raise InputError("prior", "no prior on the process noise", "'transition.Q'", fix)
     K = transition.state_dim

@@ -16,7 +16,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.guide import Guide, local_params
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.posterior.integrated import integrated, paths
+from latentdyn.posterior.integrated import bind_trials, integrated, paths
 from latentdyn.programs import Program
 
 __all__ = ["Draws", "draw", "draw_parameters", "for_batch", "latent_weights"]
@@ -54,8 +54,7 @@ class Draws:
     def program(self, program: Program) -> Any:
         """The program bound to these draws, for trials of no particular session."""
         program = program.core
-        shared = getattr(program.prior, "shared", None)
-        return program.bind(self.theta if shared is None else shared(self.theta, self.sites))
+        return program.bind(program.prior.shared(self.theta, self.sites))
 
 
 @torch.no_grad()
@@ -76,7 +75,7 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
         for name, value in dict(p.nodes["_RETURN"]["value"] or {}).items()
     }
     sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
-    sites |= {name: theta[name] for name in getattr(program.prior, "moved", ())}
+    sites |= {name: theta[name] for name in program.prior.moved}
     latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
     densities = zeros + _density(p, number), zeros + _density(q, number)
     return Draws(sites, theta, *densities, latent=latent, places=getattr(inner, "picked", None))
@@ -134,13 +133,7 @@ def latent_weights(
 
 def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
     """The program bound to draws, each trial with the values of its session."""
-    program = program.core
-    assign = getattr(program.prior, "assign", None)
-    if assign is None or not drawn.theta:
-        return program.bind(drawn.theta)
-    each = {k: v[:, None] for k, v in drawn.theta.items()}  # (S, 1, ...)
-    theta = assign(each, batch.session, program.templates)
-    return program._bind_aligned(theta)
+    return bind_trials(program.core, drawn.theta, batch)
 
 
 def _samples(trace: Any) -> Any:

@@ -71,17 +71,17 @@ def integrated(program: Any, theta: dict[str, Tensor], batch: Batch, number: int
     """The posterior of what a program integrates out, for ``number`` draws: batch (S, N)."""
     if not theta:
         return OneByOne([program.path_of(batch)] * number)
-    assign = getattr(program.prior, "assign", None)
-
-    def bound(values: dict[str, Tensor]) -> Any:
-        if assign is not None:
-            values = assign(values, batch.session, program.templates)
-        return program._bind_aligned(values)
-
     if _at_once(program):
-        return bound({k: v[:, None] for k, v in theta.items()}).path_of(batch)  # (S, 1, ...)
-    each = [bound({k: v[s] for k, v in theta.items()}).path_of(batch) for s in range(number)]
-    return OneByOne(each)
+        return bind_trials(program, theta, batch).path_of(batch)
+    some = ({k: v[s] for k, v in theta.items()} for s in range(number))
+    return OneByOne([bind_trials(program, one, batch).path_of(batch) for one in some])
+
+
+def bind_trials(program: Any, theta: dict[str, Tensor], batch: Batch) -> Any:
+    """The program bound to draws, each trial to the values of its session."""
+    if program.prior.by_session and batch.session is None:
+        program.prior.assign(theta, None, program.templates)  # says what is missing
+    return program.bind(theta, batch.session if program.prior.by_session else None)
 
 
 def _at_once(program: Any) -> bool:

@@ -78,6 +78,11 @@ class Hierarchical(Prior):
         """Those of the population."""
         return self.population.names
 
+    @property
+    def by_session(self) -> tuple[str, ...]:
+        """All that it draws."""
+        return self.names
+
     def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
         """Sample population and sessions."""
         with _Means(self.names):

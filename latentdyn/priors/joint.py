@@ -50,6 +50,11 @@ class Joint(Prior):
         """That of the first prior that has sessions."""
         return next((p.sessions for p in self.priors if p.sessions is not None), None)
 
+    @property
+    def by_session(self) -> tuple[str, ...]:
+        """Those of all."""
+        return tuple(name for prior in self.priors for name in prior.by_session)
+
     def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
         """Sample from each."""
         theta: dict[str, Tensor] = {}

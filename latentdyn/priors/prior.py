@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from latentdyn.conditional import Template
 from latentdyn.errors import InputError
 
-__all__ = ["Prior", "pick"]
+__all__ = ["Prior", "as_prior", "pick"]
 
 
 class Prior(nn.Module, abc.ABC):
@@ -27,12 +28,18 @@ class Prior(nn.Module, abc.ABC):
     ``sessions`` is the number of sessions that have values of their own, if any have.
     """
 
+    random = True  # whether it draws anything
     sessions: int | None = None
     moved: tuple[str, ...] = ()  # parameters whose sites are not their values
 
     @property
     def names(self) -> tuple[str, ...]:
         """Parameters that it draws, empty if that is not known beforehand."""
+        return ()
+
+    @property
+    def by_session(self) -> tuple[str, ...]:
+        """Parameters of which each session has a value, (G, *) before their own dimensions."""
         return ()
 
     @abc.abstractmethod
@@ -56,6 +63,40 @@ class Prior(nn.Module, abc.ABC):
     def start(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Where guides start: site -> value, given the current values of the parameters."""
         return values
+
+
+class _Nothing(Prior):
+    """Draws nothing: parameters are known, or learned."""
+
+    random = False
+
+    def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+class _Written(Prior):
+    """A function of the templates, in Pyro."""
+
+    def __init__(self, program: Callable[[Mapping[str, Template]], dict[str, Tensor]]):
+        super().__init__()
+        self.program = program
+
+    def forward(self, templates: Mapping[str, Template]) -> dict[str, Tensor]:
+        """What the function draws."""
+        return self.program(templates)
+
+
+def as_prior(prior: Any) -> Prior:
+    """A prior as an object: None draws nothing, a function of the templates is a Pyro program."""
+    if prior is None:
+        return _Nothing()
+    if isinstance(prior, Prior):
+        return prior
+    if not callable(prior):
+        fix = "use one of latentdyn.priors, or a Pyro function of the templates"
+        raise InputError("prior", "a prior program", repr(prior), fix)
+    return _Written(prior)
 
 
 def pick(templates: Mapping[str, Template], name: str, argument: str = "prior") -> Template:

@@ -50,9 +50,11 @@ class Collapsed(Program):
         """The same program with these values of the model's parameters."""
         return Collapsed(self.model.at_values(values), self.smoother)
 
-    def bind(self, theta: Mapping[str, Tensor]) -> Collapsed:  # type: ignore[override]
+    def bind(  # type: ignore[override]
+        self, theta: Mapping[str, Tensor], session: Tensor | None = None
+    ) -> Collapsed:
         """The same program with draws of the model's parameters."""
-        return Collapsed(self.model.bind(theta), self.smoother)
+        return Collapsed(self.model.bind(theta, session), self.smoother)
 
     def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Collapsed:  # type: ignore[override]
         return Collapsed(self.model._bind_aligned(theta), self.smoother)

@@ -38,7 +38,7 @@ def delayed(model: StateSpace) -> StateSpace:
         kind = type(getattr(model, "emission", model)).__name__
         fix = "the program can be used as it is; delayed is for emissions.Hemodynamic"
         raise InputError("model", "a StateSpace whose emission has memory", kind, fix)
-    if model.prior is not None:
+    if model.prior.random:
         fix = "build it without prior, and set one with the new names: delayed(model).prior = ..."
         raise InputError("model", "a program without prior", type(model.prior).__name__, fix)
     lags = model.emission.memory

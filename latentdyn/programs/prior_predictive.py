@@ -43,7 +43,7 @@ def prior_predictive(
         >>> dict(prior_predictive(model, draws=5, trials=2, steps=7, seed=0)["y"].sizes)
         {'draw': 5, 'trial': 2, 'time': 7, 'unit': 2}
     """
-    if model.prior is None:
+    if not model.prior.random:
         raise InputError(
             "model", "a program with a prior", "prior=None", "pass prior= to it, or call simulate"
         )
@@ -52,8 +52,6 @@ def prior_predictive(
     with seeded(seed):
         with pyro.plate("draws", draws, dim=-2):
             theta = model.draw()  # (S, 1, ...)
-        assign = getattr(model.prior, "assign", None)
-        if assign is not None:
-            first = torch.zeros(trials, dtype=torch.long, device=model.device)
-            theta = assign(theta, first, model.templates)
+        first = torch.zeros(trials, dtype=torch.long, device=model.device)
+        theta = model.prior.assign(theta, first, model.templates)
         return model._bind_aligned(theta).simulate(trials, steps, inputs)

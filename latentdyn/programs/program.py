@@ -17,6 +17,7 @@ from latentdyn.data.scale import location_scale
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.priors.prior import as_prior
 from latentdyn.programs._common import fit_batch
 from latentdyn.programs.simulated import Simulated
 
@@ -134,20 +135,18 @@ class Program(Simulated, nn.Module, abc.ABC):
         named = self.named_parameters()
         return next(p for n, p in named if p.numel() and not n.startswith("prior."))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, as_prior(value) if name == "prior" else value)
+
     def draw(self) -> dict[str, Tensor]:
         """Sample the prior: name -> value, with whatever leading dimensions Pyro adds."""
-        if self.prior is None:
-            return {}
         theta = self.prior(self.templates)
         self._check_names(theta, "prior")
         return theta
 
     def parameters_of(self, batch: Batch) -> dict[str, Tensor]:
         """Draw the random parameters, ask Pyro for the free ones: values that fit ``batch``."""
-        theta = self.draw()
-        assign = getattr(self.prior, "assign", None)
-        if assign is not None:
-            theta = assign(theta, batch.session, self.templates)
+        theta = self.prior.assign(self.draw(), batch.session, self.templates)
         for name, free in self.templates.items():
             if name not in theta and is_free(free.value):
                 start = free.value.detach().clone()
@@ -158,15 +157,24 @@ class Program(Simulated, nn.Module, abc.ABC):
         """The same program with these values, each of its parameter's own shape."""
         return rebind(self, values)
 
-    def bind(self, theta: Mapping[str, Tensor]) -> Self:
+    def bind(self, theta: Mapping[str, Tensor], session: Tensor | None = None) -> Self:
         """The same program with these values for its parameters.
 
         Args:
             theta: name -> value of the parameter's shape, or (draws..., shape): then everything
                 computed with the program carries these draws as leading dimensions.
+            session: (N,) the session of each trial, where the prior gives sessions values of their
+                own: those are (draws..., G, shape) in ``theta``, and each trial has its session's.
         """
         self._check_names(theta, "theta")
-        return self._bind(theta, 1)
+        if session is None:
+            return self._bind(theta, 1)
+        templates, own = self.templates, self.prior.by_session
+        each = {}
+        for name, value in theta.items():
+            rank = len(templates[name].shape) + (name in own)
+            each[name] = value.unsqueeze(-rank - 1) if value.dim() > rank else value
+        return self._bind_aligned(self.prior.assign(each, session, templates))
 
     def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Self:
         """Bind values whose leading dimensions already end in that of the trials."""
@@ -222,8 +230,8 @@ def at_floor(program: Any) -> list[str]:
 
     Parameters with a prior are where that puts them, and not among these.
     """
-    program = getattr(program, "model", program)
-    random = set(getattr(program.prior, "names", ()))
+    program = program.core
+    random = set(program.prior.names)
     parts = ((at, m) for at, m in program.named_modules() if isinstance(m, Floored))
     found = [f"{at}.{name}" if at else name for at, m in parts for name in m.resting()]
     return [name for name in found if name not in random]

@@ -57,9 +57,6 @@ class StateSpace(Program):
         super().__init__()
         need_dims("transition", transition, "state_dim")
         need_dims("emission", emission, "state_dim", "obs_dim")
-        if prior is not None and not callable(prior):
-            fix = "use one of latentdyn.priors, or a Pyro function of the templates"
-            raise InputError("prior", "a prior program", repr(prior), fix)
         initial = initials.Gaussian(transition.state_dim) if initial is None else initial
         need_dims("initial", initial, "state_dim")
         self.transition, self.emission, self.initial = transition, emission, initial

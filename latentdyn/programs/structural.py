@@ -174,7 +174,7 @@ class Seasonal(Structural):
 def _transitions(component: Any) -> list[Any]:
     """Copies of the transitions of a program, or of a transition."""
     if isinstance(component, Structural | ARMA):
-        if component.prior is not None:
+        if component.prior.random:
             fix = "give the prior to the sum: programs.Structural(a, b, prior=...)"
             raise InputError("components", "programs without prior", "one with a prior", fix)
         if isinstance(component, Structural):

@@ -147,7 +147,7 @@ def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
 def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
     if "left_out" in posterior.attrs:
         return  # draws that were placed by the likelihood itself
-    random = posterior.model.prior is not None
+    random = posterior.model.prior.random
     entries = posterior.batch.y.numel()
     paths = int(np.clip(EFFORT // (100 * entries), 1, 10)) if random else 1
     draws = int(np.clip(EFFORT // (paths * entries), 100, 1000))

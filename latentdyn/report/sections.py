@@ -48,7 +48,7 @@ def what_was_fitted(posterior: Any) -> str:
         for name in ("transition", "emission")
         if hasattr(inner, name)
     ]
-    prior = "no prior" if model.prior is None else f"prior {type(model.prior).__name__}"
+    prior = f"prior {type(model.prior).__name__}" if model.prior.random else "no prior"
     method = posterior.attrs.get("inference_method", "").upper()
     kind = (
         f"{parts[0]} dynamics with {inner.state_dim} states, {parts[1]} observations"

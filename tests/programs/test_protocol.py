@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -159,3 +160,33 @@ def test_a_simulation_is_a_roll_from_the_start(draws):
         latents, y = bound.roll(bound.start(4), 7)
     assert_close(latents["z"], found["z"].values)
     assert_close(y, found["y"].values)
+
+
+def test_sessions_belong_to_binding():
+    """Each trial has the value of its session, whatever draws are in front."""
+    own = ld.priors.Hierarchical({"emission.d": dist.Normal(0.0, 1.0)}, sessions=3)
+    model = ld.StateSpace(ld.transitions.Linear(2), ld.emissions.Gaussian(2, 4), prior=own)
+    session = torch.tensor([2, 0, 0, 1, 2])
+    for draws in ((), (6,)):
+        d = torch.randn(*draws, 3, 4)
+        bound = model.bind({"emission.d": d}, session)
+        assert bound.lead == (*draws, 5)
+        assert torch.equal(bound.emission.d.reshape(*draws, 5, 4), d[..., session, :])
+
+
+def test_priors_are_objects():
+    """None draws nothing; a function of the templates is a Pyro program."""
+    parts = ld.transitions.Linear(2), ld.emissions.Gaussian(2, 4)
+    assert not ld.StateSpace(*parts).prior.random
+
+    def written(templates):
+        name = "transition.b"
+        return {name: pyro.sample(name, dist.Normal(torch.zeros(2), 1.0).to_event(1))}
+
+    model = ld.StateSpace(*parts, prior=written)
+    assert isinstance(model.prior, ld.priors.Prior)
+    assert set(model.draw()) == {"transition.b"}
+    model.prior = None
+    assert not model.prior.random
+    with pytest.raises(ld.InputError, match="'prior': expected a prior program"):
+        ld.StateSpace(*parts, prior=3)
