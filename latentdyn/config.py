@@ -23,29 +23,36 @@ __all__ = ["build", "describe"]
 _OURS = ("latentdyn.", "torch.distributions.", "pyro.distributions.")
 
 
-def describe(value: Any, argument: str = "model") -> Any:
+def describe(value: Any, argument: str = "model", seen: dict[int, int] | None = None) -> Any:
     """JSON for numbers, strings, containers, tensors, distributions and objects of the convention.
+
+    An object that is met again, as a network that two encoders share, is one object when it is
+    built; ``seen`` numbers them.
 
     Example:
         >>> from latentdyn import transitions
         >>> describe(transitions.PLRNN(3))["arguments"]["state_dim"]
         3
     """
+    seen = {} if seen is None else seen
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):
-        items = [describe(v, argument) for v in value]
+        items = [describe(v, argument, seen) for v in value]
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
-        return {"dict": {k: describe(v, argument) for k, v in value.items()}}
+        return {"dict": {k: describe(v, argument, seen) for k, v in value.items()}}
     if isinstance(value, Tensor | np.ndarray):
         tensor = torch.as_tensor(value).detach().cpu()
         return {"tensor": tensor.tolist(), "dtype": str(tensor.dtype).removeprefix("torch.")}
     if isinstance(value, Distribution):
         return _distribution(value, argument)
-    return _object(value, argument)
+    if id(value) in seen:
+        return {"same": seen[id(value)]}
+    seen[id(value)] = len(seen)
+    return {"number": seen[id(value)]} | _object(value, argument, seen)
 
 
 def _distribution(d: Any, argument: str) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def _distribution(d: Any, argument: str) -> dict[str, Any]:
     return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
 
 
-def _object(value: Any, argument: str) -> dict[str, Any]:
+def _object(value: Any, argument: str, seen: dict[int, int]) -> dict[str, Any]:
     cls = type(value)
     names = [
         p.name
@@ -79,10 +86,10 @@ def _object(value: Any, argument: str) -> dict[str, Any]:
         raise InputError(argument, wanted, got, "set self.<name> = <name> in its __init__")
     out = {
         "class": _path(cls, argument),
-        "arguments": {n: describe(getattr(value, n), n) for n in names},
+        "arguments": {n: describe(getattr(value, n), n, seen) for n in names},
     }
     if several:
-        out["several"] = [describe(v, several[0]) for v in getattr(value, several[0])]
+        out["several"] = [describe(v, several[0], seen) for v in getattr(value, several[0])]
     known = getattr(value, "known", ())
     if known:
         out["known"] = {n: describe(getattr(value, n)) for n in known}
@@ -100,28 +107,35 @@ def _path(cls: type, argument: str) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def build(config: Any) -> Any:
-    """The object that `describe` described.
+def build(config: Any, made: dict[int, Any] | None = None) -> Any:
+    """The object that `describe` described; ``made`` are those that it has met, by number.
 
     Only modules and distributions are built, from this package, Pyro, torch, or a module that the
     caller has already imported.
     """
+    made = {} if made is None else made
     if isinstance(config, list):
-        return [build(c) for c in config]
+        return [build(c, made) for c in config]
     if not isinstance(config, dict):
         return config
     if "tuple" in config:
-        return tuple(build(c) for c in config["tuple"])
+        return tuple(build(c, made) for c in config["tuple"])
     if "dict" in config:
-        return {k: build(v) for k, v in config["dict"].items()}
+        return {k: build(v, made) for k, v in config["dict"].items()}
+    if "same" in config:
+        return made[config["same"]]
     if "tensor" in config:
         return torch.tensor(config["tensor"], dtype=getattr(torch, config["dtype"]))
     if "independent" in config:
-        return build(config["independent"]).to_event(config["dims"])
+        return build(config["independent"], made).to_event(config["dims"])
     cls = _find(config["class"])
-    several = [build(c) for c in config.get("several", ())]
-    made = cls(*several, **{k: build(v) for k, v in config["arguments"].items()})
-    return made.fix(**build({"dict": config["known"]})) if "known" in config else made
+    several = [build(c, made) for c in config.get("several", ())]
+    new = cls(*several, **{k: build(v, made) for k, v in config["arguments"].items()})
+    if "known" in config:
+        new = new.fix(**build({"dict": config["known"]}, made))
+    if "number" in config:
+        made[config["number"]] = new
+    return new
 
 
 def _find(path: str) -> type:

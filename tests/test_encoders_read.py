@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import latentdyn as ld
+from latentdyn.config import build, describe
 from latentdyn.distributions import FactorisedPath
 from latentdyn.guide import Guide
 from tests.helpers import assert_close
@@ -87,3 +88,30 @@ def test_what_encoders_share_stays_shared_in_copies():
     guide = copy.deepcopy(Guide(None, {"z": one, "w": two}))
     assert guide.encoders["z"].body is guide.encoders["w"].body
     assert guide.encoders["z"].body is not one.body
+
+
+class Net(nn.Module):
+    """A network that encoders may share."""
+
+    def __init__(self, obs_dim: int):
+        super().__init__()
+        self.obs_dim = obs_dim
+        self.layer = nn.Linear(obs_dim, 5)
+
+
+class OnNet(ld.encoders.MeanField):
+    """q(z_t) by a network that is given."""
+
+    def __init__(self, net: nn.Module, state_dim: int):
+        super().__init__(net.obs_dim, state_dim)
+        self.net = net
+        self.out = nn.Linear(5, 2 * state_dim)
+
+
+def test_and_in_files():
+    """Two encoders on one network are built on one network again, other objects are not shared."""
+    net = Net(3)
+    pair = {"a": OnNet(net, 2), "b": OnNet(net, 1), "c": OnNet(Net(3), 1)}
+    again = build(describe(pair))
+    assert again["a"].net is again["b"].net
+    assert again["a"].net is not again["c"].net
