@@ -15,3 +15,7 @@ __all__ = [
     "systems",
     "train_test_split",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

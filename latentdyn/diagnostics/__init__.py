@@ -48,3 +48,7 @@ __all__ = [
     "scores",
     "state_space_divergence",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -47,3 +47,7 @@ __all__ = [
     "side_by_side",
     "stationary",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,3 +7,7 @@ from latentdyn.encoders.mean_field import MeanField
 from latentdyn.encoders.structured import Structured
 
 __all__ = ["BiGRU", "Chain", "Encoder", "MeanField", "Structured"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -22,3 +22,7 @@ __all__ = [
     "teacher_forcing",
     "with_uncertainty",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,3 +7,7 @@ from latentdyn.initials.repeated import Repeated
 from latentdyn.initials.stationary import Stationary
 
 __all__ = ["Diffuse", "Gaussian", "Learned", "Repeated", "Stationary"]
+
+
+def __dir__() -> list[str]:
+    return __all__

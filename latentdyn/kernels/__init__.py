@@ -4,3 +4,7 @@ from latentdyn.kernels.chain import ChainFactor, chain_factor
 from latentdyn.kernels.walk import structured_walk
 
 __all__ = ["ChainFactor", "chain_factor", "structured_walk"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -23,3 +23,7 @@ __all__ = [
     "skew",
     "strictly_lower",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

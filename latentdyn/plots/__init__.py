@@ -33,3 +33,7 @@ __all__ = [
     "raster_and_rates",
     "return_map",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

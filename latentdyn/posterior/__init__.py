@@ -5,3 +5,7 @@ from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.storage import load
 
 __all__ = ["MixturePath", "Posterior", "load"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -30,3 +30,7 @@ __all__ = [
     "delayed",
     "given_first_steps",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,3 +4,7 @@ from latentdyn.report.page import page
 from latentdyn.report.readings import Reading, readings
 
 __all__ = ["Reading", "page", "readings"]
+
+
+def __dir__() -> list[str]:
+    return __all__

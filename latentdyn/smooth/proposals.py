@@ -168,3 +168,7 @@ def _at_mode(mean: Tensor, V: Tensor, term: Any) -> Distribution:
     eye = torch.eye(V.shape[-1], dtype=V.dtype, device=V.device)
     posterior = torch.linalg.solve(eye + V @ J, V)
     return MultivariateNormal(loc, (posterior + posterior.mT) / 2, validate_args=False)
+
+
+def __dir__() -> list[str]:
+    return __all__

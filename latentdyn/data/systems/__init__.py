@@ -19,3 +19,7 @@ __all__ = [
     "rossler",
     "van_der_pol",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

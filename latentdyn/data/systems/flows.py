@@ -90,3 +90,7 @@ def bursting_neuron(z: np.ndarray, g_nmda: float = 10.2) -> np.ndarray:
 
 def _sigmoid(v: np.ndarray, half: float, slope: float) -> np.ndarray:
     return 1 / (1 + np.exp((half - v) / slope))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -38,3 +38,7 @@ __all__ = [
     "scores",
     "state_space_divergence",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

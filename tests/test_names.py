@@ -1,0 +1,25 @@
+"""What completion offers is what users call: no modules that only have the names of functions."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import types
+
+import pytest
+
+import latentdyn
+
+ROOMS = ["latentdyn"] + [
+    m.name for m in pkgutil.walk_packages(latentdyn.__path__, "latentdyn.") if m.ispkg
+]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_offers_its_own_names(room):
+    module = importlib.import_module(room)
+    assert sorted(dir(module)) == sorted(module.__all__)
+    for name in module.__all__:
+        found = getattr(module, name)
+        if isinstance(found, types.ModuleType):
+            assert sorted(dir(found)) == sorted(found.__all__)
