@@ -95,8 +95,7 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
     filled = []
     for number in chunks(draws, batch.y.numel()):
         drawn = posterior.draws(number)
-        need_latents(posterior.model, drawn)
-        bound = for_batch(posterior.model, drawn, batch)
+        bound = _each(posterior.model, drawn, batch)
         filled.append(bound.completed(drawn.latents, batch).cpu().numpy())
     known = data["y"].transpose("trial", "time", "unit").values
     gap = np.isnan(known) & _inside(batch)
@@ -126,15 +125,21 @@ def can_continue(program: Any) -> bool:
     return not (model.input_dim or varying)
 
 
+def _each(program: Any, drawn: Draws, batch: Batch) -> Any:
+    """The program bound to draws, as many of it as there are where nothing varies yet."""
+    need_latents(program, drawn)
+    bound = for_batch(program, drawn, batch)
+    if not (drawn.latents or bound.lead):
+        bound.__dict__["lead"] = torch.Size((len(drawn.log_prior), 1))
+    return bound
+
+
 def future(
     program: Any, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """y (S, N, steps, D) and latents (S, N, steps, *) of the steps to come."""
-    need_latents(program, drawn)
-    bound = for_batch(program, drawn, batch)
+    bound = _each(program, drawn, batch)
     batch = batch.to(bound.dtype, bound.device)
-    if not (drawn.latents or bound.lead):  # nothing varies but what is drawn from here on
-        bound.__dict__["lead"] = torch.Size((len(drawn.log_prior), 1))
     latents, y = bound.roll(bound.carry(drawn.latents, batch), steps, u)
     return y, latents
 
