@@ -1,6 +1,7 @@
 """Pyro programs."""
 
 from latentdyn.programs.arma import ARMA
+from latentdyn.programs.autoregressive import Autoregressive
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.delayed import delayed
 from latentdyn.programs.hmm import HMM
@@ -16,6 +17,7 @@ __all__ = [
     "ARMA",
     "HMM",
     "VAR",
+    "Autoregressive",
     "Collapsed",
     "KimShephardChib",
     "LocalLevel",
