@@ -115,3 +115,34 @@ def test_and_in_files():
     again = build(describe(pair))
     assert again["a"].net is again["b"].net
     assert again["a"].net is not again["c"].net
+
+
+class Noisy(ld.encoders.MeanField):
+    """Features of which half are left out while it learns."""
+
+    def __init__(self, obs_dim: int, state_dim: int):
+        super().__init__(obs_dim, state_dim)
+        self.body.append(nn.Dropout(0.5))
+
+
+def test_layers_know_whether_they_learn():
+    """What is fitted is evaluated without dropout: two answers are equal; each score, too."""
+    y = model().simulate(4, 10, seed=0)
+    modes = []
+
+    def look(progress):
+        modes.append(progress.history["validation"][-1])
+
+    settings = ld.fit.Training(progress=False, evaluations=2)
+    post = ld.fit.svi(
+        model(),
+        y,
+        states=Noisy(3, 2),
+        steps=4,
+        validation=0.1,
+        callbacks=[look],
+        training=settings,
+    )
+    assert torch.equal(post.smooth().mean, post.smooth().mean)
+    assert not any(m.training for m in post.fits[0][1].modules())
+    assert len(modes) == 2

@@ -90,6 +90,7 @@ class Run:
         show = self.training.progress and self.accelerator.is_main_process
         quiet: dict[str, Any] = {} if show else {"disable": True}  # else TQDM_DISABLE decides
         bar = tqdm(total=self.steps, initial=self.progress.step, desc="fit", **quiet)
+        self.objective.train()
         try:
             while self.progress.step < self.steps and not self.progress.stop:
                 parts = self.step()
@@ -111,6 +112,7 @@ class Run:
             raise
         finally:
             bar.close()
+            self.objective.eval()
         if self.training.patience is not None and self.progress.history:
             self.objective.load_state_dict(self.good)
         return self.progress
@@ -143,7 +145,8 @@ class Run:
         }
         score = values["elbo"]
         if self.validate is not None:
-            score = values["validation"] = self.validate(self.objective)
+            score = values["validation"] = self.validate(self.objective.eval())
+            self.objective.train()
         progress.record(**values)
         if training.patience is None:
             self.older, self.good = self.good, self.snapshot()
