@@ -90,6 +90,12 @@ class Conditional(Floored, abc.ABC):
     known: tuple[str, ...] = ()
     at_level: Mapping[str, str] = {}  # constants of autoregressions -> names of these
     flat: tuple[bool, ...] = ()  # states of which a first state says nothing
+    outer: tuple[str, ...] = ()  # parameters in which the mean is linear, with a ``design``
+    # what some conditionals know, as methods; None of those that do not
+    design: Any = None
+    readback: Any = None
+    state_scales: Any = None
+    unit_roots: Any = None
 
     @abc.abstractmethod
     def forward(self, *parents: Any, **named: Any) -> Distribution:

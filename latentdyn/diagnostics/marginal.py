@@ -80,7 +80,7 @@ class Marginal:
         if self.fitted and "session" in self.model.data.coords:
             sessions = self.model.data["session"].values
         batch = Batch.of(self.data, self.program.dtype, sessions=sessions)
-        return self.program.fit_batch(batch) if hasattr(self.program, "fit_batch") else batch
+        return self.program.fit_batch(batch)
 
     @cached_property
     def drawn(self) -> Draws:

@@ -99,7 +99,7 @@ def _informed(density: Any, places: Tensor, precision: Tensor) -> tuple[Tensor, 
 def _outer(density: Any) -> Tensor:
     """Where the parameters are in which F is linear."""
     transition = density.program.model.transition
-    outer = getattr(transition, "outer", ())
+    outer = transition.outer
     if not outer:
         fix = "use parameters='laplace'"
         got = type(transition).__name__

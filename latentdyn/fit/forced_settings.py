@@ -65,7 +65,7 @@ class Settings:
         if not known:
             wanted = "'readback', an encoder, or a smoother such as smooth.ekf"
             raise InputError("forcing", wanted, repr(self.forcing), "use 'readback'")
-        if self.forcing == "readback" and not hasattr(model.emission, "readback"):
+        if self.forcing == "readback" and model.emission.readback is None:
             fix = "pass forcing=encoders.BiGRU(...), or forcing=smooth.laplace"
             got = type(model.emission).__name__
             raise InputError("forcing", "an emission that can be read back", got, fix)

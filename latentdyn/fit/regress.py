@@ -46,8 +46,8 @@ class Steps:
 
 def can_regress(transition: Any) -> bool:
     """Whether F is linear in parameters that are all free and unbounded."""
-    outer = set(getattr(transition, "outer", ()))
-    if not outer or not hasattr(transition, "design"):
+    outer = set(transition.outer)
+    if not outer or transition.design is None:
         return False
     supports = [transition.constraints.get(n, hollow) for n in outer]
     named = {n: p for n, p in transition.named_parameters() if p.numel()}

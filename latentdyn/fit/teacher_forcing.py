@@ -135,7 +135,7 @@ def teacher_forcing(
 
 def _need_near(model: Any, level: Level) -> None:
     """Where states are the observations, networks have their kinks and bends near zero."""
-    if level.far >= FAR and hasattr(model.emission, "state_scales"):
+    if level.far >= FAR and model.emission.state_scales is not None:
         wanted = "data around zero, as they are the states themselves"
         fix = (
             "subtract each unit's mean, or use emissions.Gaussian.of(C=np.diag(sd), d=mean, R=...)"

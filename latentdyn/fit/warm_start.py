@@ -33,7 +33,7 @@ def noiseless(program: StateSpace) -> None:
     """Take the process noise out of a program: forced states have none."""
     transition: Any = program.transition
     Q = getattr(transition, "Q", None)
-    if Q is None or not hasattr(transition, "noise"):
+    if Q is None:
         return  # a stranger's transition, of which only the mean is used
     if "transition.Q" in program.prior.names:
         fix = "leave it out of the prior, or use forcing=smooth.ekf"
@@ -104,7 +104,7 @@ def warm_start(
 
 
 def _reads_back(emission: Any) -> bool:
-    return any(hasattr(part, "readback") for part in getattr(emission, "emissions", [emission]))
+    return any(part.readback is not None for part in getattr(emission, "emissions", [emission]))
 
 
 def _inside(batch: Batch) -> Tensor:
@@ -144,7 +144,7 @@ def _robustly(
 
 
 def _start_at(program: Any, z: Tensor) -> None:
-    if hasattr(program.initial, "mean"):
+    if "mean" in dict(program.initial.named_parameters()):
         program.initial.start(mean=z[:, 0].mean(0).to(program.dtype))
 
 

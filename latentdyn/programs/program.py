@@ -103,7 +103,7 @@ class Program(Simulated, nn.Module, abc.ABC):
         emission: Any = getattr(self, "emission", None)
         if not isinstance(emission, Conditional):
             return {}
-        shown: Any = getattr(emission, "state_scales", None)
+        shown = emission.state_scales
         own = location_scale(batch.y, batch.mask)
         found = {f"emission.{n}": v for n, v in emission.parameter_scales(*own).items()}
         known = emission.state_scale(batch) if shown is None else None

@@ -180,7 +180,7 @@ def _transitions(component: Any) -> list[Any]:
         if isinstance(component, Structural):
             return [copy.deepcopy(part) for part in component.components]
         return [_without_constant(component.transition)]
-    if isinstance(component, Conditional) and hasattr(component, "unit_roots"):
+    if isinstance(component, Conditional) and component.unit_roots is not None:
         return [copy.deepcopy(component)]
     kind = type(component).__name__
     fix = "use LocalLevel(), LocalLinearTrend(), Seasonal(period) or ARMA(p, q)"

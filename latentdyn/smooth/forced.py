@@ -118,7 +118,7 @@ def schedule(batch: Batch, interval: int, alpha: float) -> Tensor:
 def towards_readback(model: Any, batch: Batch, weight: Tensor) -> Pull:
     """Towards the states that the observations show."""
     emission = model.emission
-    if not hasattr(emission, "readback"):
+    if emission.readback is None:
         raise InputError(
             "model",
             "an emission that can be read back, such as emissions.Identity or .Gaussian",

@@ -92,7 +92,7 @@ def _known(chain: Chain, batch: Batch, start: Any, smoother: Any, own: Any) -> T
     if own is not None:
         with suppress(InputError):  # not every smoother filters
             return own(model, batch).filtered.mean.expand(*shape, K)
-    if not hasattr(model.emission, "readback"):
+    if model.emission.readback is None:
         fix = "pass smoother=latentdyn.smooth.iekf, or start="
         got = type(model.emission).__name__
         raise InputError("source", "an emission from which states are read back", got, fix)
