@@ -157,12 +157,9 @@ def of_dynamics(call: Any, *args: Any, **named: Any) -> Any:
 MCMC: dict[str, Any] = {"draws": 3, "warmup": 3, "chains": 2, "progress": False}
 FLOWS = ("bursting_neuron", "lorenz63", "lorenz96", "rossler", "van_der_pol")
 CALLS: dict[str, Any] = {
-    "HMM.prior_predictive": lambda s: hmm().prior_predictive(3, 2, 5, seed=s),
-    "HMM.simulate": lambda s: hmm().simulate(2, 5, seed=s),
     "PoissonAutoregression.forecast": lambda s: regression().forecast(
         np.ones((9, 1), int), 4, seed=s
     ),
-    "PoissonAutoregression.simulate": lambda s: regression().simulate(2, 5, seed=s),
     "Posterior.expected": lambda s: fitted.counts().expected(draws=3, seed=s),
     "Posterior.forecast": lambda s: fitted.counts().forecast(3, draws=3, seed=s),
     "Posterior.impute": lambda s: fitted.counts().impute(draws=3, seed=s),
@@ -171,10 +168,12 @@ CALLS: dict[str, Any] = {
     "Posterior.smooth": lambda s: sampled().smooth(draws=3, seed=s).mean,
     "Posterior.to_arviz": lambda s: fitted.counts().to_arviz(5, seed=s),
     "Posterior.to_datatree": lambda s: sampled().to_datatree(5, seed=s),
-    "StateSpace.prior_predictive": lambda s: space().prior_predictive(3, 2, 5, seed=s),
-    "StateSpace.simulate": lambda s: space().simulate(2, 5, seed=s),
-    "SwitchingLinear.prior_predictive": lambda s: switching().prior_predictive(3, 2, 5, seed=s),
-    "SwitchingLinear.simulate": lambda s: switching().simulate(2, 5, seed=s),
+    "Simulated.prior_predictive": lambda s: [
+        m().prior_predictive(3, 2, 5, seed=s)["y"].values for m in (hmm, space, switching)
+    ],
+    "Simulated.simulate": lambda s: [
+        m().simulate(2, 5, seed=s)["y"].values for m in (hmm, regression, space, switching)
+    ],
     "data.train_test_split": lambda s: data.train_test_split(fitted.counts().data, seed=s),
     "diagnostics.HeldOut": lambda s: compared(diagnostics.HeldOut(seed=s)),
     "diagnostics.LeaveFutureOut": lambda s: diagnostics.compare(

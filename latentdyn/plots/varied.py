@@ -78,7 +78,8 @@ def varied(source: Any, name: str, draws: int, seed: int | None) -> Varied:
             raise InputError("name", expected, repr(name), fix)
         return Varied(model, "", place, U, start)
     leaf = leaf.removeprefix("transition.") if isinstance(source, Conditional) else leaf
-    plain = (source.model if isinstance(source, Posterior) else source).core
+    plain = source.model if isinstance(source, Posterior) else source
+    plain = plain if isinstance(plain, Conditional) else plain.core
     own = templates_of(plain)
     if leaf not in own:
         expected, fix = f"an entry of one of {sorted(own)}, or 'u[0]'", "choose one"

@@ -24,6 +24,13 @@ from latentdyn.programs.simulated import Simulated
 __all__ = ["Program", "at_floor", "is_free", "need_form"]
 
 
+_FORMS = {
+    "StateSpace": "a StateSpace program",
+    "HMM": "a hidden Markov model",
+    "SwitchingLinear": "a switching linear system",
+}
+
+
 class Program(Simulated, nn.Module, abc.ABC):
     r"""A Pyro model over a `Batch`, whose parameters are named by their dotted path.
 
@@ -83,9 +90,10 @@ class Program(Simulated, nn.Module, abc.ABC):
             return {}
         raise InputError(
             "states",
-            f"encoders of {', '.join(self.latents)}",
+            f"encoders of {', '.join(map(repr, self.latents))}",
             "None",
-            f"{type(self).__name__} has no encoder of its own: pass states=",
+            f"{type(self).__name__} has no encoder of its own: pass states=, or integrate them "
+            "out, as by model.collapse(smooth.switching)",
         )
 
     def _without(self, what: str, got: str) -> InputError:
@@ -217,7 +225,7 @@ def need_form(model: Any, form: str, fix: str) -> None:
     "SwitchingLinear": ``regimes(u)`` and ``emission``.
     """
     if getattr(model, "form", "") != form:
-        raise InputError("model", f"a {form} program", type(model).__name__, fix)
+        raise InputError("model", _FORMS[form], type(model).__name__, fix)
 
 
 def is_free(value: Tensor) -> bool:

@@ -41,6 +41,7 @@ def switching(
 
     Example:
         >>> from latentdyn import emissions
+        >>> from latentdyn.programs import SwitchingLinear
         >>> model = SwitchingLinear.of(
         ...     initial=[0.5, 0.5], transition=[[0.95, 0.05], [0.05, 0.95]],
         ...     A=[[[0.99]], [[0.0]]], Q=[[0.01], [4.0]], mean=[0.0], covariance=[1.0],

@@ -31,7 +31,8 @@ class Exact(Encoder):
         self.widened = widened
         self.unused = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 
-    def forward(self, y, u=None, mask=None, length=None):
+    def forward(self, batch, program=None):
+        y = batch.y
         scale = self.widened * (NOISE / (1 + NOISE)) ** 0.5
         return FactorisedPath(y / (1 + NOISE), torch.full_like(y, scale))
 

@@ -291,10 +291,10 @@ def test_forecasts_know_the_past(make):
     drawn = posterior.draws(4)
     from latentdyn.posterior.predict import future
 
-    found, z = future(posterior.model, drawn, batch, 5, None)
+    found, after = future(posterior.model, drawn, batch, 5, None)
     e = model.emission if make is bold else model.emission.parts[0]
     for n, length in enumerate((T, 6, T)):
-        joined = torch.cat([drawn.z[:, n, :length], z[:, n]], -2)
+        joined = torch.cat([drawn.z[:, n, :length], after["z"][:, n]], -2)
         expected = e(joined).mean[:, length:]
         # 60 numbers of sd 0.003
         assert (found[:, n, :, :3] - expected).abs().max() < 5 * 1e-5**0.5

@@ -35,7 +35,8 @@ class Deterministic(Encoder):
         self.obs_dim, self.state_dim = obs_dim, state_dim
         self.features, self.map = Features(obs_dim), nn.Linear(obs_dim, state_dim)
 
-    def forward(self, y, u=None, mask=None, length=None):
+    def forward(self, batch, program=None):
+        y = batch.y
         return Certain(self.map(y), torch.full((), 0.1).expand(*y.shape[:2], self.state_dim))
 
 

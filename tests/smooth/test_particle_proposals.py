@@ -52,8 +52,8 @@ def test_proposal_from_an_encoder_that_knows():
     _, mean, sd = exact(MODEL, Y)
 
     class Known(encoders.Encoder):
-        def forward(self, y, u=None, mask=None, length=None):
-            shape = (*y.shape[:2], 2)
+        def forward(self, batch, program=None):
+            shape = (*batch.y.shape[:2], 2)
             return FactorisedPath(
                 torch.as_tensor(mean).expand(shape), 2 * torch.as_tensor(sd).expand(shape)
             )
