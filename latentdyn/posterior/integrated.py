@@ -8,16 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath, Path
 
 __all__ = ["OneByOne", "integrated", "paths"]
-
-# smoothers that take a program bound to draws, all draws at once
-_AT_ONCE = (
-    smooth.kalman, smooth.ekf, smooth.ukf, smooth.iekf, smooth.laplace, smooth.forced,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,16 +72,10 @@ def integrated(program: Any, theta: dict[str, Tensor], batch: Batch, number: int
             values = assign(values, batch.session, program.templates)
         return program._bind_aligned(values)
 
-    if _at_once(program):
+    if program.batched:
         return bound({k: v[:, None] for k, v in theta.items()}).path_of(batch)  # (S, 1, ...)
     each = [bound({k: v[s] for k, v in theta.items()}).path_of(batch) for s in range(number)]
     return OneByOne(each)
-
-
-def _at_once(program: Any) -> bool:
-    """Whether all draws go through its smoother together: programs sum out on their own so."""
-    smoother = getattr(program, "smoother", None)
-    return smoother is None or getattr(smoother, "func", smoother) in _AT_ONCE
 
 
 def paths(found: Any) -> dict[str, Tensor]:

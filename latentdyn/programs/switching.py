@@ -22,7 +22,6 @@ from latentdyn.programs._clusters import switching_start
 from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.hmm import log_probability, probabilities
-from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
 from latentdyn.programs.simulated import by_name
@@ -201,10 +200,6 @@ class SwitchingLinear(Program, Floored):
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
-
-    def collapse(self, smoother: Any) -> Collapsed:
-        """The program with all states integrated out by ``smoother(model, batch)``."""
-        return Collapsed(self, smoother)
 
     def collapse(self, smoother: Any) -> Collapsed:
         """The program with all states integrated out by ``smoother(model, batch)``."""

@@ -14,12 +14,14 @@ from latentdyn.smooth.assumed_density import expectation_correction
 from latentdyn.smooth.given import given
 from latentdyn.smooth.observe import Observed, observe
 from latentdyn.smooth.switching_states import SwitchingStates
+from latentdyn.smoother import smoother
 
 __all__ = ["switching"]
 
 Method = Callable[[Regimes, Observed, Batch], SwitchingStates]
 
 
+@smoother()
 def switching(
     model: Any, y: Any, u: Any = None, *, method: Method = expectation_correction
 ) -> SwitchingStates:
@@ -41,6 +43,7 @@ def switching(
 
     Example:
         >>> from latentdyn import emissions
+        >>> from latentdyn.programs import SwitchingLinear
         >>> model = SwitchingLinear.of(
         ...     initial=[0.5, 0.5], transition=[[0.95, 0.05], [0.05, 0.95]],
         ...     A=[[[0.99]], [[0.0]]], Q=[[0.01], [4.0]], mean=[0.0], covariance=[1.0],
