@@ -54,8 +54,8 @@ def em(
     need not rise at every step. M steps in closed form: `transitions.Linear`, `transitions.PLRNN`
     (moments of rectified Gaussians), `emissions.Gaussian`, `emissions.Poisson` (Newton),
     `initials.Gaussian`, `initials.Learned`, `emissions.StateGaussian` and read-outs of one-hot
-    states; any other conditional climbs E log p by quasi-Newton steps at points that have the
-    moments of the states.
+    states, and those of `latentdyn.fit.m_step.register`; any other conditional climbs E log p by
+    quasi-Newton steps at points that have the moments of the states.
 
     Args:
         model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed;
