@@ -45,7 +45,7 @@ def m_step(part: Any, e: Any) -> Any:
         ... def one_variance(part, e):
         ...     variance = np.diagonal(e.covariance, axis1=-2, axis2=-1)
         ...     square = (e.batch.y.numpy() - e.mean) ** 2 + variance
-        ...     part.start(r=torch.tensor([square[e.batch.mask.numpy()].mean()]))
+        ...     part.start(r=torch.from_numpy(square[e.batch.mask.numpy()].mean(keepdims=True)))
         >>> walk = ld.transitions.Linear.of(A=[[1.0]], Q=[1.0])
         >>> level = ld.StateSpace(walk, Shared(1), ld.initials.Gaussian.of([0.0], [1.0]))
         >>> y = [0.9, -0.4, 2.1, 1.0, 2.8, 1.2, 3.3, 2.0]
