@@ -81,7 +81,8 @@ def closed_form(steps: Any, kind: Any) -> Callable[[Step], Step]:
             plain = type(part) is kind and not part.time_varying and part.noise != "singular"
             return step(part, e) if plain else NotImplemented
 
-        steps.register(kind)(own)
+        own.__annotations__["part"] = kind  # for the documentation
+        steps.register(kind, own)
         return step
 
     return registered

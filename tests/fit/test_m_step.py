@@ -70,7 +70,7 @@ def fitted(emission, **settings):
 def test_the_first_step_is_the_registered_one():
     model = level(Registered(1))
     q = ld.smooth.laplace(model, Y)
-    y = torch.tensor(Y).double()
+    y = torch.tensor(Y, dtype=torch.float64)
     seen = y.isfinite()
     square = (y - q.mean[0, :, 0]).square() + q.covariance[0, :, 0, 0]
     r = fitted(Registered(1), steps=1).model.core.emission.r
