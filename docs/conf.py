@@ -32,6 +32,8 @@ default_role = "py:obj"
 smartquotes_action = "D"  # dashes, but z' is a symbol
 
 autosummary_generate = True
+# some file systems do not tell it from smooth.Smoother
+autosummary_filename_map = {"latentdyn.smooth.smoother": "latentdyn.smooth.smoother-decorator"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 maximum_signature_line_length = 100

@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "latentdyn"
 ROOMS = [
     "errors",
     "values",
+    "smoother",
     "rng",
     "config",
     "data",

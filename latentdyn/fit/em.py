@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
 from latentdyn.smooth.kalman import kalman
 from latentdyn.smooth.laplace import laplace
+from latentdyn.smoother import Smoother, as_smoother
 from latentdyn.values import whole
 
 __all__ = ["em"]
@@ -54,8 +54,8 @@ def em(
     need not rise at every step. M steps in closed form: `transitions.Linear`, `transitions.PLRNN`
     (moments of rectified Gaussians), `emissions.Gaussian`, `emissions.Poisson` (Newton),
     `initials.Gaussian`, `initials.Learned`, `emissions.StateGaussian` and read-outs of one-hot
-    states; any other conditional climbs E log p by quasi-Newton steps at points that have the
-    moments of the states.
+    states, and those of `latentdyn.fit.m_step.register`; any other conditional climbs E log p by
+    quasi-Newton steps at points that have the moments of the states.
 
     Args:
         model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed;
@@ -112,13 +112,13 @@ def em(
         (6, True)
     """
     steps, draws = whole("steps", steps), whole("draws", draws, 0)
-    _check(model, tolerance, smoother)
+    _check(model, tolerance)
     dataset = kept(y)
     level = Level(model, dataset, able=False)
     program = copy.deepcopy(model).double()
     batch = program.fit_batch(Batch.of(dataset, torch.float64))
     check_support(program, batch)
-    smoother = _default(program) if smoother is None else smoother
+    smoother = _default(program) if smoother is None else as_smoother(smoother)
     with seeded(seed):
         program, error = _started(program, batch) if initialise else (program, None)
         run = EMRun(program, batch, smoother, seed)
@@ -161,10 +161,7 @@ def _attempt(run: EMRun, *settings: Any) -> Exception | None:
     return None
 
 
-def _check(model: Any, tolerance: float, smoother: Any) -> None:
-    if smoother is not None and not callable(smoother):
-        fix = "pass the function itself, such as ld.smooth.ekf, or functools.partial of it"
-        raise InputError("smoother", "one of ld.smooth", repr(smoother), fix)
+def _check(model: Any, tolerance: float) -> None:
     if getattr(model, "form", "") not in ("StateSpace", "HMM"):
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
@@ -179,15 +176,13 @@ def _check(model: Any, tolerance: float, smoother: Any) -> None:
         raise InputError("tolerance", "a number >= 0", tolerance, "use tolerance=0 for all steps")
 
 
-def _default(program: Any) -> Callable[[Any, Batch], Any]:
+def _default(program: Any) -> Smoother[..., Any]:
     if program.form == "HMM":
         return hmm
     parts = (program.first(), program.transition, program.emission)
     if all(p.linear_gaussian() is not None for p in parts):
         return kalman
     labels = isinstance(program.emission, Categorical)  # they have no moments
-    return (
-        laplace
-        if labels or parts[1].linear_gaussian() is not None
-        else partial(iekf, sweeps=SWEEPS)
-    )
+    if labels or parts[1].linear_gaussian() is not None:
+        return laplace
+    return iekf.with_(sweeps=SWEEPS)

@@ -21,9 +21,8 @@ from latentdyn.fit.m_discrete import maximise_discrete
 from latentdyn.fit.m_steps import maximise
 from latentdyn.fit.parameters import free_values, restore, snapshot, toward
 from latentdyn.fit.training import Progress
-from latentdyn.smooth.iekf import iekf
-from latentdyn.smooth.laplace import laplace
 from latentdyn.smooth.search import NoModeError
+from latentdyn.smoother import Smoother
 
 __all__ = ["EMRun"]
 
@@ -41,7 +40,7 @@ class EMRun:
         seed: of points that stand for Gaussians.
     """
 
-    def __init__(self, program: Any, batch: Batch, smoother: Callable[..., Any], seed: int):
+    def __init__(self, program: Any, batch: Batch, smoother: Smoother[..., Any], seed: int):
         self.program, self.batch, self.smoother, self.seed = program, batch, smoother, seed
         self.progress = Progress()
         self.entries = max(float(batch.mask.sum()), 1.0)
@@ -117,7 +116,7 @@ class EMRun:
 
     def _record(self, q: Any, found: float) -> Any:
         self.progress.record(step=self.progress.step, log_evidence=found)
-        if getattr(self.smoother, "func", self.smoother) in (laplace, iekf):
+        if self.smoother.warm:
             self.start = {"start": q.mean}  # the next mode is not far
         return q
 
@@ -168,7 +167,7 @@ class EMRun:
 
     def _no_states(self, error: NoModeError) -> InputError:
         """What a search for the states means here, where nobody can start it elsewhere."""
-        fix = "pass smoother=functools.partial(smooth.laplace, steps=500) or another one, or fewer "
+        fix = "pass smoother=smooth.laplace.with_(steps=500) or another one, or fewer "
         fix += "states; for counts of many thousands take emissions.Gaussian of their logarithms"
         got = f"a search that ended with {error.got}, at step {self.progress.step}"
         return InputError("smoother", "an E step that finds the mode of the states", got, fix)

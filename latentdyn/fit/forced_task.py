@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
 from pyro.infer.autoguide import AutoDelta
@@ -96,9 +95,7 @@ class Task:
 
     def _smoother(self) -> Any:
         s, alpha = self.settings, self.forcing.alpha
-        return partial(
-            smooth.forced, interval=self.interval, alpha=alpha, temperature=s.temperature
-        )
+        return smooth.forced.with_(interval=self.interval, alpha=alpha, temperature=s.temperature)
 
 
 class _ForcedObjective(Objective):

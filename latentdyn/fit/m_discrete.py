@@ -7,6 +7,7 @@ observations weighted by g. Source: Rabiner (1989), eq. 40 and 53.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy import ndarray
 from latentdyn import emissions
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath
+from latentdyn.fit.m_step import closed_form, m_step_discrete
 from latentdyn.fit.parameters import array, free_of, is_known, write
 from latentdyn.fit.readout import gaussian_readout
 from latentdyn.fit.regression import covariance_of
@@ -47,37 +49,44 @@ def maximise_discrete(program: Any, q: DiscretePath, batch: Batch) -> None:
 
 
 def _emission(program: Any, g: ndarray, batch: Batch) -> None:
-    part = program.emission
-    loadings = dict(part.named_parameters()).get("C")
-    if part.time_varying or part.input_dim or not (loadings is None or loadings.requires_grad):
-        part = None
-    if type(part) is emissions.StateGaussian:
-        _state_gaussian(part, g, batch)
-    elif type(part) is emissions.Gaussian and part.noise != "singular":
-        gaussian_readout(part, _OneHot(g, batch))
-    elif type(part) is emissions.Poisson:
-        _poisson(part, g, batch)
-    elif type(part) is emissions.Categorical:
-        _categorical(part, g, batch)
-    else:
+    if m_step_discrete(program.emission, Weights(g, batch)) is NotImplemented:
         fit_to(program, batch, torch.from_numpy(g).to(batch.y))
 
 
-class _OneHot:
+class Weights:
     """Moments of the states as one-hot vectors, as a linear read-out wants them."""
 
     def __init__(self, g: ndarray, batch: Batch):
         self.mean, self.batch, self.u = g, batch, np.zeros((*g.shape[:2], 0))
-        diagonal = g[..., None] * np.eye(g.shape[-1])
-        self.covariance = diagonal - g[..., :, None] * g[..., None, :]
+
+    @cached_property
+    def covariance(self) -> ndarray:
+        """(N, T, S, S)."""
+        g = self.mean
+        return g[..., None] * np.eye(g.shape[-1]) - g[..., :, None] * g[..., None, :]
 
     def total(self, weight: ndarray) -> ndarray:
         """Sum of weight[n, t] Var[z_t]."""
         return np.einsum("nt,ntij->ij", weight, self.covariance)
 
 
-def _poisson(part: Any, g: ndarray, batch: Batch) -> None:
-    mask, y, C, d = array(batch.mask), array(batch.y), array(part.C), array(part.d)
+def _per_state(part: Any) -> bool:
+    """Whether each state has values of its own that are free: no inputs, no known loadings."""
+    loadings = dict(part.named_parameters()).get("C")
+    return not part.input_dim and (loadings is None or loadings.requires_grad)
+
+
+@closed_form(m_step_discrete, emissions.Gaussian)
+def _gaussian(part: Any, e: Weights) -> Any:
+    return gaussian_readout(part, e) if _per_state(part) else NotImplemented
+
+
+@closed_form(m_step_discrete, emissions.Poisson)
+def _poisson(part: Any, e: Weights) -> Any:
+    if not _per_state(part):
+        return NotImplemented
+    mask, y, C, d = array(e.batch.mask), array(e.batch.y), array(part.C), array(part.d)
+    g = e.mean
     n = np.einsum("nts,nti->is", g, mask)
     old = np.exp(C + d[:, None])
     seen = np.divide(np.einsum("nts,nti->is", g, y * mask), n, out=old.copy(), where=n > 0)
@@ -85,7 +94,11 @@ def _poisson(part: Any, g: ndarray, batch: Batch) -> None:
     write(part, C=np.log(rate) - d[:, None])
 
 
-def _categorical(part: Any, g: ndarray, batch: Batch) -> None:
+@closed_form(m_step_discrete, emissions.Categorical)
+def _categorical(part: Any, e: Weights) -> Any:
+    if not _per_state(part):
+        return NotImplemented
+    g, batch = e.mean, e.batch
     M, D = part.categories, part.obs_dim
     C, d = array(part.C).reshape(D, M, -1), array(part.d).reshape(D, M, 1)
     hot = (array(batch.y)[..., None] == np.arange(M)) * array(batch.mask)[..., None]
@@ -99,8 +112,9 @@ def _categorical(part: Any, g: ndarray, batch: Batch) -> None:
     write(part, C=(np.log(p) - d).reshape(D * M, -1))
 
 
-def _state_gaussian(part: Any, g: ndarray, batch: Batch) -> None:
-    mask, y = array(batch.mask), array(batch.y)
+@closed_form(m_step_discrete, emissions.StateGaussian)
+def _state_gaussian(part: Any, e: Weights) -> Any:
+    g, mask, y = e.mean, array(e.batch.mask), array(e.batch.y)
     means, V = array(part.means), array(part.covariances)
     each = _diagonal_state if part.noise == "diagonal" else _full_state
     for k in range(part.state_dim):

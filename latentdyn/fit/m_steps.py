@@ -1,4 +1,4 @@
-"""M steps of a state-space program: closed forms where there are, else `climb`."""
+"""M steps of a state-space program: those registered in `m_step`, else `climb`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from latentdyn import emissions, initials, transitions
 from latentdyn.fit.climb import climb, expected_emission, expected_first, expected_steps
 from latentdyn.fit.expectations import Expectations
+from latentdyn.fit.m_step import closed_form, m_step
 from latentdyn.fit.parameters import array, free_of, is_known, learns, write
 from latentdyn.fit.piecewise import piecewise_steps
 from latentdyn.fit.poisson_readout import poisson_readout
@@ -29,42 +30,38 @@ def maximise(program: Any, e: Expectations) -> None:
 
 
 def _emission(program: Any, e: Expectations) -> None:
-    part = program.emission
-    if _closed(part, emissions.Gaussian):
-        gaussian_readout(part, e)
-    elif _closed(part, emissions.Poisson) and not e.drawn:
-        poisson_readout(part, e)
-    else:
+    if m_step(program.emission, e) is NotImplemented:
         climb(program, free_of(program, "emission."), expected_emission(e))
 
 
 def _transition(program: Any, e: Expectations) -> None:
-    part = program.transition
-    starts = isinstance(program.initial, initials.Stationary)
-    if _closed(part, transitions.Linear) and not starts:
-        _linear_steps(part, e)
-    elif _closed(part, transitions.PLRNN) and not (part.centred or part.bounded):
-        piecewise_steps(part, e)
-    else:
+    starts = isinstance(program.initial, initials.Stationary)  # what it maximises is more then
+    if starts or m_step(program.transition, e) is NotImplemented:
         climb(program, free_of(program, "transition."), expected_steps(e))
 
 
 def _initial(program: Any, e: Expectations) -> None:
-    part = program.initial
-    if _closed(part, initials.Gaussian):
-        _gaussian_start(part, e)
-    elif _closed(part, initials.Learned):
-        write(part, mean=e.first[0].mean(0))
-    else:
+    if m_step(program.initial, e) is NotImplemented:
         climb(program, free_of(program, "initial."), expected_first(e))
 
 
-def _closed(part: Any, kind: Any) -> bool:
-    """Of exactly this kind, without values that vary in time, and with a density."""
-    return type(part) is kind and not part.time_varying and part.noise != "singular"
+@closed_form(m_step, emissions.Gaussian)
+def _gaussian(part: Any, e: Expectations) -> Any:
+    return gaussian_readout(part, e)
 
 
-def _linear_steps(part: Any, e: Expectations) -> None:
+@closed_form(m_step, emissions.Poisson)
+def _poisson(part: Any, e: Expectations) -> Any:
+    return NotImplemented if e.drawn else poisson_readout(part, e)
+
+
+@closed_form(m_step, transitions.PLRNN)
+def _plrnn(part: Any, e: Expectations) -> Any:
+    return NotImplemented if part.centred or part.bounded else piecewise_steps(part, e)
+
+
+@closed_form(m_step, transitions.Linear)
+def _linear(part: Any, e: Expectations) -> None:
     """A, b, B by regression of z_t on z_{t-1}, 1 and u_t; Q from what is left."""
     K, U = part.state_dim, part.input_dim
     theta = np.concatenate([array(part.A), array(part.b)[:, None], array(part.B)], 1)
@@ -76,6 +73,7 @@ def _linear_steps(part: Any, e: Expectations) -> None:
     write(part, A=theta[:, :K], b=theta[:, K], B=theta[:, K + 1 :], Q=Q)
 
 
+@closed_form(m_step, initials.Gaussian)
 def _gaussian_start(part: Any, e: Expectations) -> None:
     """Over trials: the average first state, and its spread around that."""
     mean, S = e.first
@@ -83,3 +81,8 @@ def _gaussian_start(part: Any, e: Expectations) -> None:
     r = mean - centre
     V = S.mean(0) + r.T @ r / len(r)
     write(part, mean=centre, covariance=covariance_of(V, part.noise, array(part.floor)))
+
+
+@closed_form(m_step, initials.Learned)
+def _learned_start(part: Any, e: Expectations) -> None:
+    write(part, mean=e.first[0].mean(0))

@@ -19,6 +19,7 @@ from latentdyn.fit.regress import RIDGE, Steps, can_regress, regress
 from latentdyn.programs import StateSpace
 from latentdyn.smooth.derivatives import emission_terms
 from latentdyn.smooth.forced import schedule, towards_readback
+from latentdyn.smoother import as_smoother
 
 __all__ = ["noiseless", "warm_start"]
 
@@ -162,17 +163,21 @@ def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
 @torch.no_grad()
 def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
     """The process noise, up to a factor, by the evidence of a part of the data."""
+    smoother = as_smoother(smoother)
     transition = program.transition
     if getattr(transition, "noise", "") != "diagonal" or not transition.Q.requires_grad:
         return
-    part = _part(batch)
+    part, near = _part(batch), dict[str, Tensor]()
     Q = transition.Q.detach().clone()
     floor = 2 * transition.floor.to(Q)
 
     def evidence(power: int) -> float:
         transition.Q.copy_(torch.where(Q * FACTOR**power > floor, Q * FACTOR**power, floor))
         try:
-            return float(smoother(program, part).log_evidence.sum())
+            path = smoother(program, part, **near)
+            if smoother.warm:
+                near["start"] = path.mean
+            return float(path.log_evidence.sum())
         except FAILURES:
             if power:
                 return -math.inf  # too little noise for this smoother

@@ -8,16 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath, Path
 
 __all__ = ["OneByOne", "integrated", "paths"]
-
-# smoothers that take a program bound to draws, all draws at once
-_AT_ONCE = (
-    smooth.kalman, smooth.ekf, smooth.ukf, smooth.iekf, smooth.laplace, smooth.forced,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def integrated(program: Any, theta: dict[str, Tensor], batch: Batch, number: int
     """The posterior of what a program integrates out, for ``number`` draws: batch (S, N)."""
     if not theta:
         return OneByOne([program.path_of(batch)] * number)
-    if _at_once(program):
+    if program.batched:
         return bind_trials(program, theta, batch).path_of(batch)
     some = ({k: v[s] for k, v in theta.items()} for s in range(number))
     return OneByOne([bind_trials(program, one, batch).path_of(batch) for one in some])
@@ -82,12 +76,6 @@ def bind_trials(program: Any, theta: dict[str, Tensor], batch: Batch) -> Any:
     if program.prior.by_session and batch.session is None:
         program.prior.assign(theta, None, program.templates)  # says what is missing
     return program.bind(theta, batch.session if program.prior.by_session else None)
-
-
-def _at_once(program: Any) -> bool:
-    """Whether all draws go through its smoother together: programs sum out on their own so."""
-    smoother = getattr(program, "smoother", None)
-    return smoother is None or getattr(smoother, "func", smoother) in _AT_ONCE
 
 
 def paths(found: Any) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.posterior.draws import Draws, for_batch
+from latentdyn.smoother import as_smoother
 
 __all__ = [
     "bind_draws",
@@ -57,10 +58,9 @@ def need_latents(program: Any, drawn: Draws) -> None:
     core = program.core
     if drawn.latents or not (core.latents or core.integrated):
         return
-    smoother = getattr(program, "smoother", None)
     got = f"{type(core).__name__} without draws of its states"
-    if smoother is not None:
-        got = f"{getattr(smoother, '__name__', smoother)}, which gives no paths to draw"
+    if core is not program:
+        got = f"{as_smoother(program.smoother).name}, which gives no paths to draw"
     fix = "bind draws, model.bind(posterior.draws(100).theta), and use a smoother of latentdyn"
     raise InputError("model", "a program with states that can be drawn", got, fix)
 

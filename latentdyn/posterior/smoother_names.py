@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from latentdyn import programs, smooth
+from latentdyn import smooth
 from latentdyn.config import build, describe
 from latentdyn.errors import InputError
 from latentdyn.programs import Collapsed
+from latentdyn.smoother import Smoother, as_smoother
 
 __all__ = ["build_program", "describe_program"]
 
-_ROOMS = {"smooth": smooth, "programs": programs}
+_NAMED = {s.name: s for s in vars(smooth).values() if isinstance(s, Smoother)}
+_ROOM = "smooth."
 
 
 def describe_program(program: Any) -> Any:
     """JSON for a program; of a collapsed one, the model, and its smoother by name."""
     if program.core is program:
         return describe(program)
-    plain: Any = program.smoother
-    settings: dict[str, Any] = {}
-    if isinstance(plain, partial):
-        plain, settings = plain.func, dict(plain.keywords)
-    for room, module in _ROOMS.items():
-        name = getattr(plain, "__name__", "")
-        if name in module.__all__ and getattr(module, name) is plain:
-            said = {"name": f"{room}.{name}", "settings": describe(settings, "smoother")}
-            return {"collapsed": describe(program.model), "smoother": said}
-    raise InputError(
-        "model",
-        "a smoother of latentdyn.smooth, which can be named in a file",
-        repr(program.smoother),
-        "save posterior.to_datatree() with .to_netcdf(), or collapse with one of latentdyn.smooth",
-    )
+    given = as_smoother(program.smoother)
+    if _NAMED.get(given.name) != given.plain:
+        raise InputError(
+            "model",
+            "a smoother of latentdyn.smooth, which can be named in a file",
+            repr(program.smoother),
+            "save posterior.to_datatree() with .to_netcdf(), or collapse with one of "
+            "latentdyn.smooth",
+        )
+    said = {"name": _ROOM + given.name, "settings": describe(dict(given.settings), "smoother")}
+    return {"collapsed": describe(program.model), "smoother": said}
 
 
 def build_program(config: Any) -> Any:
     """The program that `describe_program` described."""
     if "collapsed" not in config:
         return build(config)
-    room, _, name = config["smoother"]["name"].partition(".")
-    module: Any = _ROOMS.get(room)
-    if module is None or name not in module.__all__:
-        raise InputError(
-            "folder",
-            "a smoother of latentdyn",
-            config["smoother"]["name"],
-            "load it with the version of latentdyn that saved it",
-        )
-    smoother, settings = getattr(module, name), build(config["smoother"]["settings"])
+    name = config["smoother"]["name"]
+    found = _NAMED.get(name.removeprefix(_ROOM))
+    if found is None:
+        fix = "load it with the version of latentdyn that saved it"
+        raise InputError("folder", "a smoother of latentdyn", name, fix)
     return Collapsed(
-        build(config["collapsed"]), partial(smoother, **settings) if settings else smoother
+        build(config["collapsed"]), found.with_(**build(config["smoother"]["settings"]))
     )

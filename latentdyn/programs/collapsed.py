@@ -14,6 +14,7 @@ from latentdyn.conditional import Template
 from latentdyn.data import Batch
 from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
+from latentdyn.smoother import as_smoother
 
 __all__ = ["Collapsed"]
 
@@ -24,7 +25,8 @@ class Collapsed(Program):
     Args:
         model: the program whose states are integrated out.
         smoother: called with the bound model and a `Batch`, returns an object with
-            ``log_evidence`` (..., N).
+            ``log_evidence`` (..., N). One of `latentdyn.smooth`, with settings as in
+            ``smooth.iekf.with_(sweeps=3)``, or any function; see `latentdyn.smooth.Smoother`.
 
     It has the parameter sites of ``model`` and one factor ``"log_evidence"``.
     """
@@ -69,6 +71,11 @@ class Collapsed(Program):
             unit = Unit(log_evidence, validate_args=False)
             pyro.sample("log_evidence", unit, obs=unit.sample(), infer={"is_auxiliary": True})
         return log_evidence
+
+    @property
+    def batched(self) -> bool:  # type: ignore[override]
+        """As its smoother."""
+        return as_smoother(self.smoother).batched
 
     @property
     def core(self) -> Any:

@@ -56,6 +56,7 @@ class Program(Simulated, nn.Module, abc.ABC):
     latents: tuple[str, ...] = ()
     form = ""  # what algorithms find in it, see `need_form`
     integrated = False  # whether no states are left to sample: fits then are in double precision
+    batched = True  # whether, bound to draws, `path_of` takes all of them at once
     lead = torch.Size()  # of the parameters it is bound to, trials included
 
     def forward(self, batch: Batch) -> Any:

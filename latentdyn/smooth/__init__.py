@@ -14,9 +14,12 @@ from latentdyn.smooth.online import online
 from latentdyn.smooth.particle import particle
 from latentdyn.smooth.rao_blackwell import RaoBlackwell
 from latentdyn.smooth.switching import switching
+from latentdyn.smoother import Smoother, as_smoother, smoother
 
 __all__ = [
     "RaoBlackwell",
+    "Smoother",
+    "as_smoother",
     "backward",
     "backward_mcmc",
     "conditional_particles",
@@ -33,6 +36,7 @@ __all__ = [
     "online",
     "particle",
     "proposals",
+    "smoother",
     "switching",
     "ukf",
 ]

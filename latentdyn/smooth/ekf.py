@@ -20,12 +20,14 @@ from latentdyn.smooth.observe import observe
 from latentdyn.smooth.recursive import Moved, filter_path
 from latentdyn.smooth.solution import SiteSolution, solve
 from latentdyn.smooth.step_mode import implausible, kinds, observed_term
+from latentdyn.smoother import smoother
 
 __all__ = ["ekf", "ukf"]
 
 SWEEPS = 40
 
 
+@smoother(batched=True, filters=True)
 def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> SmoothedPath:
     r"""Extended Kalman filter and smoother of any program whose conditionals have moments.
 
@@ -58,6 +60,7 @@ def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> Smo
     return _filtered(model, y, u, taylor, route)
 
 
+@smoother(batched=True, filters=True)
 def ukf(
     model: Any, y: Any, u: Any = None, *, spread: float | None = None, route: Route | None = None
 ) -> SmoothedPath:

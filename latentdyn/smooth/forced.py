@@ -15,11 +15,13 @@ from latentdyn.kernels.rollout import Pull
 from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.given import given
 from latentdyn.smooth.roll import roll
+from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
 __all__ = ["forced", "pulled", "schedule", "towards_readback"]
 
 
+@smoother(batched=True, filters=True)
 def forced(
     model: Any,
     y: Any,

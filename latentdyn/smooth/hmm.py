@@ -6,10 +6,12 @@ from typing import Any
 
 from latentdyn.distributions import DiscretePath
 from latentdyn.smooth.given import given
+from latentdyn.smoother import smoother
 
 __all__ = ["hmm"]
 
 
+@smoother()
 def hmm(model: Any, y: Any, u: Any = None) -> DiscretePath:
     r"""p(z_{1:T} | y) of discrete states: marginals, pairs, best path, random paths.
 

@@ -25,11 +25,13 @@ from latentdyn.smooth.search import (
 )
 from latentdyn.smooth.solution import SiteSolution
 from latentdyn.smooth.step_mode import amended, kinds, observed_term
+from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
 __all__ = ["iekf"]
 
 
+@smoother(batched=True, warm=True, filters=True)
 def iekf(
     model: Any,
     y: Any,

@@ -12,10 +12,12 @@ from latentdyn.kernels.evidence import Route
 from latentdyn.smooth.condition import say_condition
 from latentdyn.smooth.given import given
 from latentdyn.smooth.solution import solve
+from latentdyn.smoother import smoother
 
 __all__ = ["kalman"]
 
 
+@smoother(batched=True, filters=True)
 def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> SmoothedPath:
     r"""Kalman filter and smoother: p(z_{1:T} | y) and log p(y) of a linear-Gaussian program.
 

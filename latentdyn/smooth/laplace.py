@@ -22,6 +22,7 @@ from latentdyn.smooth.kalman import linear_gaussian
 from latentdyn.smooth.search import NoModeError, Patience, backtrack, log_joint, polished, still
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.smooth.starts import best_mode, other_starts
+from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
 __all__ = ["laplace", "not_a_mode", "not_reached"]
@@ -29,6 +30,7 @@ __all__ = ["laplace", "not_a_mode", "not_reached"]
 TOLERANCE = 1e-10
 
 
+@smoother(batched=True, warm=True)
 def laplace(
     model: Any,
     y: Any,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from operator import attrgetter
 from typing import Any, Self
 
@@ -27,6 +26,7 @@ from latentdyn.smooth.online_particle import ParticleOnline
 from latentdyn.smooth.particle import particle
 from latentdyn.smooth.recursive import GaussianStep
 from latentdyn.smooth.stream import Online, until
+from latentdyn.smoother import Smoother, as_smoother
 
 __all__ = ["DiscreteOnline", "GaussianOnline", "Online", "ParticleOnline", "online"]
 
@@ -39,8 +39,7 @@ def online(
     Args:
         model: a program.
         method: `smooth.kalman`, `smooth.ekf`, `smooth.ukf`, `smooth.particle` or, of an `HMM`,
-            `smooth.hmm`; with settings as `functools.partial`, such as
-            ``partial(smooth.particle, particles=500, seed=1)``.
+            `smooth.hmm`; with settings as in ``smooth.particle.with_(particles=500, seed=1)``.
         history: data until now, whatever `as_dataset` takes, filtered at once; its trials are the
             parallel streams. A flat first state needs one that determines it.
         u: inputs (N, T, U) of ``history``, if the model has any.
@@ -61,20 +60,14 @@ def online(
         >>> flow.t, mean
         (3, tensor([1072.3160], dtype=torch.float64))
     """
-    smoother, settings = method, {}
-    if isinstance(method, partial):
-        smoother, settings = method.func, method.keywords
-    if smoother not in (kalman, ekf, ukf, particle, hmm):
-        name = getattr(smoother, "__name__", repr(smoother))
+    method = as_smoother(method)
+    stream = _STREAMS.get(method.plain)
+    if stream is None:
+        got = f"{method.name}, which needs the whole series"
         fix = "use smooth.kalman, ekf, ukf, particle or hmm, or call the method on all data so far"
-        raise InputError("method", "a filter", f"{name}, which needs the whole series", fix)
+        raise InputError("method", "a filter", got, fix)
     without_memory(model)
-    if smoother is hmm:
-        new: Online = DiscreteOnline(model)
-    elif smoother is particle:
-        new = ParticleOnline(model, **settings)
-    else:
-        new = GaussianOnline(model, _linearisation(model, smoother, settings))
+    new = stream(model, **method.settings)
     if history is not None:
         _, batch, _ = given(model, history, u, model.form)
         new._resume(method, batch)
@@ -178,13 +171,35 @@ class DiscreteOnline(Online):
         return p[..., 0, :] if self._vector else p
 
 
-def _linearisation(model: Any, smoother: Any, settings: Any) -> Linearise:
-    need_form(model, "StateSpace", "build one with ld.StateSpace, or use smooth.hmm")
-    if smoother is ukf:
-        return sigma_points(settings.get("spread"))
+def _kalman(model: Any, route: Any = None) -> Online:
+    _need_space(model)
     parts = {"initial": model.first(), "transition": model.transition, "emission": model.emission}
     for name, part in parts.items():
-        if smoother is kalman and part.linear_gaussian() is None:
+        if part.linear_gaussian() is None:
             kind, fix = type(part).__name__, "use method=smooth.ekf"
             raise InputError("model", f"a linear-Gaussian {name}", kind, fix)
-    return taylor
+    return GaussianOnline(model, taylor)
+
+
+def _ekf(model: Any, route: Any = None) -> Online:
+    _need_space(model)
+    return GaussianOnline(model, taylor)
+
+
+def _ukf(model: Any, spread: float | None = None, route: Any = None) -> Online:
+    _need_space(model)
+    return GaussianOnline(model, sigma_points(spread))
+
+
+def _need_space(model: Any) -> None:
+    need_form(model, "StateSpace", "build one with ld.StateSpace, or use smooth.hmm")
+
+
+# of each filter, with the settings of its own
+_STREAMS: dict[Smoother[..., Any], Callable[..., Online]] = {
+    kalman: _kalman,
+    ekf: _ekf,
+    ukf: _ukf,
+    particle: ParticleOnline,
+    hmm: DiscreteOnline,
+}

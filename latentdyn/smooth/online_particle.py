@@ -53,11 +53,10 @@ class ParticleOnline(Online):
     `copy`, which use its random numbers.
 
     Example:
-        >>> from functools import partial
         >>> from latentdyn import smooth
         >>> from latentdyn.programs import StochasticVolatility
         >>> known = StochasticVolatility.of(mu=-1.2, phi=0.96, sigma=0.2)
-        >>> flow = smooth.online(known, partial(smooth.particle, particles=200, seed=0))
+        >>> flow = smooth.online(known, smooth.particle.with_(particles=200, seed=0))
         >>> for y in (0.4, -0.1, 1.2):
         ...     mean, covariance = flow.update(y).filtered
         >>> flow.t, mean.shape, flow.forecast(5).covariance.shape

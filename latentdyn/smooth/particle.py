@@ -22,6 +22,7 @@ from latentdyn.smooth.given import given
 from latentdyn.smooth.moves import Moves
 from latentdyn.smooth.proposals import Bootstrap, as_proposal
 from latentdyn.smooth.steps import Step, Steps
+from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
 __all__ = ["Filter", "particle"]
@@ -29,6 +30,7 @@ __all__ = ["Filter", "particle"]
 WORTHWHILE = 2**17  # particles times steps: below, importing numba takes longer
 
 
+@smoother(filters=True)
 def particle(
     model: Any,
     y: Any,

@@ -14,12 +14,14 @@ from latentdyn.smooth.assumed_density import expectation_correction
 from latentdyn.smooth.given import given
 from latentdyn.smooth.observe import Observed, observe
 from latentdyn.smooth.switching_states import SwitchingStates
+from latentdyn.smoother import smoother
 
 __all__ = ["switching"]
 
 Method = Callable[[Regimes, Observed, Batch], SwitchingStates]
 
 
+@smoother()
 def switching(
     model: Any, y: Any, u: Any = None, *, method: Method = expectation_correction
 ) -> SwitchingStates:

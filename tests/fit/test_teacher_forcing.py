@@ -185,7 +185,7 @@ def test_what_any_transition_predicts_can_be_learned(data):
         model, data, steps=100, alpha="adaptive", window=50, learning_rate=1e-2, training=QUIET
     )
     assert post.history["elbo"][-1] > post.history["elbo"][0]
-    assert 0 < post.model.smoother.keywords["alpha"] <= 1
+    assert 0 < post.model.smoother.settings["alpha"] <= 1
 
 
 def test_an_encoder_pulls_where_observations_cannot_be_read_back():
@@ -347,7 +347,7 @@ def test_resume_is_exact(data, tmp_path):
     assert resumed.history["elbo"] == whole.history["elbo"]
     for name, p in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], p), name
-    assert resumed.model.smoother.keywords == whole.model.smoother.keywords
+    assert resumed.model.smoother.settings == whole.model.smoother.settings
 
 
 def test_windows_that_carry_states_are_one_long_window(data):
