@@ -1,7 +1,8 @@
 """Objects as JSON: what class, built with what arguments. Never pickle.
 
 The convention (scikit-learn's): an object keeps every argument of its constructor as an attribute
-of the same name.
+of the same name. Where another argument may enlarge it, the class names the attribute that has it
+as it was given: ``kept = {"input_dim": "dynamics_inputs"}``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["build", "describe"]
 _OURS = ("latentdyn.", "torch.distributions.", "pyro.distributions.")
 
 
-def describe(value: Any, argument: str = "model", seen: dict[int, int] | None = None) -> Any:
+def describe(value: Any, argument: str = "model", seen: dict[int, Any] | None = None) -> Any:
     """JSON for numbers, strings, containers, tensors, distributions and objects of the convention.
 
     An object that is met again, as a network that two encoders share, is one object when it is
@@ -50,9 +51,9 @@ def describe(value: Any, argument: str = "model", seen: dict[int, int] | None = 
     if isinstance(value, Distribution):
         return _distribution(value, argument)
     if id(value) in seen:
-        return {"same": seen[id(value)]}
-    seen[id(value)] = len(seen)
-    return {"number": seen[id(value)]} | _object(value, argument, seen)
+        return {"same": seen[id(value)][0]}
+    seen[id(value)] = len(seen), value  # as long as it lives nothing else has its number
+    return {"number": seen[id(value)][0]} | _object(value, argument, seen)
 
 
 def _distribution(d: Any, argument: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _distribution(d: Any, argument: str) -> dict[str, Any]:
     return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
 
 
-def _object(value: Any, argument: str, seen: dict[int, int]) -> dict[str, Any]:
+def _object(value: Any, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
     cls = type(value)
     names = [
         p.name
@@ -79,14 +80,15 @@ def _object(value: Any, argument: str, seen: dict[int, int]) -> dict[str, Any]:
         for p in inspect.signature(cls.__init__).parameters.values()
         if p.kind == p.VAR_POSITIONAL and hasattr(value, p.name)
     ]
-    missing = [n for n in names if not hasattr(value, n)]
+    kept = getattr(cls, "kept", {})
+    missing = [n for n in names if not hasattr(value, kept.get(n, n))]
     if not isinstance(value, nn.Module) or missing:
         wanted = "an object that keeps its constructor's arguments as attributes"
         got = f"{cls.__name__} without {missing}" if missing else cls.__name__
         raise InputError(argument, wanted, got, "set self.<name> = <name> in its __init__")
     out = {
         "class": _path(cls, argument),
-        "arguments": {n: describe(getattr(value, n), n, seen) for n in names},
+        "arguments": {n: describe(getattr(value, kept.get(n, n)), n, seen) for n in names},
     }
     if several:
         out["several"] = [describe(v, several[0], seen) for v in getattr(value, several[0])]

@@ -201,6 +201,9 @@ CALLS: dict[str, Any] = {
         dynamics()[1], dynamics()[1] + 0.1, method="mixture", points=50, samples=20, seed=s
     ),
     "Baseline.free_run": lambda s: diagnostics.dynamics.FixedPoint.of(y()).free_run(5, seed=s),
+    "fit.Expectations": lambda s: ld.fit.Expectations(
+        smooth.kalman(linear(prior=False), y()), ld.data.Batch.of(y()), s
+    ).points(),
     "fit.em": lambda s: ld.fit.em(linear(prior=False), y(), steps=2, seed=s, progress=False),
     "fit.with_uncertainty": lambda s: ld.fit.with_uncertainty(
         ld.fit.em(linear(prior=False), y(), steps=2, progress=False), draws=3, seed=s

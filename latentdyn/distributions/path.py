@@ -11,6 +11,7 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints, kl_divergence
 
+from latentdyn.data.outputs import smoothed
 from latentdyn.nn import broadcast_shapes
 
 __all__ = ["Path", "join", "path_kl"]
@@ -26,6 +27,7 @@ class Path(TorchDistribution, abc.ABC):
     """
 
     idle: Tensor | None = None
+    data: Any = None  # the Dataset it came from
     arg_constraints: dict[str, Any] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
@@ -58,6 +60,13 @@ class Path(TorchDistribution, abc.ABC):
         new = self.expand(self.batch_shape)
         new.valid = steps if self.valid is None else self.valid & steps
         return new
+
+    def to_dataset(self) -> Any:
+        """``mean`` and ``variance`` (trial, time, state), with the coordinates of its data."""
+        steps = self.event_shape[0]
+        length = torch.full(self.batch_shape[-1:], steps, device=self.mean.device)
+        length = length if self.idle is None else steps - self.idle.sum(-1)
+        return smoothed({"mean": self.mean, "variance": self.variance}, length, self.data)
 
     def detach(self) -> Path:
         """The same path as a constant for gradients, if the family can; else the path itself."""

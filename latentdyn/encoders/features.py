@@ -40,5 +40,5 @@ class Features(nn.Module):
         mask = torch.ones_like(y) if mask is None else mask.to(y.dtype)
         parts = [(y - self.center) / self.scale * mask, mask]
         if self.input_dim and u is not None:
-            parts.append(u)
+            parts.append(u.expand(*y.shape[:-1], u.shape[-1]))
         return torch.cat(parts, -1)

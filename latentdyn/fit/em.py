@@ -20,6 +20,7 @@ from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.fit.validation import check_support
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
+from latentdyn.programs.program import need_no_feedback
 from latentdyn.rng import seeded
 from latentdyn.smooth.hmm import hmm
 from latentdyn.smooth.iekf import iekf
@@ -166,6 +167,8 @@ def _check(model: Any, tolerance: float) -> None:
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
         raise InputError("model", "a StateSpace or an HMM", kind, fix)
+    if model.form == "StateSpace":
+        need_no_feedback(model)
     if model.prior.random:
         fix = "leave the prior out, or use fit.laplace or fit.svi of the collapsed program"
         raise InputError("model", "a program without prior", type(model.prior).__name__, fix)

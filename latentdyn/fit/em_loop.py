@@ -147,7 +147,7 @@ class EMRun:
     def _report(self, bar: Any) -> None:
         now = self.progress.history["log_evidence"][-1]
         bar.set_postfix(log_evidence=f"{now:.6g}", left=f"{self.left:.2g}", refresh=False)
-        bar.update()
+        bar.update(self.progress.step - bar.n)  # one that was taken back counts too
 
     @property
     def left(self) -> float:

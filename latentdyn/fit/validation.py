@@ -27,8 +27,8 @@ def hold_out(
         raise InputError("validation", "a share in [0, 1)", share, "use for instance 0.1")
     if share == 0:
         return batch, None
-    if model is not None and model.core.hears != 0 and not model.core.latents:
-        wanted = "0 for counts given past counts: a missing count takes all that follow with it"
+    if model is not None and model.core.hears != 0:
+        wanted = "0 where observations hear earlier ones: held-out entries would be read as data"
         raise InputError("validation", wanted, share, "leave out whole trials, and score them")
     with seeded(seed):
         chosen = (torch.rand(batch.y.shape) < share).to(batch.y.device) & batch.mask

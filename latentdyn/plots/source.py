@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from latentdyn.distributions import Path
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters
@@ -66,16 +67,26 @@ def paths(source: Any, trial: int) -> xr.DataArray:
                 "none",
                 "pass the Posterior of a model with states",
             )
-        z = trial_of(source["posterior"]["z"], trial).isel(chain=best_chain(source))
+        stored = source["posterior"]["z"]
+        if "state" not in stored.dims:
+            raise _not_real(f"z with dims {stored.dims}")
+        z = trial_of(stored, trial).isel(chain=best_chain(source))
         return z.isel(time=slice(0, steps)).transpose("draw", "time", "state")
     one = range(source.batch.trials)[trial]
     path = source.smooth()
+    if not isinstance(path, Path) or len(path.event_shape) < 2:
+        raise _not_real(type(path).__name__)
     with seeded(0):
         z = path.rsample((DRAWS,))[:, one].detach().cpu().numpy()
     z = xr.DataArray(z, dims=("draw", "time", "state")).isel(time=slice(0, steps))
     return z.assign_coords(
         time=data["time"].isel(time=slice(0, steps)), state=np.arange(z.sizes["state"])
     )
+
+
+def _not_real(got: str) -> InputError:
+    fix = "draw the probabilities of discrete states, post.smooth().to_dataset()"
+    return InputError("source", "a posterior whose states z are real vectors", got, fix)
 
 
 def parameter(source: Any, name: str) -> xr.DataArray:

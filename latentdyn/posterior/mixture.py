@@ -21,7 +21,7 @@ class MixturePath(Path):
 
     Args:
         each: for each chunk of draws, a path with batch (S', N); or the draws themselves,
-            (S', N, T, K), where nothing else is known.
+            (S', N, T, K), where nothing else is known. Paths of discrete states are (S', N, T).
         length: (N,) steps of each trial.
         data: the Dataset it came from.
 
@@ -33,8 +33,9 @@ class MixturePath(Path):
 
     def __init__(self, each: list[Any], length: Tensor, data: Any = None):
         self.each, self.length, self.data = each, length, data
-        shape = each[0].shape if isinstance(each[0], Tensor) else _shape(each[0])
-        super().__init__(shape[1:-2], shape[-2:])
+        drawn = isinstance(each[0], Tensor)
+        shape, path_shape = (each[0].shape, each[0].shape[2:]) if drawn else _shape(each[0])
+        super().__init__(shape[1:2], path_shape)
 
     @cached_property
     def means(self) -> Tensor:
@@ -94,13 +95,18 @@ class MixturePath(Path):
         raise NotImplementedError("a mixture over draws has no terms of single steps; use log_prob")
 
     def to_dataset(self) -> Any:
-        """Mean, variance and covariance over (trial, time, state), with the data's coordinates."""
+        """Mean, variance and covariance over (trial, time, state), with the data's coordinates.
+
+        Of discrete states ``probabilities``, those of p(z_t | y).
+        """
+        if len(self.event_shape) == 1:
+            return dataset_of({"probabilities": self.mean}, self.length, self.data)
         found = {"mean": self.mean, "variance": self.variance, "covariance": self.covariance}
         return dataset_of(found, self.length, self.data)
 
 
-def _shape(path: Any) -> torch.Size:
-    return path.batch_shape + path.event_shape
+def _shape(path: Any) -> tuple[torch.Size, torch.Size]:
+    return path.batch_shape + path.event_shape, path.event_shape
 
 
 def _density(path: Any, value: Tensor) -> Tensor:

@@ -115,7 +115,9 @@ class Posterior:
         batch = batch.to(program.dtype, program.device)
         with torch.no_grad(), seeded(seed):
             if guide.latents and not (guide.reads_program and guide.parameters_guide is not None):
-                return guide.encode(batch, program)["z"]
+                path = guide.encode(batch, program)["z"]
+                path.data = data
+                return path
             if program.integrated and guide.parameters_guide is None:
                 return program.path_of(batch)
             each: list[Any] = []

@@ -42,13 +42,14 @@ class Autoregressive(Program):
     """
 
     dims = {}
+    kept = {"input_dim": "read_inputs"}
 
     def __init__(self, emission: Conditional, input_dim: int = 0, prior: Any = None):
         super().__init__()
         need_dims("emission", emission, "state_dim", "obs_dim")
         self.emission, self.prior = emission, prior
         self.state_dim, self.obs_dim = emission.state_dim, emission.obs_dim
-        self.input_dim = max(input_dim, emission.input_dim)
+        self.read_inputs, self.input_dim = input_dim, max(input_dim, emission.input_dim)
         H, D = self.state_dim, emission.obs_dim
         self.features = Features(D, input_dim)  # type: ignore[arg-type]
         self.read = nn.Linear(self.features.size, 3 * H)

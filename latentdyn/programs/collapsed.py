@@ -32,7 +32,6 @@ class Collapsed(Program):
     """
 
     integrated = True
-    hears = 0
 
     def __init__(self, model: Any, smoother: Callable[[Any, Batch], Any]):
         super().__init__()
@@ -89,6 +88,15 @@ class Collapsed(Program):
     def observations(self, latents: Any, batch: Batch) -> Any:
         """Those of the model."""
         return self.model.observations(latents, batch)
+
+    @property
+    def hears(self) -> int | None:  # type: ignore[override]
+        """As the model."""
+        return self.model.hears
+
+    def start(self, trials: int, u: Tensor | None = None) -> Memory:
+        """That of the model."""
+        return self.model.start(trials, u)
 
     def carry(self, latents: Any, batch: Batch) -> Memory:
         """That of the model."""

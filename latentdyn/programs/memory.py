@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["Memory", "last"]
+__all__ = ["Memory", "last", "reached"]
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,15 @@ class Memory:
 
     Shapes: ``lead`` (..., N); each of ``latents`` (..., N, L, *), the last L steps of a latent, L
     as many as the program looks back; ``y`` (..., N, L, D) and ``u`` (N, L, U) of the same steps,
-    None of programs that do not hear them.
+    None of programs that do not hear them; ``seen`` (N, L), which of these steps there were: a
+    trial of fewer than L has its first one repeated, which is nothing that was observed.
     """
 
     lead: torch.Size
     latents: Mapping[str, Tensor] = field(default_factory=dict)
     y: Tensor | None = None
     u: Tensor | None = None
+    seen: Tensor | None = None
 
     def latest(self, name: str) -> Tensor | None:
         """The last value of a latent (..., N, *), None before the first step."""
@@ -42,3 +44,8 @@ def last(x: Tensor, length: Tensor, number: int, rank: int = 1) -> Tensor:
     index = index.reshape(*index.shape, *(1,) * rank).expand(*index.shape, *own)
     lead = x.shape[: x.dim() - rank - 2]
     return x.gather(len(lead) + 1, index.expand(*lead, *index.shape))
+
+
+def reached(length: Tensor, number: int) -> Tensor:
+    """Which of the last steps, as `last` takes them, a trial has had: (N,) -> (N, number)."""
+    return length[:, None] + torch.arange(number, device=length.device) >= number

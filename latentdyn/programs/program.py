@@ -21,7 +21,7 @@ from latentdyn.priors.prior import as_prior
 from latentdyn.programs._common import fit_batch
 from latentdyn.programs.simulated import Simulated
 
-__all__ = ["Program", "at_floor", "is_free", "need_form"]
+__all__ = ["Program", "at_floor", "is_free", "need_form", "need_no_feedback"]
 
 
 _FORMS = {
@@ -227,6 +227,16 @@ def need_form(model: Any, form: str, fix: str) -> None:
     """
     if getattr(model, "form", "") != form:
         raise InputError("model", _FORMS[form], type(model).__name__, fix)
+    if form != "HMM":
+        need_no_feedback(model)
+
+
+def need_no_feedback(model: Any) -> None:
+    """Refuse programs whose observations hear earlier ones, where the emission stands for all."""
+    if model.hears != 0:
+        got = f"{type(model).__name__}, whose observations depend on earlier ones"
+        fix = "use fit.svi with states=; if they depend on the states alone, set hears = 0 in it"
+        raise InputError("model", "observations that depend on the states alone", got, fix)
 
 
 def is_free(value: Tensor) -> bool:

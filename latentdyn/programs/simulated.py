@@ -13,7 +13,7 @@ from latentdyn.data.outputs import simulated
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.programs._common import simulation_inputs
-from latentdyn.programs.memory import Memory, last
+from latentdyn.programs.memory import Memory, last, reached
 from latentdyn.programs.prior_predictive import prior_predictive
 from latentdyn.rng import seeded
 from latentdyn.values import whole
@@ -61,7 +61,8 @@ class Simulated:
         if self.hears == 0:
             return Memory(lead, kept)
         y = last(self.completed(latents, batch), batch.length, back)
-        return Memory(lead, kept, y, None if batch.u is None else last(batch.u, batch.length, back))
+        u = None if batch.u is None else last(batch.u, batch.length, back)
+        return Memory(lead, kept, y, u, reached(batch.length, back))
 
     def walk(self, memory: Memory, steps: int, u: Tensor | None = None) -> dict[str, Tensor]:
         """The latents of the steps to come: name -> (..., N, steps, *)."""
@@ -85,9 +86,12 @@ class Simulated:
         """Observations of steps whose latents are known, drawn one after another if they hear."""
         past, own = 0 if memory.y is None else memory.y.shape[-2], _as_program(self)
         y = torch.zeros(*memory.lead, past + steps, own.obs_dim, dtype=own.dtype, device=own.device)
+        known = torch.ones_like(y).bool()
         if memory.y is not None and self.hears != 0:
             axis = len(memory.lead)
             y[..., :past, :] = memory.y
+            if memory.seen is not None:
+                known[..., :past, :] = memory.seen[..., None].expand_as(memory.y)
             u = u if u is None or memory.u is None else torch.cat([memory.u, u], -2)
             before = {n: z for n, z in memory.latents.items() if n in latents}
             latents = dict(latents) | {
@@ -98,8 +102,9 @@ class Simulated:
             batch = _window(y[..., -steps:, :], torch.zeros_like(y[..., -steps:, :]).bool(), u)
             return self.observations(latents, batch).sample()
         for t in range(past, past + steps):
-            now = self._step(latents, y, torch.zeros_like(y[..., t, :]).bool(), u, t)
-            y[..., t, :] = now.sample()[..., -1, :]
+            known[..., t, :] = False
+            y[..., t, :] = self._step(latents, y, known, u, t).sample()[..., -1, :]
+            known[..., t, :] = True
         return y[..., past:, :]
 
     def completed(self, latents: Any, batch: Batch) -> Tensor:
@@ -110,25 +115,27 @@ class Simulated:
             return found.completed(batch.y.to(found.mean.dtype))
         lead = self._lead_of(latents, batch)
         y = batch.y.to(_as_program(self).dtype).expand(*lead, *batch.y.shape[-2:]).clone()
+        known = torch.ones_like(y).bool()
         for t in range(batch.steps):
             seen = batch.mask[..., t, :]
             if not bool(seen.all()):
-                now = self._step(latents, y, seen.expand(*lead, -1), batch.u, t)
+                known[..., t, :] = seen
+                now = self._step(latents, y, known, batch.u, t)
+                known[..., t, :] = True
                 y[..., t, :] = now.completed(y[..., t + 1 - now.event_shape[0] : t + 1, :])[
                     ..., -1, :
                 ]
         return y
 
     def _step(
-        self, latents: Mapping[str, Tensor], y: Tensor, seen: Tensor, u: Tensor | None, t: int
+        self, latents: Mapping[str, Tensor], y: Tensor, known: Tensor, u: Tensor | None, t: int
     ) -> Any:
-        """Observations of the steps that matter up to t, of which ``seen`` says what t has."""
+        """Observations of the steps that matter up to t, given those entries that are known."""
         early = 0 if self.hears is None else max(0, t - max(self.hears, self.recalls))
         some, axis = slice(early, t + 1), y.dim() - 2
-        known = torch.ones_like(y[..., some, :]).bool()
-        known[..., -1, :] = seen
         inputs = None if u is None else u[..., some, :]
-        batch = _window(y[..., some, :].where(known, 0), known, inputs)
+        seen = known[..., some, :].clone()  # is written to when the step is over
+        batch = _window(y[..., some, :].where(seen, 0), seen, inputs)
         part = {n: z.narrow(axis, early, t + 1 - early) for n, z in latents.items()}
         return self.observations(part, batch)
 

@@ -70,6 +70,7 @@ class SwitchingLinear(Program, Floored):
     latents = ("z",)
     hears = 0
     dims = {"z": ("state",), "s": ()}
+    kept = {"input_dim": "dynamics_inputs"}
 
     def __init__(
         self,

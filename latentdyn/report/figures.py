@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
 from latentdyn import plots
+from latentdyn.errors import InputError
+from latentdyn.posterior.predict import can_continue
 from latentdyn.report.scale import original
 
 __all__ = ["Picture", "pictures"]
@@ -96,7 +99,7 @@ def _of_states(posterior: Any) -> Iterator[Picture]:
     if posterior.data["y"].attrs.get("kind") == "count":
         yield _picture("rates", plots.raster_and_rates(posterior))
     yield _picture("latents", plots.latents(posterior))
-    if posterior.model.state_dim > 1 and hasattr(posterior.model, "transition"):
+    if posterior.model.state_dim > 1 and posterior.model.form == "StateSpace":
         dims = (0, 1) if posterior.model.state_dim == 2 else "principal"
         yield _picture("flow", plots.flow_field(posterior, dims))
 
@@ -106,12 +109,11 @@ def _picture(name: str, axes: Any) -> Picture:
 
 
 def _fan(posterior: Any) -> xr.Dataset | None:
-    model = posterior.model
-    parts = [getattr(model, name, None) for name in ("transition", "emission")]
-    if None in parts or model.input_dim or any(p.time_varying for p in parts if p is not None):
-        return None
-    steps = max(1, min(posterior.batch.steps // 5, 100))
-    return posterior.forecast(steps, draws=200, seed=0)
+    if can_continue(posterior.model):
+        steps = max(1, min(posterior.batch.steps // 5, 100))
+        with suppress(InputError):  # a program that does not go on
+            return posterior.forecast(steps, draws=200, seed=0)
+    return None
 
 
 def _figure(axes: Any) -> Any:

@@ -190,3 +190,68 @@ def test_priors_are_objects():
     assert not model.prior.random
     with pytest.raises(ld.InputError, match="'prior': expected a prior program"):
         ld.StateSpace(*parts, prior=3)
+
+
+class HeardTwice(Heard):
+    """y_t ~ N(z_t + (y_{t-1} + y_{t-2}) / 4, 1 / 4), and + 9 at steps without any before them."""
+
+    hears = 2
+
+    def observations(self, latents, batch):
+        z = latents["z"] if isinstance(latents, dict) else latents
+        one, two = (
+            torch.nn.functional.pad(x[..., :-k, :], (0, 0, k, 0))[..., : x.shape[-2], :]
+            for x in (batch.y.where(batch.mask, 9.0),)
+            for k in (1, 2)
+        )
+        return ObservedPath(dist.Normal(z + (one + two) / 4, 0.5).to_event(1), batch.observed)
+
+
+def test_the_memory_of_a_short_trial_holds_nothing_that_was_not_observed():
+    """One step is known of two that are heard: the other counts as missing, here as 9."""
+    parts = heard()
+    model = HeardTwice(parts.transition, parts.emission, parts.initial)
+    batch = Batch.of(torch.full((4000, 1, 1), 3.0, dtype=torch.float64))
+    memory = model.carry({"z": torch.zeros(4000, 1, 1, dtype=torch.float64)}, batch)
+    assert memory.seen.tolist()[0] == [False, True]
+    _, y = model.roll(memory, 1)
+    assert abs(y.mean() - (3 + 9) / 4) < 4 * 0.8 / 4000**0.5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, y: ld.smooth.kalman(m, y),
+        lambda m, y: ld.smooth.particle(m, y, particles=5),
+        lambda m, y: ld.smooth.online(m),
+        lambda m, y: ld.fit.em(m, y, 2, smoother=lambda model, batch: None, progress=False),
+        lambda m, y: ld.fit.teacher_forcing(m, y, steps=2, training=QUIET),
+        lambda m, y: ld.fit.svi(m, y, steps=2, validation=0.1, training=QUIET),
+    ],
+)
+def test_what_sees_the_emission_alone_refuses_programs_that_hear(call):
+    model = Heard(ld.transitions.Linear(1), ld.emissions.Gaussian(1, 1))
+    with pytest.raises(ld.InputError, match="earlier ones"):
+        call(model, np.zeros((2, 9, 1)))
+
+
+def test_sizes_that_another_part_enlarges_come_back_from_files(tmp_path):
+    """Inputs of the emission are more than those of the dynamics, which are none."""
+    emission = ld.emissions.Gaussian(2, 1, 3)
+    y, u = np.zeros((2, 9, 1)), np.zeros((2, 9, 3))
+    switching = ld.programs.SwitchingLinear(2, 2, 1, emission=emission).collapse(
+        ld.smooth.switching
+    )
+    for model in (switching, ld.programs.Autoregressive(emission)):
+        post = ld.fit.svi(model, ld.data.as_dataset(y, inputs=u), steps=1, training=QUIET)
+        post.save(tmp_path / type(model).__name__)
+        again = ld.load(tmp_path / type(model).__name__)
+        for a, b in zip(model.core.parameters(), again.model.core.parameters(), strict=True):
+            assert a.shape == b.shape
+
+
+def test_one_that_reads_inputs_takes_draws_of_its_weights():
+    model = ld.programs.Autoregressive(ld.emissions.Gaussian(2, 1), input_dim=2)
+    bound = model.bind({"U": torch.zeros(5, 6, 2)})
+    batch = Batch.of(ld.data.as_dataset(np.zeros((3, 4, 1)), inputs=np.zeros((3, 4, 2))))
+    assert bound.observations({}, batch).log_prob(batch.y.float()).shape == (5, 3)
