@@ -133,7 +133,8 @@ class Marginal:
         if emission is None:
             return None
         emission, like = emission.at(slice(0, 1)), self.batch.y
-        z, u = (like.new_zeros(1, n) for n in (emission.state_dim, emission.input_dim))
+        u = like.new_zeros(1, emission.input_dim)
+        z = torch.eye(1, emission.state_dim, dtype=like.dtype, device=like.device)  # one-hot too
         found = emission(z, u if emission.input_dim else None)
         return bool(getattr(found.support, "is_discrete", False))
 

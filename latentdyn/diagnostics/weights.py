@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.posterior.draws import draw, for_batch, latent_weights
+from latentdyn.posterior.draws import draw, latent_weights
 from latentdyn.posterior.predict import chunks
 from latentdyn.rng import seeded
 
@@ -39,6 +39,10 @@ def log_weights(
     _need_a_fitted_density(source)
     with seeded(seed):
         columns = [_chain(source, fit, draws, paths) for fit in source.fits]
+    if not columns[0]:
+        got = "points, with no states to draw or the states integrated out"
+        fix = "there is nothing to weigh: only points were fitted"
+        raise InputError("source", "a posterior over parameters or states", got, fix)
     ds = xr.Dataset(
         {
             name: (
@@ -90,8 +94,7 @@ def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dic
     drawn: Any = draw(program, guide, batch, number)
     out: dict[str, Tensor] = {}
     if drawn.z is None:
-        bound = for_batch(program.model, drawn, batch)
-        evidence = program.smoother(bound, batch).log_evidence
+        evidence = drawn.log_joint  # the states are integrated out, or there are none
     else:
         out["states"] = drawn.log_joint - drawn.log_qz  # (S, N)
         evidence = _evidence(program, guide, drawn, batch, out["states"], paths)

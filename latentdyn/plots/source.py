@@ -77,7 +77,7 @@ def paths(source: Any, trial: int) -> xr.DataArray:
     if not isinstance(path, Path) or len(path.event_shape) < 2:
         raise _not_real(type(path).__name__)
     with seeded(0):
-        z = path.rsample((DRAWS,))[:, one].detach().cpu().numpy()
+        z = path.sample((DRAWS,))[:, one].detach().cpu().numpy()
     z = xr.DataArray(z, dims=("draw", "time", "state")).isel(time=slice(0, steps))
     return z.assign_coords(
         time=data["time"].isel(time=slice(0, steps)), state=np.arange(z.sizes["state"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,23 +11,14 @@ from latentdyn.data import Batch
 from latentdyn.distributions.switching import Regimes
 from latentdyn.kernels.switching import collapse, move, step_back, update
 from latentdyn.nn import broadcast_shapes
+from latentdyn.smooth.backward_draws import Step, draw, log_density
 from latentdyn.smooth.observe import Observed
 from latentdyn.smooth.switching_states import Mixture, SwitchingStates, site, stack
 
 __all__ = ["expectation_correction", "kim"]
 
+PATHS = 200  # kept, where nobody asks for a number
 _NEVER = -1e30  # a zero probability whose sums have gradients
-
-
-class _Step(NamedTuple):
-    """Weights (..., S), moments of each state, and those of every pair before the observation."""
-
-    log_w: Tensor
-    m: Tensor
-    V: Tensor
-    log_next: Tensor
-    moved: Tensor
-    moved_V: Tensor
 
 
 def kim(regimes: Regimes, seen: Observed, batch: Batch) -> SwitchingStates:
@@ -66,11 +56,15 @@ def _run(regimes: Regimes, seen: Observed, batch: Batch, corrected: bool) -> Swi
     filtered = _mixture([(s.log_w.exp(), s.m, s.V) for s in steps])
     log_evidence = torch.stack(torch.broadcast_tensors(*increments)).sum(0)
     return SwitchingStates(
-        log_evidence, filtered, lambda: _smooth(steps, of, batch, corrected), batch.length
+        log_evidence,
+        filtered,
+        lambda: _smooth(steps, of, batch, corrected),
+        lambda number: draw(steps, of, batch, PATHS if number is None else number),
+        batch.length,
     )
 
 
-def _first(of: Regimes, seen: Observed) -> tuple[_Step, Tensor]:
+def _first(of: Regimes, seen: Observed) -> tuple[Step, Tensor]:
     start = of.mean[..., None, :], of.covariance[..., None, :, :]
     m, V, log_l = update(*start, *site(seen, 0, 1))
     log_w, log_p = _normalised(of.log_initial.clamp(min=_NEVER) + log_l)
@@ -78,12 +72,12 @@ def _first(of: Regimes, seen: Observed) -> tuple[_Step, Tensor]:
     shape = broadcast_shapes(m.shape[:-2], log_w.shape[:-1])
     m, V = m.expand(*shape, S, -1), V.expand(*shape, S, -1, -1)
     none = log_w.new_zeros(())
-    return _Step(log_w.expand(*shape, S), m, V, none, none, none), log_p
+    return Step(log_w.expand(*shape, S), m, V, none, none, none), log_p
 
 
 def _forward(
-    last: _Step, of: Regimes, now: tuple[Tensor, Tensor, Tensor], t: int
-) -> tuple[_Step, Tensor]:
+    last: Step, of: Regimes, now: tuple[Tensor, Tensor, Tensor], t: int
+) -> tuple[Step, Tensor]:
     J, g, c = now
     A, b, Q = of.A[..., None, :, :, :], of.offset(t)[..., None, :, :], of.Q[..., None, :, :, :]
     moved, moved_V = move(last.m[..., :, None, :], last.V[..., :, None, :, :], A, b, Q)
@@ -95,7 +89,7 @@ def _forward(
     joint = joint.reshape(shape)
     back = joint.softmax(-2).mT  # of a state to come, where it is from
     m, V = collapse(back, m.transpose(-3, -2), V.transpose(-4, -3))
-    return _Step(joint.logsumexp(-2), m, V, log_next, moved, moved_V), log_p
+    return Step(joint.logsumexp(-2), m, V, log_next, moved, moved_V), log_p
 
 
 def _log_next(of: Regimes, m: Tensor) -> Tensor:
@@ -106,7 +100,7 @@ def _log_next(of: Regimes, m: Tensor) -> Tensor:
     return rows.log_softmax(-1)
 
 
-def _smooth(steps: list[_Step], of: Regimes, batch: Batch, corrected: bool) -> Mixture:
+def _smooth(steps: list[Step], of: Regimes, batch: Batch, corrected: bool) -> Mixture:
     last = steps[-1]
     found = [(last.log_w.exp(), last.m, last.V)]
     for t in range(len(steps) - 2, -1, -1):
@@ -121,8 +115,8 @@ def _smooth(steps: list[_Step], of: Regimes, batch: Batch, corrected: bool) -> M
 
 
 def _backward(
-    now: _Step,
-    after: _Step,
+    now: Step,
+    after: Step,
     of: Regimes,
     ahead: tuple[Tensor, Tensor, Tensor],
     corrected: bool,
@@ -130,7 +124,7 @@ def _backward(
     w, m, V = ahead
     log_p = now.log_w[..., :, None] + after.log_next  # (..., s_t, s_{t+1})
     if corrected:
-        log_p = log_p + _log_density(m[..., None, :, :], after.moved, after.moved_V)
+        log_p = log_p + log_density(m[..., None, :, :], after.moved, after.moved_V)
     both = log_p.softmax(-2) * w[..., None, :]
     means, covs = step_back(
         now.m[..., :, None, :],
@@ -144,13 +138,6 @@ def _backward(
     w = both.sum(-1)
     share = (both / w[..., None]).where(w[..., None] > 0, 1 / w.shape[-1])
     return w, *collapse(share, means, covs)
-
-
-def _log_density(z: Tensor, m: Tensor, V: Tensor) -> Tensor:
-    """Of N(m, V), up to a constant."""
-    d = z - m
-    solved = torch.linalg.solve(V, d[..., None])[..., 0]
-    return -(torch.linalg.slogdet(V)[1] + (d * solved).sum(-1)) / 2
 
 
 def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ class RaoBlackwell:
             run = _Filter(regimes.unsqueeze(1), seen, batch, self.particles)
         smoother = _Backward(run, self)
         return SwitchingStates(
-            run.log_evidence, run.filtered, smoother.marginals, batch.length, run.ess, smoother.draw
+            run.log_evidence, run.filtered, smoother.marginals, smoother.draw, batch.length, run.ess
         )
 
 
@@ -145,10 +145,14 @@ class _Backward:
         path.reverse()
         return torch.stack([p[0] for p in path], -1), torch.stack([p[1] for p in path], -2)
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Paths s (M, ..., N, T) and z (M, ..., N, T, K)."""
+    def draw(self, number: int | None) -> tuple[Tensor, Tensor]:
+        """Paths s (M, ..., N, T) and z (M, ..., N, T, K): all in order, or M picked at random."""
         s, z = self.paths
-        return s.movedim(-2, 0), z.movedim(-3, 0)
+        s, z = s.movedim(-2, 0), z.movedim(-3, 0)
+        if number in (None, len(s)):
+            return s, z
+        picked = torch.randint(len(s), (number,), device=s.device)
+        return s[picked], z[picked]
 
     @torch.no_grad()
     def marginals(self) -> Mixture:

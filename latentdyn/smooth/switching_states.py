@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from latentdyn.distributions import Path
 from latentdyn.smooth.observe import Observed
 
 __all__ = ["Mixture", "SwitchingStates", "site", "stack"]
@@ -32,9 +33,9 @@ class Mixture(NamedTuple):
         return self.covariance.diagonal(dim1=-2, dim2=-1)
 
 
-@dataclass
-class SwitchingStates:
-    """Marginals of the states of a switching linear system, given all observations.
+@dataclass(eq=False, repr=False)
+class SwitchingStates(Path):
+    """States of a switching linear system, given all observations.
 
     Args:
         log_evidence: (..., N), log p(y).
@@ -42,17 +43,25 @@ class SwitchingStates:
         smooth: computes the marginals given all of y, when they are first asked for.
         length: (N,) steps of each trial.
         ess: (..., N, T) effective number of particles, None without particles.
-        draw: computes paths s (M, ..., N, T) and z (M, ..., N, T, K), None without particles.
+        draw: computes so many paths s (M, ..., N, T) and z (M, ..., N, T, K); None: M as kept.
         source: the data, of whose coordinates `to_dataset` makes use.
+
+    Shapes: batch (..., N), event (T, K), that of z; there is no density of whole paths.
     """
+
+    has_rsample = False
 
     log_evidence: Tensor
     filtered: Mixture
     smooth: Callable[[], Mixture]
+    draw: Callable[[int | None], tuple[Tensor, Tensor]]
     length: Tensor
     ess: Tensor | None = None
-    draw: Callable[[], tuple[Tensor, Tensor]] | None = None
     source: Any = None
+
+    def __post_init__(self) -> None:
+        """The shapes of a path z."""
+        super().__init__(self.log_evidence.shape, self.filtered.mean.shape[-2:])
 
     def to(self, dtype: torch.dtype) -> SwitchingStates:
         """The same in another precision."""
@@ -69,7 +78,7 @@ class SwitchingStates:
             filtered=Mixture(*map(cast, self.filtered)),
             smooth=lambda: Mixture(*map(cast, smooth())),
             ess=cast(self.ess),
-            draw=None if draw is None else lambda: tuple(map(cast, draw())),  # type: ignore
+            draw=lambda number: tuple(map(cast, draw(number))),  # type: ignore
         )
 
     @cached_property
@@ -83,7 +92,7 @@ class SwitchingStates:
         return self.smoothed.probabilities
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Tensor:  # type: ignore[override]
         """E[z_t | y]: (..., N, T, K)."""
         return self.smoothed.mean
 
@@ -93,16 +102,24 @@ class SwitchingStates:
         return self.smoothed.covariance
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Tensor:  # type: ignore[override]
         """(..., N, T, K)."""
         return self.smoothed.variance
 
     @cached_property
     def paths(self) -> tuple[Tensor, Tensor]:
-        """Draws of s (M, ..., N, T) and of z (M, ..., N, T, K) given y, of particle methods."""
-        if self.draw is None:
-            raise NotImplementedError("assumed densities have no paths; use RaoBlackwell(...)")
-        return self.draw()
+        """Draws of s (M, ..., N, T) and of z (M, ..., N, T, K) given y, those that are kept."""
+        return self.draw(None)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Paths z (sample_shape, ..., N, T, K)."""
+        shape = torch.Size(sample_shape)
+        return self.draw(shape.numel())[1].reshape(shape + self.batch_shape + self.event_shape)
+
+    def terms(self, z: Tensor) -> Tensor:
+        """There are none."""
+        raise NotImplementedError("assumed densities and particles have no density of paths")
 
     def to_dataset(self) -> Any:
         """Dataset with ``mean``, ``variance`` (trial, time, state) and ``log_evidence``.

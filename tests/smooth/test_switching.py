@@ -326,8 +326,42 @@ def test_seeds_and_shapes():
     ds = one.to_dataset()
     assert ds["probabilities"].dims == ("trial", "time", "regime")
     assert ds["mean"].dims == ("trial", "time", "state")
-    with pytest.raises(NotImplementedError, match="RaoBlackwell"):
-        switching(known(), y).paths  # noqa: B018
+
+
+@pytest.mark.parametrize("method", [expectation_correction, RaoBlackwell(500, 500, seed=0)])
+def test_paths_have_the_moments_of_the_enumerated_posterior(method):
+    """Within four standard errors of 4000 paths, and what assuming Gaussians costs: .03, .1."""
+    torch.manual_seed(0)
+    y = observations()
+    _, p, mean, cov = enumerated(y)
+    q = switching(known(), of_trial(y), method=method)
+    s, z = q.draw(4000)
+    assert_close(s[:, 0].double().mean(0), p[:, 1], 0, 0.03 + 4 * 0.5 / 500**0.5)
+    sd = np.sqrt(np.einsum("tii->ti", cov))
+    assert (abs(z[:, 0].mean(0).numpy() - mean) < (0.1 + 4 / 500**0.5) * sd).all()
+    assert q.sample((3, 2)).shape == (3, 2, 1, T, K)
+
+
+def test_paths_of_one_regime_are_those_of_the_exact_smoother():
+    """Means and covariances within and between steps, past the end of a trial too."""
+    one = {k: np.asarray(v)[:1] for k, v in {"A": A, "Q": Q, "b": OFFSET, "B": B}.items()}
+    model = known(initial=[1.0], transition=[[1.0]], **one)
+    linear = ld.StateSpace(
+        ld.transitions.Linear.of(A=A[0], Q=Q[0], b=OFFSET[0], B=B[0]),
+        emissions.Gaussian.of(C=C, R=R, d=SHIFT),
+        ld.initials.Gaussian.of(mean=MEAN, covariance=P),
+    )
+    y = observations()
+    y[T - 2 :] = np.nan
+    batch = of_trial(y, 1, T - 2)
+    exact = ld.smooth.kalman(linear, batch)
+    torch.manual_seed(0)
+    z = switching(model, batch).sample((20_000,))[:, 0]
+    r = (z - exact.mean[0])[:, : T - 2]
+    sd = exact.variance[0, : T - 2].sqrt()
+    assert (r.mean(0).abs() < 4 * sd / 20_000**0.5).all()
+    lag = torch.einsum("mti,mtj->tij", r[:, 1:], r[:, :-1]) / len(r)
+    assert_close(lag, exact.lag_covariance[0, : T - 3], 0, 4 * float(sd.max() ** 2) / 20_000**0.5)
 
 
 def test_path_density_sums_the_discrete_states_out():

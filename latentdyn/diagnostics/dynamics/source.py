@@ -16,11 +16,13 @@ from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw, draw_parameters
 from latentdyn.programs import Program
+from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
 __all__ = ["Chain", "chains_of"]
 
+FIX = "diagnostics of dynamics need real-valued states: pass a StateSpace, or a fit of one"
 TRIALS, STEPS = 50, 1000  # of the data along which states are drawn
 
 
@@ -53,9 +55,11 @@ def chains_of(
     """
     draws = whole("draws", draws)
     if isinstance(source, Posterior):
+        need_form(source.model.core, "StateSpace", FIX)
         with seeded(seed):
             return [_chain(source, p, g, draws, states) for p, g in _fits(source, draws)]
-    if isinstance(source, Program) and hasattr(source, "transition"):
+    if isinstance(source, Program):
+        need_form(source, "StateSpace", FIX)
         program = source if source.lead else source.bind(_in_front(source))
         return [Chain(program.lead[0], program.transition, program)]
     if isinstance(source, Conditional):
