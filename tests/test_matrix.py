@@ -167,3 +167,7 @@ def test_every_method_works_or_is_refused(name: str, tmp_path: Any) -> None:
         else:
             call(post, tmp_path)
         plt.close("all")
+
+
+def test_a_report_names_the_program() -> None:
+    assert "HMM" in report.page(fitted("HMM by EM")).split("no prior")[0]

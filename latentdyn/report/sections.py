@@ -42,19 +42,13 @@ def sections(
 def what_was_fitted(posterior: Any) -> str:
     """One sentence about model, data and method."""
     model, batch = posterior.model, posterior.batch
-    inner = getattr(model, "model", model)
-    parts = [
-        type(getattr(inner, name)).__name__
-        for name in ("transition", "emission")
-        if hasattr(inner, name)
-    ]
+    core = model.core
     prior = f"prior {type(model.prior).__name__}" if model.prior.random else "no prior"
     method = posterior.attrs.get("inference_method", "").upper()
-    kind = (
-        f"{parts[0]} dynamics with {inner.state_dim} states, {parts[1]} observations"
-        if len(parts) == 2
-        else type(inner).__name__
-    )
+    kind = type(core).__name__
+    if core.form == "StateSpace":
+        kind = f"{type(core.transition).__name__} dynamics with {core.state_dim} states, "
+        kind += f"{type(core.emission).__name__} observations"
     return (
         f"{kind}, {prior}; fitted by {method} to {_number(batch.trials, 'trial')} of "
         f"{_number(batch.steps, 'step')} and {_number(batch.y.shape[-1], 'unit')}."
