@@ -15,8 +15,7 @@ from torch.distributions import constraints
 from latentdyn.data import Batch
 from latentdyn.diagnostics.bits import bits_per_spike
 from latentdyn.errors import InputError
-from latentdyn.posterior.draws import for_batch
-from latentdyn.posterior.predict import chunks
+from latentdyn.posterior.predict import chunks, observations
 from latentdyn.rng import seeded
 
 __all__ = ["held_out"]
@@ -41,11 +40,10 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
         raise InputError(
             "posterior", "a fit with held-out entries", "none held out", "fit with validation=0.1"
         )
-    if posterior.fits[posterior.best][1].states is None:
-        raise InputError(
-            "posterior", "a program with states", "a collapsed one", "fit without collapse"
-        )
-    whole = Batch.of(posterior.data, posterior.batch.y.dtype)
+    if posterior.model.integrated:
+        got, fix = "a program whose states are integrated out", "fit without collapse"
+        raise InputError("posterior", "a program with states to draw, or without any", got, fix)
+    whole = posterior.scoring
     with seeded(seed):
         score, expected, support = _predicted(posterior, whole, chosen, draws)
     base = _training_mean(posterior.batch, support)
@@ -69,16 +67,16 @@ def _predicted(
 ) -> tuple[float, Tensor, Any]:
     """Mean log-score of chosen entries, expected values (N, T, D), and the support.
 
-    Both are given the states and, where units share noise, the other entries of their step.
+    Both are given the states, where units share noise also the other entries of their step, and
+    earlier entries that were not held out where the program hears them.
     """
     total: Any = torch.tensor(-math.inf)
     mean, support = torch.zeros_like(whole.y), None
-    rest = whole.replace(mask=whole.mask & ~chosen)
+    rest = whole.replace(scored=whole.mask)
     for number in chunks(draws, whole.y.numel()):
         drawn = posterior.draws(number)
-        bound = for_batch(posterior.model, drawn, whole)
-        y = bound.observations(drawn.z, rest)
-        each = bound.observations(drawn.z, whole).pointwise(whole.y) - y.pointwise(whole.y)
+        y = observations(posterior.model, drawn, rest)
+        each = observations(posterior.model, drawn, whole).pointwise(whole.y) - y.pointwise(whole.y)
         at = chosen if each.dim() == 4 else chosen.any(-1)  # (S, N, T) if joint
         total = torch.logaddexp(total, each[:, at].logsumexp(0))
         mean += y.expected(whole.y).sum(0)

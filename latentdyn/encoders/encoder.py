@@ -54,7 +54,7 @@ class Encoder(Conditional):
         """The posterior over the paths of a batch, of which only valid steps count."""
         path = self(batch, program)
         path.idle = batch.idle
-        return path if batch.scored is None else path.scored(batch.scored)
+        return path if batch.inside is None else path.scored(batch.inside)
 
 
 class GaussianHead(nn.Module):

@@ -23,8 +23,8 @@ class Level:
 
     Where the emission has a parameter that is the level of its units (``d`` of a Gaussian), a fit
     to y - c with d - c is the fit to y with d, and loses no digits however large c is. Where there
-    is none, or where it is known or random (its prior is in the units of the data), data far from
-    zero are fitted in double precision.
+    is none, where it is known or random (its prior is in the units of the data), or where
+    observations hear earlier ones, data far from zero are fitted in double precision.
 
     Args:
         model: that is to be fitted; `model` is it, or a copy of it in double precision.
@@ -38,7 +38,8 @@ class Level:
         mean, scale = location_scale(given.y, given.mask)
         seen = given.mask.any(0).any(0)
         far = float(((mean.abs() / scale)[seen]).max()) if bool(seen.any()) else 0.0
-        self.names = _levels(model, mean, scale) if able else []
+        alone = model.core.hears == 0  # else earlier observations have a level as well
+        self.names = _levels(model, mean, scale) if able and alone else []
         self.far = far
         self.centre = mean if self.names else torch.zeros_like(mean)
         self.digits = model.dtype == torch.float64 or far < FAR  # whether single precision has them

@@ -28,10 +28,7 @@ def local_trend(batch: Batch) -> tuple[Tensor, Tensor]:
         unit = Batch(
             batch.y[..., d : d + 1].double(), batch.mask[..., d : d + 1], batch.length.clone()
         )
-        part = unit.replace(
-            y=unit.y[:, :PART], mask=unit.mask[:, :PART], length=unit.length.clamp(max=PART)
-        )
-        found = [(*_profile(part, ratio), ratio) for ratio in RATIOS]
+        found = [(*_profile(unit.head(steps=PART), ratio), ratio) for ratio in RATIOS]
         _, variance, ratio = max(found)
         curves.append(smooth.kalman(_model(unit, ratio * variance, variance), unit).mean[..., 0])
         noise.append(variance)

@@ -75,14 +75,8 @@ class Minibatches:
         times = first[:, None] + torch.arange(width)  # (B, width)
         inside = (times >= blocks[:, 1:]) & (times < blocks[:, 1:] + self.window)
         device = self.batch.y.device
-        trial, times, inside = blocks[:, :1].to(device), times.to(device), inside.to(device)
-        whole = self.batch
-        return Batch(
-            y=whole.y[trial, times],
-            mask=whole.mask[trial, times],
-            length=(whole.length[trial[:, 0]] - first.to(device)).clamp(max=width),
-            u=None if whole.u is None else whole.u[trial, times],
-            session=None if whole.session is None else whole.session[trial[:, 0]],
-            scored=inside,
-            states=None if whole.states is None else whole.states[trial, times],
+        inside, found = (
+            inside.to(device),
+            self.batch.window(blocks[:, 0].to(device), times.to(device)),
         )
+        return found.replace(inside=inside, scored=found.mask & inside[..., None])

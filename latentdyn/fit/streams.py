@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
@@ -56,20 +55,11 @@ class Streams:
         """``before`` steps that are not scored, then the window."""
         begin = self.blocks[:, 1:] + self.context + self.turn * self.window
         times = begin + torch.arange(-before, self.window)
-        device, whole = self.batch.y.device, self.batch
-        trial, times = self.blocks[:, :1].to(device), times.to(device)
-        scored = torch.arange(-before, self.window, device=device) >= 0
-
-        def at(x: Tensor | None) -> Any:
-            return None if x is None else x[trial, times]
-
-        return Batch(
-            y=whole.y[trial, times],
-            mask=whole.mask[trial, times],
-            length=torch.full((self.size,), times.shape[1], device=device),
-            u=at(whole.u),
-            session=None if whole.session is None else whole.session[trial[:, 0]],
-            scored=scored.expand(self.size, -1),
-            scale=float(whole.length.sum()) / (self.size * self.window),
-            states=at(whole.states),
+        device = self.batch.y.device
+        found = self.batch.window(self.blocks[:, 0].to(device), times.to(device))
+        inside = (torch.arange(-before, self.window, device=device) >= 0).expand(self.size, -1)
+        return found.replace(
+            inside=inside,
+            scored=found.mask & inside[..., None],
+            scale=float(self.batch.length.sum()) / (self.size * self.window),
         )

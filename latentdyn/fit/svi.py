@@ -87,7 +87,7 @@ def svi(
     level = Level(model, dataset)
     model, complete = level.model, level.centred
     check_support(model, level.batch)
-    batch, held_out = hold_out(complete, validation, seed, model)
+    batch, held_out = hold_out(complete, validation, seed)
     fits, histories = [], []
     for chain in range(restarts):
         with seeded(seed + chain):

@@ -19,17 +19,12 @@ from latentdyn.rng import seeded
 __all__ = ["check_support", "hold_out", "scorer"]
 
 
-def hold_out(
-    batch: Batch, share: float, seed: int, model: Any = None
-) -> tuple[Batch, Tensor | None]:
+def hold_out(batch: Batch, share: float, seed: int) -> tuple[Batch, Tensor | None]:
     """The batch without a random share of its observed entries, and the mask of those."""
     if not 0 <= share < 1:
         raise InputError("validation", "a share in [0, 1)", share, "use for instance 0.1")
     if share == 0:
         return batch, None
-    if model is not None and model.core.hears != 0:
-        wanted = "0 where observations hear earlier ones: held-out entries would be read as data"
-        raise InputError("validation", wanted, share, "leave out whole trials, and score them")
     with seeded(seed):
         chosen = (torch.rand(batch.y.shape) < share).to(batch.y.device) & batch.mask
     return batch.without(chosen), chosen
@@ -39,27 +34,30 @@ def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective]
     """Mean log-probability of the held-out entries, given a draw of the guide from the others.
 
     It is log p(all) - log p(others): of units that share noise, given the others of their step; of
-    a program whose states are summed or integrated out, given the parameters.
+    a program that hears earlier observations, given those of them that were not held out; of one
+    whose states are integrated out, given the parameters.
     """
+    hidden = whole.hiding(held_out)
 
     def score(objective: Objective) -> float:
         with torch.no_grad(), local_params():
             bound = objective.bound()
             guide = poutine.trace(objective.guide).get_trace(batch, bound)
             replayed = poutine.replay(bound, guide)
-            if objective.guide.states is None:
+            if objective.program.integrated:
                 gain = _evidence(replayed, whole) - _evidence(replayed, batch)
                 return float(gain / held_out.sum())
-            gain = _pointwise(replayed, whole, whole.y) - _pointwise(replayed, batch, whole.y)
-            return float(gain.sum() / held_out.sum())
+            others = hidden.replace(scored=hidden.mask)
+            gain = _pointwise(replayed, hidden) - _pointwise(replayed, others)
+            return float(gain.sum() / (objective.program.scored(hidden) & held_out).sum())
 
     return score
 
 
-def _pointwise(program: Any, batch: Batch, y: Tensor) -> Tensor:
-    """log p(y | z) of each entry, or step, that is observed in the batch."""
+def _pointwise(program: Any, batch: Batch) -> Tensor:
+    """log p(y | z) of each entry, or step, that counts."""
     site: Any = poutine.trace(program).get_trace(batch).nodes["y"]
-    found: Tensor = site["fn"].pointwise(y.to(site["value"].dtype))
+    found: Tensor = site["fn"].pointwise(site["value"])
     return found
 
 

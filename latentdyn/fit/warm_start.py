@@ -194,14 +194,7 @@ def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
 
 def _part(batch: Batch) -> Batch:
     """The first steps of the first trials."""
-    trials = max(1, PART // batch.steps)
-    return batch.replace(
-        y=batch.y[:trials, :PART],
-        mask=batch.mask[:trials, :PART],
-        length=batch.length[:trials].clamp(max=PART),
-        u=None if batch.u is None else batch.u[:trials, :PART],
-        session=None if batch.session is None else batch.session[:trials],
-    )
+    return batch.head(max(1, PART // batch.steps), PART)
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ import xarray as xr
 from arviz_base import make_attrs
 from torch import Tensor
 
-from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
@@ -107,7 +106,7 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
 
 def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
     """What was drawn of states, observations and the future, and the log-likelihood."""
-    whole = program.fit_batch(Batch.of(posterior.data, program.dtype))
+    whole = posterior.scoring
     y = predict.observations(program, drawn, whole)
     replicated = ObservedPath(y.steps, posterior.batch.observed).replicated(whole.y)
     out = {"posterior_predictive/y": _blank(replicated, whole.length)}

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from latentdyn.data import Batch
-
 __all__ = ["usable"]
 
 NOTHING = 1e-9  # nats: what stands for zero
@@ -43,11 +41,8 @@ def usable(ds: xr.Dataset, posterior: Any, stacked: bool) -> xr.Dataset:
 def _observed(posterior: Any, rank: int) -> np.ndarray:
     """Which entries (N, T, D), steps (N, T) or trials (N,) have something that was observed."""
     program = posterior.model
-    if program.integrated:
-        mask = posterior.batch.mask  # what is held out is not in the evidence
-    else:
-        whole = program.fit_batch(Batch.of(posterior.data, program.dtype))
-        mask = program.scored(whole)
+    # what is held out is not in the evidence
+    mask = posterior.batch.mask if program.integrated else program.scored(posterior.scoring)
     return np.asarray(mask.flatten(rank, -1).any(-1).cpu()) if rank < 3 else mask.cpu().numpy()
 
 

@@ -72,6 +72,12 @@ class Posterior:
         return self.fits[self.best][0]
 
     @property
+    def scoring(self) -> Batch:
+        """All the data, as they are scored: what was held out counts, and is not read."""
+        whole = self.model.fit_batch(Batch.of(self.data, self.model.dtype))
+        return whole if self.held_out is None else whole.hiding(self.held_out)
+
+    @property
     def history(self) -> dict[str, list[float]]:
         """What was recorded at each evaluation of the best chain."""
         return self.histories[self.best]

@@ -159,7 +159,7 @@ class HMM(Program):
         batch, S, lead = self.fit_batch(batch), self.states, max(len(self.lead), 1)
         z = torch.eye(S, dtype=self.dtype, device=self.device).reshape(S, *(1,) * (lead + 1), S)
         u = batch.u if self.emission.input_dim else None
-        each = ObservedPath(self.emission(z, u), batch.observed).pointwise(batch.y)
+        each = ObservedPath(self.emission(z, u), batch.usable).pointwise(batch.y)
         each = each.sum(-1) if each.dim() > lead + 2 else each
         return each.movedim(0, -1)
 

@@ -109,14 +109,12 @@ class PoissonAutoregression(Program):
         """Distribution of each count given the past counts, of those that can be scored."""
         past = _stacked(batch.y, self.emission.depth)  # (N, T, depth, D)
         valid = self.scored(batch)
-        if batch.valid is not None:
-            valid = valid & batch.valid[..., None]
         u = batch.u if self.input_dim else None
         return ObservedPath(self.emission(past.flatten(-2), u), valid)
 
     def scored(self, batch: Batch) -> Tensor:
         """Counts (N, T, D) whose rate depends on counts that were observed."""
-        return self._complete(batch.mask) & batch.mask
+        return self._complete(batch.mask) & super().scored(batch)
 
     def _complete(self, mask: Tensor) -> Tensor:
         """(N, T, D) where all past counts that the rate depends on were observed."""

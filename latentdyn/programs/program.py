@@ -78,8 +78,8 @@ class Program(Simulated, nn.Module, abc.ABC):
         raise self._without("latents", f"no latent {name!r}")
 
     def scored(self, batch: Batch) -> Tensor:
-        """Which entries (N, T, D) have a likelihood: those that were observed."""
-        return batch.mask
+        """Which entries (N, T, D) have a likelihood: those that count."""
+        return batch.mask if batch.scored is None else batch.scored
 
     def fit_batch(self, batch: Batch) -> Batch:
         """The batch in the model's precision, after checking that it fits."""

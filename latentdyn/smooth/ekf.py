@@ -208,8 +208,8 @@ class Chain:
         some, every = kinds(emission(now.mean, u))
         if not some:
             return False
-        term = observed_term(emission, u, batch.y, batch.observed)
-        seen = observe(solution.emission, batch.y, batch.observed)
+        term = observed_term(emission, u, batch.y, batch.usable)
+        seen = observe(solution.emission, batch.y, batch.usable)
         mean, total = solution.filtered().mean, solution.increments().cumsum(-1)
         return bool(implausible(term, seen, now.mean, mean, total, every).any())
 

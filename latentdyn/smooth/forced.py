@@ -105,10 +105,10 @@ def schedule(batch: Batch, interval: int, alpha: float) -> Tensor:
     counted from the first step that is scored; those before it are pulled as well.
     """
     times = torch.arange(batch.steps, device=batch.y.device)
-    if batch.scored is None:
+    if batch.inside is None:
         on = (times % interval == 0) | (times == batch.length[:, None] - 1)
     else:
-        since = times - batch.scored.to(torch.int8).argmax(-1)[:, None]
+        since = times - batch.inside.to(torch.int8).argmax(-1)[:, None]
         on = (since % interval == 0) | (since < 0)
     if bool((on == on[:1]).all()):
         on = on[:1]

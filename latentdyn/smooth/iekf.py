@@ -119,8 +119,8 @@ def _possible(chain: Chain, solution: SiteSolution, z: Tensor) -> Tensor:
     above = solution.log_evidence.detach() > 0
     if not bool(above.any()) or emission.noise == "singular" or not kinds(emission(z, u))[1]:
         return none
-    term = observed_term(emission, u, batch.y, batch.observed)
-    seen = observe(solution.emission, batch.y, batch.observed)
+    term = observed_term(emission, u, batch.y, batch.usable)
+    seen = observe(solution.emission, batch.y, batch.usable)
     return torch.where(above, amended(term, seen, z).sum(-1), none)
 
 

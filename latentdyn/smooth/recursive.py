@@ -162,7 +162,7 @@ def filter_path(model: Any, batch: Batch, linearise: Linearise, first: Affine) -
         if t:
             state = step.predict(state, t, u)
         predicted.append(state)
-        mask = batch.mask if batch.observed is None else batch.observed
+        mask = batch.mask if batch.usable is None else batch.usable
         state, log_p, other = step.updated(state, t, batch.y[..., now, :], mask[..., now, :], u)
         step.note(log_p, other)
         filtered.append(state)

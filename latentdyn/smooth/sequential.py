@@ -72,7 +72,7 @@ class SequentialSolution:
         batch = self.batch
         A, b, Q = self.transition.weight, self.transition.offset, self.transition.covariance
         C, d, R = self.emission.weight, self.emission.offset, self.emission.covariance
-        mask = batch.mask if batch.observed is None else batch.observed
+        mask = batch.mask if batch.usable is None else batch.usable
         K = A.shape[-1]
         lead = broadcast_shapes(
             *(x.shape[:-3] for x in (A, Q, C, R, self.first.covariance)),

@@ -128,7 +128,7 @@ class ExactSolution(SiteSolution):
     ):
         (self.first, self.transition, self.emission), self.batch = chain, batch
         first, transition, emission = chain
-        y, mask = batch.y, batch.observed
+        y, mask = batch.y, batch.usable
         self.vague = _vague(first, units, flat)
         if any(flat) or self.vague is not None:
             self.skipped = 1
@@ -215,7 +215,7 @@ def _solve(
     route: Route | None,
 ) -> Any:
     if not singular:
-        seen = observe(chain[2], batch.y, batch.observed)
+        seen = observe(chain[2], batch.y, batch.usable)
         if not _stiff(chain, seen):
             return SiteSolution(chain, batch, seen, flat, route)
     units = chain[2].weight.new_tensor(sizes_of(chain))

@@ -32,7 +32,7 @@ class Steps:
         self.mask, self.empty, self.complete = self._masks(batch)
 
     def _masks(self, batch: Batch) -> tuple[Any, list[bool], list[bool]]:
-        observed, idle = batch.observed, batch.idle
+        observed, idle = batch.usable, batch.idle
         if idle is not None:
             observed = (batch.mask if observed is None else observed) & ~idle[..., None]
         if observed is None:

@@ -59,7 +59,7 @@ def switching(
         kind = type(model.emission).__name__
         fix = "fit it with fit.svi(model, y, states=encoder), which takes any emission"
         raise InputError("model", "a linear-Gaussian emission", kind, fix)
-    seen = observe(affine, batch.y, batch.observed)
+    seen = observe(affine, batch.y, batch.usable)
     found = method(model.regimes(batch.u), seen, batch)
     found.source = data
     if data is not None or not found.log_evidence.requires_grad:  # else it may be a search

@@ -258,7 +258,7 @@ def test_windows_of_a_chain_add_up():
     whole = encoder.encode(batch)
     z = whole.rsample()
     windows = [
-        encoder.encode(batch.replace(scored=(torch.arange(12) // 4 == k).expand(2, 12)))
+        encoder.encode(batch.replace(inside=(torch.arange(12) // 4 == k).expand(2, 12)))
         for k in range(3)
     ]
     total = sum(w.log_prob(z) for w in windows)

@@ -364,7 +364,9 @@ def test_windows_that_carry_states_are_one_long_window(data):
     times = first[:, None] + torch.arange(10 + 63)
     y = batch.y[trial[:, None], times]
     scored = torch.arange(73).expand(5, -1) >= 10
-    stretch = Batch(y, torch.ones_like(y, dtype=torch.bool), torch.full((5,), 73), scored=scored)
+    mask = torch.ones_like(y, dtype=torch.bool)
+    counted = mask & scored[..., None]
+    stretch = Batch(y, mask, torch.full((5,), 73), scored=counted, inside=scored)
     whole = Forcing("readback", 7, 1.0, 1.0)(model, stretch).increments.sum(-1)
     torch.testing.assert_close(total, whole, rtol=1e-10, atol=0)
     assert streams.turn == 0

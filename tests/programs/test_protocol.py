@@ -226,7 +226,6 @@ def test_the_memory_of_a_short_trial_holds_nothing_that_was_not_observed():
         lambda m, y: ld.smooth.online(m),
         lambda m, y: ld.fit.em(m, y, 2, smoother=lambda model, batch: None, progress=False),
         lambda m, y: ld.fit.teacher_forcing(m, y, steps=2, training=QUIET),
-        lambda m, y: ld.fit.svi(m, y, steps=2, validation=0.1, training=QUIET),
     ],
 )
 def test_what_sees_the_emission_alone_refuses_programs_that_hear(call):
@@ -255,3 +254,54 @@ def test_one_that_reads_inputs_takes_draws_of_its_weights():
     bound = model.bind({"U": torch.zeros(5, 6, 2)})
     batch = Batch.of(ld.data.as_dataset(np.zeros((3, 4, 1)), inputs=np.zeros((3, 4, 2))))
     assert bound.observations({}, batch).log_prob(batch.y.float()).shape == (5, 3)
+
+
+def test_entries_that_are_held_out_count_but_are_not_read():
+    """The mean of z_t + y_{t-1} / 2, where y_{t-1} is read as zero if it is held out."""
+    model = heard()
+    y = torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64)[None, :, None]
+    whole = Batch(y, torch.ones_like(y).bool(), torch.tensor([3]))
+    hidden = torch.zeros_like(y).bool()
+    hidden[:, 1] = True
+    batch = whole.hiding(hidden)
+    z = torch.tensor([0.5, -1.0, 0.3], dtype=torch.float64)[None, :, None]
+    found = model.observations({"z": z}, batch).pointwise(y)[0, :, 0]
+    means = torch.tensor([0.5, -1.0 + 0.5, 0.3], dtype=torch.float64)  # y_2 is not read by y_3
+    assert_close(found, dist.Normal(means, 0.5).log_prob(y[0, :, 0]))
+    assert batch.usable.equal(~hidden)
+    assert batch.without(hidden).scored.equal(whole.mask)
+
+
+def one_that_hears(kind):
+    if kind == "counts":
+        return ld.programs.PoissonAutoregression(1, 1, coupling=0)
+    if kind == "network":
+        return ld.programs.Autoregressive(ld.emissions.Gaussian(2, 1))
+    return Heard(ld.transitions.Linear(1), ld.emissions.Gaussian(1, 1))
+
+
+@pytest.mark.parametrize("kind", ["counts", "network", "states"])
+def test_validation_of_programs_that_hear_does_not_read_what_is_held_out(kind):
+    """Held-out values change their own score alone."""
+    rng = np.random.default_rng(0)
+    y = rng.poisson(3.0, (4, 30, 1)) if kind == "counts" else rng.normal(size=(4, 30, 1))
+    found, added = [], np.zeros_like(y)
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = one_that_hears(kind)
+        post = ld.fit.svi(model, y + added, steps=4, validation=0.2, training=QUIET)
+        assert np.isfinite(post.history["validation"]).all()
+        assert np.isfinite(ld.diagnostics.held_out(post, 5, seed=0)["log_score"]).all()
+        found.append(post.sample(3, seed=0))
+        added = post.held_out.numpy().astype(y.dtype)
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
+def test_programs_that_hear_fit_far_from_zero():
+    """Feedback of a level of 1e5 is no feedback around zero: forecasts stay at the level."""
+    y = 1e5 + np.random.default_rng(0).normal(size=(3, 40, 1))
+    torch.manual_seed(0)
+    post = ld.fit.svi(one_that_hears("network"), y, steps=150, training=QUIET)
+    ahead = post.forecast(3, draws=50, seed=0)["y"].values
+    assert abs(ahead.mean() - 1e5) < 10

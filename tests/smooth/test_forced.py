@@ -124,7 +124,9 @@ def test_a_window_scores_its_own_steps_and_starts_from_the_context():
     model, batch = model_of(), batch_of()
     scored = torch.zeros(N, T, dtype=torch.bool)
     scored[:, 4:8] = True
-    q = smooth.forced(model, batch.replace(scored=scored), interval=3)
+    q = smooth.forced(
+        model, batch.replace(inside=scored, scored=batch.mask & scored[..., None]), interval=3
+    )
     assert not bool(q.increments[:, :4].any())
     assert not bool(q.increments[:, 8:].any())
     # before the window every step is pulled, so that the window starts from the data

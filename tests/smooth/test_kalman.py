@@ -247,7 +247,7 @@ def test_only_scored_steps_of_a_window_count():
         case = build(T=6, seed=61, **special)
         scored = torch.ones(3, 6, dtype=torch.bool)
         scored[:, 4:] = False
-        window = case.batch.replace(scored=scored)
+        window = case.batch.replace(scored=case.batch.mask & scored[..., None])
         hidden = case.batch.replace(mask=case.batch.mask & scored[..., None])
         a, b = kalman(case.model, window), kalman(case.model, hidden)
         assert_close(a.log_evidence, b.log_evidence)

@@ -103,14 +103,7 @@ def _beginning(source: Posterior, guide: Guide) -> Batch:
     batch = source.batch
     if getattr(guide.parameters_guide, "z", None) is not None:
         return batch  # paths that were sampled with the parameters
-
-    def cut(x: Any) -> Any:
-        return x[:TRIALS, :STEPS] if isinstance(x, Tensor) and x.dim() > 1 else x
-
-    session = None if batch.session is None else batch.session[:TRIALS]
-    whole = {k: cut(getattr(batch, k)) for k in ("y", "mask", "u", "scored")}
-    length = batch.length[:TRIALS].clamp(max=STEPS)
-    return Batch(**whole, length=length, session=session)
+    return batch.head(TRIALS, STEPS)
 
 
 def _in_front(program: Any) -> dict[str, Tensor]:
