@@ -68,7 +68,7 @@ class Categorical(Conditional):
                 "y", f"labels 0 to {M - 1}", f"{batch.y.max():g}", "raise 'categories'"
             )
         labels = torch.arange(M, device=batch.y.device)
-        hot = (batch.y[..., None] == labels).to(batch.y.dtype).flatten(-2)  # (N, T, D M)
+        hot = (batch.y[..., None] == labels).to(self.C).flatten(-2)  # (N, T, D M)
         mask = batch.mask.repeat_interleave(M, -1)
         C, _, _ = principal_readout(smooth_rates(hot, mask).log(), mask, self.state_dim, alike=True)
         self.start(C=C, d=log_mean(hot, mask))

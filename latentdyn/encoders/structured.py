@@ -47,7 +47,7 @@ class Structured(Encoder):
         y, u, mask, length = self.seen(batch)
         back = reverse(self.features(y, u, mask), length)
         e = reverse(recurrent(self.body, back, length), length)
-        origin = y.new_zeros(*y.shape[:-2], 1, self.state_dim)
+        origin = self.features.center.new_zeros(*y.shape[:-2], 1, self.state_dim)
 
         def first() -> Any:
             return self.combine(origin, e[..., :1, :])

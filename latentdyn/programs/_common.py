@@ -14,7 +14,7 @@ __all__ = ["fit_batch", "simulation_inputs", "widest"]
 
 
 def fit_batch(program: Any, batch: Batch) -> Batch:
-    """The batch in the program's precision, after checking that it fits."""
+    """The batch in the program's precision, labels as well, after checking that it fits."""
     D = batch.y.shape[-1]
     if program.obs_dim != D:
         raise InputError("y", f"{program.obs_dim} units", f"{D}", f"use obs_dim={D}")
@@ -22,7 +22,8 @@ def fit_batch(program: Any, batch: Batch) -> Batch:
     if program.input_dim not in (0, U):
         fix = f"pass inputs with {program.input_dim} columns, or build with input_dim={U}"
         raise InputError("u", f"{program.input_dim} inputs", f"{U}", fix)
-    return batch.to(program.dtype, program.device)
+    batch = batch.to(program.dtype, program.device)
+    return batch if batch.y.is_floating_point() else batch.replace(y=batch.y.to(program.dtype))
 
 
 def simulation_inputs(program: Any, inputs: Any, trials: int, steps: int) -> Tensor | None:

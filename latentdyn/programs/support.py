@@ -21,7 +21,7 @@ def check_support(model: Any, batch: Batch) -> None:
         return
     batch = program.fit_batch(batch)
     with torch.no_grad():
-        z = torch.eye(1, program.state_dim, dtype=batch.y.dtype, device=batch.y.device)[None]
+        z = torch.eye(1, program.state_dim, dtype=program.dtype, device=program.device)[None]
         u = None if batch.u is None or not program.emission.input_dim else batch.u[:1, :1]
         if program.emission.linear_gaussian(u) is not None:
             return  # Gaussian: any number will do
