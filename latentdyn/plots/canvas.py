@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from latentdyn.errors import InputError
+
 __all__ = [
     "AQUA",
     "BLUE",
@@ -35,6 +37,22 @@ def new_axes(rows: int = 1, columns: int = 1, *, width: float, height: float, **
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     axes = figure.subplots(rows, columns, squeeze=False, **grid)
     return axes[0, 0] if axes.size == 1 else axes
+
+
+def axes_of(
+    ax: Any, rows: int = 1, columns: int = 1, *, width: float, height: float, **grid: Any
+) -> Any:
+    """As many axes as there are panels, in a row: those that are given, or new ones.
+
+    Raises: InputError if another number of them is given.
+    """
+    if ax is None:
+        return np.atleast_1d(new_axes(rows, columns, width=width, height=height, **grid)).ravel()
+    axes, number = np.atleast_1d(ax).ravel(), rows * columns
+    if len(axes) != number:
+        fix = "pass an array of axes, such as plt.subplots(...)[1], or fewer things to draw"
+        raise InputError("ax", f"{number} pairs of axes, one for each panel", len(axes), fix)
+    return axes
 
 
 def tidy(ax: Any, title: str = "", x: str = "", y: str = "") -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import INK, ORANGE, colour_bar, legend, new_axes, tidy
-from latentdyn.plots.source import paths
+from latentdyn.plots.source import paths, place
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters, for_batch
 from latentdyn.rng import seeded
@@ -24,7 +24,7 @@ def flow_field(
     source: Any,
     dims: tuple[int, int] | str = (0, 1),
     *,
-    trial: int = 0,
+    trial: Any = 0,
     points: int = 24,
     limits: Any = None,
     steps: int = 600,
@@ -38,7 +38,7 @@ def flow_field(
     Args:
         source: a Posterior, or a `StateSpace`, of which a simulated path is drawn.
         dims: two states; or ``"principal"``, the plane of the path's two principal components.
-        trial: whose path is drawn, counted from 0.
+        trial: whose path is drawn, its label or its place from 0.
         points: of the grid, along each side.
         limits: (low, high) of both axes, or one such pair for each; by default around the path.
         steps: of the path to draw, at most.
@@ -77,11 +77,11 @@ def flow_field(
     return ax
 
 
-def _program_and_path(source: Any, trial: int) -> tuple[Any, np.ndarray]:
+def _program_and_path(source: Any, trial: Any) -> tuple[Any, np.ndarray]:
     """The program bound to draws (S, 1, 1, ...) of its parameters, and a path (T, K)."""
     if isinstance(source, Posterior):
         path = paths(source, trial).mean("draw").values
-        one = range(source.batch.trials)[trial]
+        one = place(source.data, trial)
         program, guide = source.fits[source.best]
         with seeded(0):
             drawn = draw_parameters(program, guide, DRAWS)

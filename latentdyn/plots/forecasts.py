@@ -11,7 +11,7 @@ import xarray as xr
 from latentdyn.data import as_dataset
 from latentdyn.errors import InputError
 from latentdyn.plots import canvas
-from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, legend, new_axes, tidy
+from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, axes_of, legend, tidy
 from latentdyn.plots.source import observed, trial_of
 from latentdyn.posterior import Posterior
 
@@ -25,7 +25,7 @@ def forecast(
     source: Any,
     data: Any = None,
     units: Sequence[Any] | None = None,
-    trial: int = 0,
+    trial: Any = 0,
     *,
     history: int | None = None,
     examples: int = 1,
@@ -42,10 +42,10 @@ def forecast(
         data: whatever `as_dataset` takes. What lies before the forecast is drawn as history, what
             lies within it as the truth.
         units: labels of the units to draw; by default the first six, of counts the most active.
-        trial: which one, counted from 0.
+        trial: which one, its label or its place from 0.
         history: steps of data before the forecast; by default three times those of the forecast.
         examples: how many single draws are shown, none of counts.
-        ax: axes to draw on, for a single unit.
+        ax: axes to draw on, one for each unit.
 
     Returns: the axes, or an array of axes (units,).
     Raises: InputError for something without a forecast, or units or trials that are not there.
@@ -55,17 +55,8 @@ def forecast(
     past = None if data is None else trial_of(as_dataset(data), trial)["y"]
     names = _units(fan, past, units)
     own = ax is None
-    if ax is not None and len(names) > 1:
-        raise InputError(
-            "ax",
-            "one unit for one pair of axes",
-            f"{len(names)} units",
-            f"pass units=[{names[0]!r}]",
-        )
-    if own:
-        height = 3.4 if len(names) == 1 else 1.0 + 1.5 * len(names)
-        ax = new_axes(len(names), 1, width=9, height=height, sharex=True)
-    axes = np.atleast_1d(ax).ravel()
+    height = 3.4 if len(names) == 1 else 1.0 + 1.5 * len(names)
+    axes = axes_of(ax, len(names), 1, width=9, height=height, sharex=True)
     for each, name in zip(axes, names, strict=True):
         one = fan.sel(unit=name)
         _fan(each, one, examples)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import COLOURS, INK, new_axes, tidy
+from latentdyn.plots.canvas import COLOURS, INK, axes_of, tidy
 from latentdyn.plots.source import best_chain, observed
 from latentdyn.posterior import Posterior
 
@@ -20,18 +20,19 @@ PARTS = {
 }
 
 
-def loss(source: Any) -> Any:
+def loss(source: Any, *, ax: Any = None) -> Any:
     """The evidence lower bound of each chain over the steps, and its parts in the best one.
 
     Args:
         source: a Posterior or its DataTree.
+        ax: two axes to draw on.
 
     Returns: array of two axes: the bound, in nats per observed entry; its parts in the best chain.
     The early steps, which lie far below, may be off the scale.
     Raises: InputError if no history was recorded.
     """
     histories, best, entries = _histories(source)
-    axes = new_axes(1, 2, width=9, height=3.6)[0]
+    axes = axes_of(ax, 1, 2, width=9, height=3.6)
     for chain, history in enumerate(histories):
         text = "bound (ELBO)" if len(histories) == 1 else f"bound, chain {chain}"
         axes[0].plot(
@@ -55,9 +56,9 @@ def loss(source: Any) -> Any:
             axes[1].plot(histories[best]["step"], values, color=colour, label=text, linewidth=1.8)
     tidy(axes[0], "Evidence lower bound", "gradient step", "nats per observed entry")
     tidy(axes[1], "What it is made of", "gradient step", "nats per observed entry")
-    for ax in axes:
-        _show_the_end(ax)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=10)
+    for each in axes:
+        _show_the_end(each)
+        each.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=10)
     return axes
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import INK, colour_bar, heat_map, new_axes, tidy, whole_ticks
+from latentdyn.plots.canvas import INK, axes_of, colour_bar, heat_map, tidy, whole_ticks
 from latentdyn.plots.source import parameter
 from latentdyn.priors import ManifoldAttractor
 
 __all__ = ["connectivity", "matrix"]
 
 
-def matrix(source: Any, name: str = "transition.W") -> Any:
+def matrix(source: Any, name: str = "transition.W", *, ax: Any = None) -> Any:
     """Posterior mean of a matrix, and how sure the sign of each entry is.
 
     The second panel shows P(entry > 0) - P(entry < 0): 1 is surely positive, -1 surely negative, 0
@@ -25,6 +25,7 @@ def matrix(source: Any, name: str = "transition.W") -> Any:
     Args:
         source: a Posterior or its DataTree.
         name: dotted path of a parameter with one or two dimensions.
+        ax: axes to draw on, two unless the parameter was learned as a single point.
 
     Returns: array of two axes, or of one if the parameter was learned as a single point.
     Raises: InputError if there is no such parameter, or if it has more dimensions.
@@ -40,8 +41,7 @@ def matrix(source: Any, name: str = "transition.W") -> Any:
     values = draws.values if draws.ndim == 3 else draws.values[:, None]
     rows = str(draws.dims[1]) if draws.ndim == 3 else ""
     known = len(values) > 1
-    axes = new_axes(1, 1 + known, width=4.6 * (1 + known), height=_height(values))
-    axes = np.atleast_1d(axes).ravel()
+    axes = axes_of(ax, 1, 1 + known, width=4.6 * (1 + known), height=_height(values))
     mean = values.mean(0)
     top = float(np.abs(mean).max()) or 1.0
     _panel(axes[0], mean, draws, rows, top, f"{name}: posterior mean" if known else name, "value")
@@ -57,6 +57,7 @@ def connectivity(
     *,
     second: str = "sd",
     groups: Mapping[str, Sequence[int]] | None = None,
+    ax: Any = None,
 ) -> Any:
     """Posterior mean and standard deviation of a coupling matrix, states sorted into groups.
 
@@ -68,6 +69,7 @@ def connectivity(
         name: dotted path of a parameter with two dimensions, its rows to the states.
         second: what the second panel shows, ``"sd"``, or ``"sign"`` for P(> 0) - P(< 0).
         groups: name -> states, in place of those of the prior; a DataTree has no prior.
+        ax: axes to draw on, two unless the parameter was learned as a single point.
 
     Returns: array of two axes, or of one if the parameter was learned as a single point.
     Raises: InputError if there is no such matrix, and for groups that do not part its rows.
@@ -86,8 +88,7 @@ def connectivity(
     square = draws.dims[1:] == ("state", "state_aux")
     values = draws.values[:, order][..., order] if square else draws.values[:, order]
     known = len(values) > 1
-    axes = new_axes(1, 1 + known, width=5.0 * (1 + known), height=_height(values) + 0.4)
-    axes = np.atleast_1d(axes).ravel()
+    axes = axes_of(ax, 1, 1 + known, width=5.0 * (1 + known), height=_height(values) + 0.4)
     mean, rows = values.mean(0), str(draws.dims[1])
     top, pad = float(np.abs(mean).max()) or 1.0, 0.07 if parts else 0.02
     _panel(
@@ -99,9 +100,9 @@ def connectivity(
     elif known:
         sd = values.std(0)
         _panel(axes[1], sd, draws, rows, None, "How uncertain it is", "standard deviation", pad)
-    for ax in axes:
-        dark = ax is axes[-1] and known and second == "sd"
-        _groups(ax, parts, order, square, "white" if dark else INK)
+    for each in axes:
+        dark = each is axes[-1] and known and second == "sd"
+        _groups(each, parts, order, square, "white" if dark else INK)
     return axes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import colour_bar, heat_map, label, new_axes, tidy, whole_ticks
+from latentdyn.plots.canvas import axes_of, colour_bar, heat_map, label, tidy, whole_ticks
 from latentdyn.plots.source import trial_of
 from latentdyn.posterior import Posterior
 
@@ -17,15 +17,21 @@ MOST_STEPS = 600
 
 
 def raster_and_rates(
-    posterior: Any, trial: int = 0, *, time: slice | None = None, rates: Any = None
+    posterior: Any,
+    trial: Any = 0,
+    *,
+    time: slice | None = None,
+    rates: Any = None,
+    ax: Any = None,
 ) -> Any:
     """Counts of every unit above the counts that the model expects, units sorted by their peak.
 
     Args:
         posterior: of counts.
-        trial: which one, counted from 0.
+        trial: which one, its label or its place from 0.
         time: steps, as a slice of positions; by default the first 600.
         rates: what ``posterior.expected()`` returned, if it is at hand.
+        ax: two axes to draw on.
 
     Returns: array of two axes: counts, expected counts, both (unit, time).
     Raises: InputError for something else than a Posterior, and for trials that are not there.
@@ -46,7 +52,7 @@ def raster_and_rates(
     order = _by_peak(expected.values)
     clock = counts["time"].values
     ends = clock[[0, -1]] if np.issubdtype(clock.dtype, np.number) else (0, len(clock) - 1)
-    axes = new_axes(2, 1, width=9, height=6, sharex=True)[:, 0]
+    axes = axes_of(ax, 2, 1, width=9, height=6, sharex=True)
     seen = counts.values[order].astype(float)
     top = max(1.0, float(np.nanquantile(seen, 0.999)))
     image = heat_map(axes[0], seen, x=ends, cmap="Greys", vmin=0, vmax=top)
@@ -64,8 +70,8 @@ def raster_and_rates(
     tidy(axes[0], "Counts", y=unit)
     clock_label = label(posterior.data["time"], "time")
     tidy(axes[1], "Expected counts, given all the data", clock_label, unit)
-    for ax in axes:
-        whole_ticks(ax.yaxis)
+    for each in axes:
+        whole_ticks(each.yaxis)
     return axes
 
 

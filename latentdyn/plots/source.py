@@ -15,7 +15,7 @@ from latentdyn.posterior.draws import draw_parameters
 from latentdyn.posterior.names import parameter_dims
 from latentdyn.rng import seeded
 
-__all__ = ["best_chain", "observed", "parameter", "paths", "trial_of"]
+__all__ = ["best_chain", "observed", "parameter", "paths", "place", "trial_of"]
 
 DRAWS = 200
 
@@ -30,12 +30,22 @@ def _check(source: Any) -> None:
         )
 
 
-def trial_of(ds: Any, trial: int) -> Any:
-    """One trial, counted from 0."""
+def place(ds: Any, trial: Any) -> int:
+    """Where a trial is, given its label or, where none is equal to it, its place from 0."""
     number = ds.sizes.get("trial", 1)
-    if not -number <= trial < number:
-        raise InputError("trial", f"a number from 0 to {number - 1}", trial, "counted from 0")
-    return ds.isel(trial=trial) if "trial" in ds.dims else ds
+    labels = ds["trial"].values.tolist() if "trial" in ds.dims and "trial" in ds.coords else []
+    if trial in labels:
+        return labels.index(trial)
+    if not isinstance(trial, int) or not -number <= trial < number:
+        some = f"a label among {labels[:10]}, or a number from 0 to {number - 1}"
+        raise InputError("trial", some, repr(trial), "numbers count from 0")
+    return range(number)[trial]
+
+
+def trial_of(ds: Any, trial: Any) -> Any:
+    """One trial, by its label or its place."""
+    one = place(ds, trial)
+    return ds.isel(trial=one) if "trial" in ds.dims else ds
 
 
 def observed(source: Any) -> xr.Dataset:
@@ -54,7 +64,7 @@ def best_chain(tree: xr.DataTree) -> int:
     return int(np.argmax(ends)) if len(ends) == tree["posterior"].sizes["chain"] else 0
 
 
-def paths(source: Any, trial: int) -> xr.DataArray:
+def paths(source: Any, trial: Any) -> xr.DataArray:
     """Draws of the states of one trial: (draw, time, state)."""
     _check(source)
     data = trial_of(observed(source), trial)
@@ -72,7 +82,7 @@ def paths(source: Any, trial: int) -> xr.DataArray:
             raise _not_real(f"z with dims {stored.dims}")
         z = trial_of(stored, trial).isel(chain=best_chain(source))
         return z.isel(time=slice(0, steps)).transpose("draw", "time", "state")
-    one = range(source.batch.trials)[trial]
+    one = place(source.data, trial)
     path = source.smooth()
     if not isinstance(path, Path) or len(path.event_shape) < 2:
         raise _not_real(type(path).__name__)

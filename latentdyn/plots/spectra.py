@@ -9,7 +9,7 @@ import numpy as np
 
 from latentdyn.errors import InputError
 from latentdyn.kernels.periodogram import periodogram, resampled
-from latentdyn.plots.canvas import BLUE, INK, legend, new_axes, tidy
+from latentdyn.plots.canvas import BLUE, INK, axes_of, legend, tidy
 from latentdyn.plots.runs import Beside, beside, place_of
 
 __all__ = ["power_spectra"]
@@ -47,7 +47,7 @@ def power_spectra(
             unit of time of the data. By default one bin of the shortest series, at 20,000 steps 20.
         log_frequency: a logarithmic frequency axis, or else a linear one.
         seed: of the draws.
-        ax: axes to draw on, for a single unit.
+        ax: axes to draw on, one for each unit.
 
     Returns: the axes, or an array of axes (units,).
     Raises: InputError for units that are not there, missing data, and runs that all diverge.
@@ -57,18 +57,16 @@ def power_spectra(
         units = [units] if isinstance(units, str | int) else units
     places = [place_of(u, seen) for u in (seen.labels[:MOST] if units is None else units)]
     own = ax is None
-    if ax is not None and len(places) > 1:
-        got, fix = f"{len(places)} units", f"pass units=[{seen.labels[0]!r}]"
-        raise InputError("ax", "one unit for one pair of axes", got, fix)
     frequency, truth, each = _spectra(seen, smoothing)
     rows = -(-len(places) // 3)
+    columns = min(len(places), 3)
+    size: dict[str, Any] = {"width": 5.2 if columns == 1 else 3.3 * columns, "height": 0.8 + 2.8 * rows}
     if own:
-        columns = min(len(places), 3)
-        size = {"width": 5.2 if columns == 1 else 3.3 * columns, "height": 0.8 + 2.8 * rows}
-        ax = new_axes(rows, columns, sharex=True, **size)
-    axes = np.atleast_1d(ax).ravel()
-    for spare in axes[len(places) :]:
-        spare.set_visible(False)
+        axes = axes_of(None, rows, columns, sharex=True, **size)
+        for spare in axes[len(places) :]:
+            spare.set_visible(False)
+    else:
+        axes = axes_of(ax, len(places), **size)
     text = "median of free runs" + (f" ({seen.lost})" if seen.lost else "")
     for panel, d in zip(axes, places, strict=False):
         _panel(panel, frequency, None if truth is None else truth[:, d], each[..., d], text)

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import BLUE, ORANGE, label, legend, new_axes, tidy
-from latentdyn.plots.source import observed, paths
+from latentdyn.plots.canvas import BLUE, ORANGE, axes_of, label, legend, tidy
+from latentdyn.plots.source import observed, paths, place
 
 __all__ = ["latents"]
 
@@ -19,43 +19,45 @@ MOST_STATES, MOST_STEPS = 6, 600
 
 def latents(
     source: Any,
-    trial: int = 0,
+    trial: Any = 0,
     truth: Any = None,
     *,
     states: Sequence[int] | None = None,
     time: slice | None = None,
+    ax: Any = None,
 ) -> Any:
     """Posterior mean and 90% band of each state over time.
 
     Args:
         source: a Posterior or its DataTree.
-        trial: which one, counted from 0.
+        trial: which one, its label or its place from 0.
         truth: true states (time, state) of this trial or (trial, time, state), if they are known.
             States are only defined up to their coordinates, so the affine image of the truth that
             is nearest to the posterior mean is drawn.
         states: which ones; by default the six that vary most.
         time: steps, as a slice of positions; by default the first 600.
+        ax: axes to draw on, one for each state.
 
     Returns: the axes, or an array of axes (states,).
     Raises: InputError for states or trials that are not there, or a truth of another length.
     """
     z = paths(source, trial)
-    aligned = None if truth is None else _aligned(truth, z.mean("draw").values, trial)
+    one = place(observed(source), trial)
+    aligned = None if truth is None else _aligned(truth, z.mean("draw").values, one)
     chosen = _chosen(z, states)
     cut = slice(0, MOST_STEPS) if time is None else time
     z = z.isel(time=cut)
     low, high = np.quantile(z.values, [0.05, 0.95], axis=0)
     height = 3.2 if len(chosen) == 1 else 1.2 + 1.15 * len(chosen)
-    axes = new_axes(len(chosen), 1, width=9, height=height, sharex=True)
-    axes = np.atleast_1d(axes).ravel()
+    axes = axes_of(ax, len(chosen), 1, width=9, height=height, sharex=True)
     clock = z["time"].values
-    for ax, k in zip(axes, chosen, strict=True):
-        ax.fill_between(
+    for panel, k in zip(axes, chosen, strict=True):
+        panel.fill_between(
             clock, low[:, k], high[:, k], color=BLUE, alpha=0.3, linewidth=0, label="90% of draws"
         )
-        ax.plot(clock, z.values.mean(0)[:, k], color=BLUE, linewidth=1.5, label="posterior mean")
+        panel.plot(clock, z.values.mean(0)[:, k], color=BLUE, linewidth=1.5, label="posterior mean")
         if aligned is not None:
-            ax.plot(
+            panel.plot(
                 clock,
                 aligned[cut, k],
                 color=ORANGE,
@@ -63,13 +65,13 @@ def latents(
                 linestyle="--",
                 label="truth, in these coordinates",
             )
-        tidy(ax, y=f"state {k}")
+        tidy(panel, y=f"state {k}")
     more = f", the {len(chosen)} of {z.sizes['state']} that vary most"
     few = states is None and z.sizes["state"] > len(chosen)
     tidy(axes[0], title="Latent states" + (more if few else ""))
     tidy(axes[-1], x=label(observed(source)["time"], "time"))
     axes[0].figure.align_ylabels(axes)
-    legend(axes[0], own=True)
+    legend(axes[0], own=ax is None)
     return axes[0] if len(axes) == 1 else axes
 
 

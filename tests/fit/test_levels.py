@@ -9,6 +9,9 @@ import torch
 import latentdyn as ld
 
 QUIET = ld.fit.Training(progress=False)
+# the log density, of T numbers of 1e8, has an error of 1e-8 nats, so that the mode is found within
+# sqrt(2e-8) = 1.4e-4 sds; draws with 1 - a = 1e-3 make thirty times that of it
+NEAR_A_UNIT_ROOT = {"laplace arma": 5e-3}
 ALIKE = 1e-13  # of the level in noises: rounding of y + c, and of sums of T such numbers
 
 
@@ -72,7 +75,8 @@ def test_levels(name):
         moved, other = fit(y + level)
         assert abs(other - height) < 1e-6 + ALIKE * level * y.size, level
         again = moved.forecast(3, draws=20, seed=0)["y"].values - level
-        assert abs(again - ahead).max() < 1e-4 + 1e-7 * level**0.5, level
+        close = 1e-4 + NEAR_A_UNIT_ROOT.get(name, 1e-3) * (level / 1e8) ** 0.5
+        assert abs(again - ahead).max() < close, level
 
 
 @pytest.mark.parametrize("name", FITS)
