@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import latentdyn as ld
 
 QUICK = "--quick" in sys.argv
-PARTICLES, DRAWS, WARMUP = (100, 10, 10) if QUICK else (2000, 150, 100)
+PARTICLES, DRAWS, WARMUP = (50, 5, 5) if QUICK else (2000, 150, 100)
 DATA = Path(__file__).parents[1] / "../shared/data/gbp_usd_returns.nc"
 FOLDER = Path("runs/stochastic_volatility")
 BLUE, ORANGE = "#0072B2", "#D55E00"

@@ -11,7 +11,7 @@ import xarray as xr
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
 from latentdyn.diagnostics.dynamics.free_run import free_run
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import BLUE, COLOURS, INK, legend, new_axes, tidy
+from latentdyn.plots.canvas import BLUE, COLOURS, INK, axes_of, legend, tidy
 from latentdyn.plots.varied import Varied, varied
 
 __all__ = ["bifurcation"]
@@ -68,7 +68,7 @@ def bifurcation(
     start = family.start if start is None else start
     options = {"start": start, "seed": seed, "observed": unit is not None}
     own = ax is None
-    ax = new_axes(width=7.4, height=4.6) if own else ax
+    ax = axes_of(ax, width=7.4, height=4.6)[0]
     found = [
         column(free_run(family.at(v), steps, burn_in=burn_in, inputs=family.inputs(v), **options))
         for v in grid

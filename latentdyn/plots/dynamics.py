@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import INK, ORANGE, colour_bar, legend, new_axes, tidy
+from latentdyn.plots.canvas import INK, ORANGE, axes_of, colour_bar, legend, tidy
 from latentdyn.plots.source import paths, place
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters, for_batch
@@ -54,7 +54,7 @@ def flow_field(
     places = centre + (np.stack([u.ravel(), v.ravel()], -1) - origin) @ basis  # (G, K)
     du, dv = (_flow(program, places) @ basis.T).T.reshape(2, *u.shape)
     own = ax is None
-    ax = new_axes(width=6.2, height=5.2) if ax is None else ax
+    ax = axes_of(ax, width=6.2, height=5.2)[0]
     lines = ax.streamplot(
         u,
         v,

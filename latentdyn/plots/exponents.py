@@ -10,7 +10,7 @@ import xarray as xr
 
 from latentdyn.diagnostics.dynamics.lyapunov import lyapunov_spectrum
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import BLUE, GREY, INK, ORANGE, legend, new_axes, tidy
+from latentdyn.plots.canvas import BLUE, GREY, INK, ORANGE, axes_of, legend, tidy
 
 __all__ = ["lyapunov"]
 
@@ -52,7 +52,7 @@ def lyapunov(
     true = np.array([]) if truth is None else np.sort(np.ravel(truth))[::-1][: draws.shape[1]]
     J = draws.shape[1]
     own = ax is None
-    ax = new_axes(width=7.6, height=1.5 + 0.5 * J) if own else ax
+    ax = axes_of(ax, width=7.6, height=1.5 + 0.5 * J)[0]
     ax.axvline(0, color=GREY, linewidth=1.0, zorder=0)
     shown = np.where(np.isfinite(draws), draws, np.nan)
     for j in range(J):

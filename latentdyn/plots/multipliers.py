@@ -9,7 +9,7 @@ import xarray as xr
 
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import COLOURS, GREY, legend, new_axes, tidy
+from latentdyn.plots.canvas import COLOURS, GREY, axes_of, legend, tidy
 
 __all__ = ["eigenvalues"]
 
@@ -41,7 +41,7 @@ def eigenvalues(found: Any, *, points: int = 6, ax: Any = None) -> Any:
             "found", "one fixed point or more", 0, "look for cycles, or use more starts"
         )
     own = ax is None
-    ax = new_axes(width=5.6, height=6.0) if own else ax
+    ax = axes_of(ax, width=5.6, height=6.0)[0]
     angle = np.linspace(0, 2 * np.pi, 5000)
     ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
     ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)

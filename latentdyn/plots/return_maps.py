@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentdyn.errors import InputError
-from latentdyn.plots.canvas import BLUE, COLOURS, GREY, INK, legend, new_axes, tidy
+from latentdyn.plots.canvas import BLUE, COLOURS, GREY, INK, axes_of, legend, tidy
 from latentdyn.plots.runs import beside, place_of
 
 __all__ = ["return_map"]
@@ -55,7 +55,7 @@ def return_map(
         fix = "pass longer series or a lower prominence"
         raise InputError("source", "two maxima or more", "fewer", fix)
     own = ax is None
-    ax = new_axes(width=5.0, height=5.2) if own else ax
+    ax = axes_of(ax, width=5.0, height=5.2)[0]
     every = np.concatenate(truth if sum(map(len, truth)) else each)
     low, high = np.quantile(every, [0.0, 1.0] if sum(map(len, truth)) else [0.002, 0.998])
     margin = 0.08 * (high - low) or 0.08 * abs(high) or 1.0

@@ -60,7 +60,10 @@ def power_spectra(
     frequency, truth, each = _spectra(seen, smoothing)
     rows = -(-len(places) // 3)
     columns = min(len(places), 3)
-    size: dict[str, Any] = {"width": 5.2 if columns == 1 else 3.3 * columns, "height": 0.8 + 2.8 * rows}
+    size: dict[str, Any] = {
+        "width": 5.2 if columns == 1 else 3.3 * columns,
+        "height": 0.8 + 2.8 * rows,
+    }
     if own:
         axes = axes_of(None, rows, columns, sharex=True, **size)
         for spare in axes[len(places) :]:

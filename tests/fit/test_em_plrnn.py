@@ -149,7 +149,7 @@ def teacher():
     )
 
 
-@pytest.mark.parametrize("smoother", ["laplace", "iekf"])
+@pytest.mark.parametrize("smoother", [pytest.param("laplace", marks=pytest.mark.slow), "iekf"])
 def test_learns_to_predict(smoother):
     """Squared error one step ahead on new trials: lower than at the start, near the teacher's."""
     true = teacher()

@@ -191,7 +191,7 @@ def test_agrees_with_the_grid():
 def test_agrees_with_the_grid_of_a_short_series():
     """Also with five particles."""
     post = particle_gibbs(
-        local_level(), data(8), particles=5, draws=1200, warmup=300, chains=4, seed=0, **QUIET
+        local_level(), data(8), particles=5, draws=500, warmup=200, chains=4, seed=0, **QUIET
     )
     tree = post.to_datatree(seed=0)
     assert_agrees(tree, truth(8))

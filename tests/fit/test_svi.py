@@ -56,7 +56,7 @@ def test_chain_reaches_the_exact_evidence_and_moments(missing):
         model,
         ds,
         states=ld.encoders.Chain(3, 2),
-        steps=1500,
+        steps=100,
         learning_rate=0.02,
         training=Training(progress=False, ramp=0.0),
     )

@@ -404,7 +404,7 @@ def test_warm_starts_refit_read_outs_that_are_free():
     truth = ld.StateSpace(
         transitions.Linear.of(A=A, Q=[0.01] * 2), emissions.Poisson.of(C=C, d=[0.5] * 20)
     )
-    y = truth.simulate(3, 40, seed=0)
+    y = truth.simulate(2, 40, seed=0)
     quiet = ld.fit.Training(torch.optim.RAdam, ramp=0.0, initialise=False, progress=False)
     thought = C * (torch.arange(20) < 10)[:, None]
     evidence = {}
@@ -415,7 +415,7 @@ def test_warm_starts_refit_read_outs_that_are_free():
         for p in model.emission.parameters():
             p.requires_grad_(free)
         post = ld.fit.teacher_forcing(
-            model, y, forcing=smooth.laplace, steps=0, warm_start_iterations=3, training=quiet
+            model, y, forcing=smooth.laplace, steps=0, warm_start_iterations=2, training=quiet
         )
         with torch.no_grad():
             evidence[free] = float(smooth.laplace(post.model.model, y).log_evidence.sum())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import matplotlib
 import matplotlib.collections
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 from matplotlib.figure import Figure
 
 import latentdyn as ld
@@ -190,3 +194,41 @@ WRONG = {
 def test_wrong_input_is_named(call):
     with pytest.raises(InputError, match="expected"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("plot", "panels"),
+    [
+        (lambda p, **k: ld.plots.loss(p, **k), 2),
+        (lambda p, **k: ld.plots.latents(p, "b", **k), 2),
+        (lambda p, **k: ld.plots.raster_and_rates(p, "b", **k), 2),
+        (lambda p, **k: ld.plots.matrix(p, "emission.C", **k), 1),
+        (lambda p, **k: ld.plots.connectivity(p, "emission.C", **k), 1),
+        (lambda p, **k: ld.plots.forecast(p, trial="b", **k), 3),
+        (lambda p, **k: ld.plots.power_spectra(p, **k), 3),
+        (lambda p, **k: ld.plots.flow_field(p, trial="b", **k), 1),
+    ],
+)
+def test_every_plot_takes_axes_and_trials_by_label(plot, panels):
+    """As many as there are panels, and nothing is drawn anywhere else; others are refused."""
+    import matplotlib.pyplot as plt
+
+    post = labelled()
+    axes = plt.subplots(1, panels)[1]
+    plot(post, ax=axes)
+    assert all(ax.has_data() for ax in np.atleast_1d(axes))
+    with pytest.raises(ld.InputError, match="'ax'"):
+        plot(post, ax=plt.subplots(1, 4)[1])
+    plt.close("all")
+
+
+@cache
+def labelled():
+    """Counts of three units in trials a and b."""
+    rng = np.random.default_rng(0)
+    y = xr.DataArray(
+        rng.poisson(2.0, (2, 40, 3)), dims=("trial", "time", "unit"), coords={"trial": ["a", "b"]}
+    )
+    torch.manual_seed(0)
+    model = ld.StateSpace(ld.transitions.PLRNN(2), ld.emissions.Poisson(2, 3))
+    return ld.fit.svi(model, y, steps=3, training=ld.fit.Training(progress=False))

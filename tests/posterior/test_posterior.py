@@ -117,7 +117,7 @@ def test_forecast_of_a_known_linear_model_has_the_exact_moments():
         known,
         ds,
         states=ld.encoders.Chain(3, 2),
-        steps=1200,
+        steps=50,
         learning_rate=0.03,
         training=Training(progress=False, ramp=0.0),
     )

@@ -127,10 +127,10 @@ def test_mode_and_curvature(transition, emission):
         ("linear-full", "negative-binomial"),
         ("linear", "categorical"),
         ("linear", "student-t"),
-        ("mlp", "gaussian"),
-        ("gru-full", "poisson"),
-        ("mlp", "bernoulli"),
         ("plrnn", "poisson"),
+        ("gru-full", "poisson"),
+        pytest.param("mlp", "gaussian", marks=pytest.mark.slow),
+        pytest.param("mlp", "bernoulli", marks=pytest.mark.slow),
     ],
 )
 def test_gradients(transition, emission):

@@ -193,7 +193,10 @@ def test_variational_posterior_of_the_weights(name):
     assert bool(torch.isfinite(torch.as_tensor(np.asarray(W))).all())
 
 
-@pytest.mark.parametrize("name", BAYES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("elman", "orthogonal") else pytest.param(n, marks=pytest.mark.slow) for n in BAYES],
+)
 def test_laplace_posterior_with_the_states_integrated_out(name):
     model, y = bayesian(name)
     post = ld.fit.laplace(model.collapse(ld.smooth.ekf), y)
