@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.posterior.draws import draw, latent_weights
+from latentdyn.posterior.draws import draw, marginal
 from latentdyn.posterior.predict import chunks
 from latentdyn.rng import seeded
 
@@ -93,21 +92,9 @@ def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dic
     batch = posterior.batch.to(program.dtype, program.device)
     drawn: Any = draw(program, guide, batch, number)
     out: dict[str, Tensor] = {}
-    if drawn.z is None:
-        evidence = drawn.log_joint  # the states are integrated out, or there are none
-    else:
+    if drawn.log_qz is not None:
         out["states"] = drawn.log_joint - drawn.log_qz  # (S, N)
-        evidence = _evidence(program, guide, drawn, batch, out["states"], paths)
     if guide.parameters_guide is not None:
+        evidence = marginal(program, guide, drawn, batch, paths)
         out["parameters"] = drawn.log_prior - drawn.log_q + evidence.sum(-1)
     return out
-
-
-def _evidence(
-    program: Any, guide: Any, drawn: Any, batch: Any, first: Tensor, paths: int
-) -> Tensor:
-    """Log of the mean weight of several paths, of which the first are given: (S, N)."""
-    if guide.parameters_guide is None:
-        return first
-    weights = [first, *latent_weights(program, guide, drawn, batch, paths - 1)]
-    return torch.stack(weights).logsumexp(0) - math.log(paths)

@@ -17,13 +17,14 @@ from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import pointwise, predict
+from latentdyn.posterior.before import prior_groups
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.posterior.draws import Draws, draw, draw_parameters, latent_weights
+from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.names import parameter_dims
 
 __all__ = ["to_datatree"]
 
-INNER = 10  # paths for each importance-weighted marginal likelihood
+PRIOR = 50  # draws of it
 SAMPLE = ("chain", "draw")
 
 
@@ -41,6 +42,7 @@ def to_datatree(
     groups["constant_data"] = _constant_data(posterior)
     groups["fit_history"] = _fit_history(posterior)
     groups |= _warmup_groups(posterior)
+    groups |= prior_groups(posterior, PRIOR)
     attrs = make_attrs() | _attrs(posterior, len(fits))
     for ds in groups.values():
         ds.attrs.update(attrs)
@@ -100,7 +102,8 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
         weights = drawn.log_joint - drawn.log_qz
         out["sample_stats/log_weight"] = weights
         out["sample_stats/log_q"] = drawn.log_q + drawn.log_qz.sum(-1)
-        out["marginal_log_likelihood/y"] = _marginal(posterior, program, guide, drawn, weights)
+        batch = posterior.batch.to(program.dtype, program.device)
+        out["marginal_log_likelihood/y"] = marginal(program, guide, drawn, batch)
     return out
 
 
@@ -128,13 +131,6 @@ def _one_step_ahead(drawn: Draws) -> dict[str, Tensor]:
     except (InputError, AttributeError):
         return {"log_likelihood/y": drawn.log_joint}  # type: ignore[dict-item]
     return {"log_likelihood/y": steps.expand(*drawn.path.batch_shape, -1)}
-
-
-def _marginal(posterior: Any, program: Any, guide: Any, drawn: Any, first: Tensor) -> Tensor:
-    """Log p(y_n | theta) by importance weighting, (S, N): a lower bound in expectation."""
-    batch = posterior.batch.to(program.dtype, program.device)
-    weights = latent_weights(program, guide, drawn, batch, INNER - 1)
-    return torch.stack([first, *weights]).logsumexp(0) - math.log(INNER)
 
 
 def _blank(values: Tensor, length: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.integrated import bind_trials, integrated, paths
 from latentdyn.programs import Program
 
-__all__ = ["Draws", "draw", "draw_parameters", "for_batch", "latent_weights"]
+__all__ = ["Draws", "draw", "draw_parameters", "draw_prior", "for_batch", "marginal"]
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,26 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
         inner = inner.some(number)
     with local_params(), pyro.plate("draws", number, dim=-2):
         q = poutine.trace(inner).get_trace()
-        replayed = poutine.replay(program.draw, q)
-        p = poutine.trace(replayed).get_trace()
-    theta = {
-        name: _flat(value, number)
-        for name, value in dict(p.nodes["_RETURN"]["value"] or {}).items()
-    }
-    sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
-    sites |= {name: theta[name] for name in program.prior.moved}
+        p = poutine.trace(poutine.replay(program.draw, q)).get_trace()
+    sites, theta = _drawn(program, p, number)
     latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
     densities = zeros + _density(p, number), zeros + _density(q, number)
     return Draws(sites, theta, *densities, latent=latent, places=getattr(inner, "picked", None))
+
+
+@torch.no_grad()
+def draw_prior(program: Program, number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Draws of the prior: sites by name (S, ...), of which ``theta`` bind."""
+    with local_params(), pyro.plate("draws", number, dim=-2):
+        p = poutine.trace(program.draw).get_trace()
+    return _drawn(program, p, number)
+
+
+def _drawn(program: Program, p: Any, number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    values = dict(p.nodes["_RETURN"]["value"] or {})
+    theta = {name: _flat(value, number) for name, value in values.items()}
+    sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
+    return sites | {name: theta[name] for name in program.prior.moved}, theta
 
 
 @torch.no_grad()
@@ -114,6 +124,19 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
     for name, z in drawn.latents.items():
         log_joint = log_joint + bound.path_of(batch, name).score(z)
     return replace(drawn, log_joint=log_joint.expand(number, batch.trials))
+
+
+def marginal(program: Program, guide: Guide, drawn: Draws, batch: Batch, paths: int = 10) -> Tensor:
+    """log p(y_n | theta), (S, N), of draws made with `draw`.
+
+    Exact where nothing is left to draw; else the log of the mean importance weight of so many
+    ``paths``, which is too low on average.
+    """
+    if drawn.log_qz is None:
+        return drawn.log_joint  # type: ignore[return-value]
+    first = drawn.log_joint - drawn.log_qz  # type: ignore[operator]
+    weights = latent_weights(program, guide, drawn, batch, paths - 1)
+    return torch.stack([first, *weights]).logsumexp(0) - math.log(paths)
 
 
 def latent_weights(

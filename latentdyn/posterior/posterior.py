@@ -15,7 +15,7 @@ from latentdyn.distributions import Path
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
-from latentdyn.posterior.draws import Draws, draw, draw_parameters
+from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.mixture import MixturePath
 from latentdyn.programs import Program
 from latentdyn.programs.program import at_floor
@@ -136,6 +136,30 @@ class Posterior:
                     raise InputError("model", "a program with states", got, fix)
                 each.append(drawn.z if drawn.path is None else drawn.path)
         return MixturePath(each, batch.length, data)
+
+    @torch.no_grad()
+    def log_likelihood(
+        self, new_y: Any = None, draws: int = 100, seed: int | None = None
+    ) -> xr.DataArray:
+        """log p(y_n | theta_s) of whole trials of the data or of new ones, (draw, trial).
+
+        Exact where states are integrated out or there are none; with an encoder the log of the mean
+        importance weight of ten paths, which is too low on average. Its log-mean-exp over draws is
+        the log predictive density of new trials.
+        """
+        program, guide = self.fits[self.best]
+        data, batch = self._data_and_batch(new_y)
+        if _sampled_paths(guide) is not None:
+            got, fix = "paths that were sampled with the parameters", "fit model.collapse(smoother)"
+            raise InputError("posterior", "states integrated out, or an encoder of them", got, fix)
+        batch, found = batch.to(program.dtype, program.device), []
+        with seeded(seed):
+            for number in predict.chunks(whole("draws", draws), batch.y.numel()):
+                drawn = draw(program, guide, batch, number)
+                found.append(marginal(program, guide, drawn, batch))
+        values = torch.cat(found).cpu().numpy()
+        ds = xr.Dataset({"log_likelihood": (("draw", "trial"), values)})
+        return predict.named(ds, data)["log_likelihood"]
 
     def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
         """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y.

@@ -23,6 +23,7 @@ __all__ = [
     "forecast",
     "future",
     "impute",
+    "inside",
     "named",
     "need_latents",
     "observations",
@@ -77,12 +78,12 @@ def expected(posterior: Any, data: xr.Dataset, batch: Batch, draws: int) -> xr.D
         y = observations(posterior.model, drawn, batch)
         total += y.expected(batch.y.to(y.mean.dtype)).sum(0, dtype=torch.float64)
     ds = data[["y"]].copy()
-    values = np.where(_inside(batch), (total / draws).to(batch.y.dtype).cpu().numpy(), np.nan)
+    values = np.where(inside(batch), (total / draws).to(batch.y.dtype).cpu().numpy(), np.nan)
     ds["y"] = (("trial", "time", "unit"), values, {**data["y"].attrs, "kind": "real"})
     return ds
 
 
-def _inside(batch: Batch) -> np.ndarray:
+def inside(batch: Batch) -> np.ndarray:
     """(N, T, 1) steps before each trial's end."""
     found: np.ndarray = np.arange(batch.steps) < batch.length.cpu().numpy()[:, None]
     return found[..., None]
@@ -98,7 +99,7 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
         bound = _each(posterior.model, drawn, batch)
         filled.append(bound.completed(drawn.latents, batch).cpu().numpy())
     known = data["y"].transpose("trial", "time", "unit").values
-    gap = np.isnan(known) & _inside(batch)
+    gap = np.isnan(known) & inside(batch)
     ds = data[["y"]].drop_vars("y")
     values = np.where(gap, np.concatenate(filled), known)
     ds["y"] = (("draw", "trial", "time", "unit"), values, data["y"].attrs)
