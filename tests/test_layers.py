@@ -7,8 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
-
-import pytest
+from functools import cache
 
 ROOT = pathlib.Path(__file__).parents[1] / "latentdyn"
 ROOMS = [
@@ -54,46 +53,61 @@ def room_of(path: pathlib.Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
-    """(module, whether at the top of the file), `from latentdyn import x` as latentdyn.x."""
-    tree = ast.parse(path.read_text())
-    found = []
-    for node in ast.walk(tree):
+def imports(path: pathlib.Path) -> set[str]:
+    """Modules that are imported, those of a package by their own name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [(a.name, node in tree.body) for a in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "latentdyn":
-            found += [(f"latentdyn.{a.name}", node in tree.body) for a in node.names]
+            found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.append((node.module, node in tree.body))
+            for name in (f"{node.module}.{a.name}" for a in node.names):
+                found.add(name if name in modules() else node.module)
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_upwards_only(path):
-    here = ROOMS.index(room_of(path))
-    for module, _ in imports(path):
-        if module.startswith("latentdyn."):
-            there = module.split(".")[1]
-            assert ROOMS.index(there) <= here, f"{path} imports {module}, a room below its own"
+@cache
+def modules() -> dict[str, pathlib.Path]:
+    """Files by the name of their module."""
+    names = (".".join((ROOT.name, *p.relative_to(ROOT).with_suffix("").parts)) for p in FILES)
+    return dict(zip((n.removesuffix(".__init__") for n in names), FILES, strict=True))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_libraries_are_known_only_where_they_belong(path):
-    for module, _ in imports(path):
-        allowed = KNOWN_IN.get(module.split(".")[0])
-        assert allowed is None or room_of(path) in allowed, f"{path} imports {module}"
+def test_imports_point_upwards_only_and_libraries_are_known_where_they_belong():
+    wrong = []
+    for path in FILES:
+        here = room_of(path)
+        for module in imports(path):
+            first, *rest = module.split(".")
+            if first == ROOT.name and rest and ROOMS.index(rest[0]) > ROOMS.index(here):
+                wrong.append(f"{path} imports {module}, a room below its own")
+            if here not in KNOWN_IN.get(first, {here}):
+                wrong.append(f"{path} imports {module}")
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_and_functions_stay_small(path):
-    text = path.read_text()
-    assert text.count("\n") <= 350
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-            assert size <= 40, f"{path}:{node.lineno} {node.name} has {size} lines"
+def test_no_file_depends_on_itself_in_a_circle():
+    """Also inside rooms, and through imports inside functions."""
+    known = modules()
+    graph = {n: {m for m in imports(p) if m in known and m != n} for n, p in known.items()}
+    while ends := [name for name, needs in graph.items() if not needs]:
+        graph = {n: needs - {*ends} for n, needs in graph.items() if n not in ends}
+    assert not graph
+
+
+def test_files_and_functions_stay_small():
+    wrong = []
+    for path in FILES:
+        text = path.read_text()
+        if text.count("\n") > 350:
+            wrong.append(f"{path} has {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                if size > 40:
+                    wrong.append(f"{path}:{node.lineno} {node.name} has {size} lines")
+    assert not wrong
 
 
 def test_every_room_is_listed():

@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
+
+from latentdyn.data.convert import as_dataset
+from latentdyn.data.own import own_dataset
 
 __all__ = ["Batch"]
 
@@ -66,8 +70,6 @@ class Batch:
         """
         if isinstance(data, Batch):
             return data.to(dtype, device)
-        from latentdyn.data.convert import as_dataset
-
         ds = as_dataset(data)
         y, kind = ds["y"].transpose("trial", "time", "unit").values, ds["y"].attrs.get("kind")
         if dtype is None:
@@ -185,3 +187,20 @@ def _codes(labels: np.ndarray, known: Any = None) -> np.ndarray:
     known = np.unique(labels if known is None else known)
     code = np.searchsorted(known, labels).clip(max=len(known) - 1)
     return np.where(known[code] == labels, code, -1)
+
+
+@own_dataset.register
+def _from_batch(batch: Batch) -> xr.Dataset:
+    y = batch.y.detach().cpu().numpy()
+    mask = batch.mask.cpu().numpy()
+    ds = xr.Dataset(
+        {
+            "y": (("trial", "time", "unit"), np.where(mask, y, np.asarray(np.nan, y.dtype))),
+            "length": ("trial", batch.length.cpu().numpy()),
+        }
+    )
+    if batch.u is not None:
+        ds["u"] = (("trial", "time", "input"), batch.u.detach().cpu().numpy())
+    if batch.session is not None:
+        ds = ds.assign_coords(session=("trial", batch.session.cpu().numpy()))
+    return ds

@@ -10,9 +10,9 @@ import pandas as pd
 import xarray as xr
 
 from latentdyn.data.arrays import from_array, from_trials, is_trials
-from latentdyn.data.batch import Batch
 from latentdyn.data.frames import from_frame
 from latentdyn.data.inputs import attach_inputs
+from latentdyn.data.own import own_dataset
 from latentdyn.data.spikes import bin_spikes
 from latentdyn.data.standard import check, standard
 from latentdyn.data.tsd import from_tsd, is_pynapple
@@ -96,8 +96,9 @@ def _converted(
 
 
 def _unlabelled(obj: Any, given: Mapping[str, Hashable | None], argument: str) -> xr.Dataset:
-    if isinstance(obj, Batch):
-        return _from_batch(obj)
+    own = own_dataset(obj)
+    if own is not None:
+        return own
     if isinstance(obj, (pd.DataFrame, pd.Series)):
         return from_frame(obj, given, argument)
     if is_pynapple(obj):
@@ -144,22 +145,6 @@ def _from_spikes(obj: Any, bin_size: float | None) -> xr.Dataset:
             "pass e.g. bin_size=0.01 (for a dict of columns use pandas.DataFrame(obj))",
         )
     return bin_spikes(obj, bin_size)
-
-
-def _from_batch(batch: Batch) -> xr.Dataset:
-    y = batch.y.detach().cpu().numpy()
-    mask = batch.mask.cpu().numpy()
-    ds = xr.Dataset(
-        {
-            "y": (("trial", "time", "unit"), np.where(mask, y, np.asarray(np.nan, y.dtype))),
-            "length": ("trial", batch.length.cpu().numpy()),
-        }
-    )
-    if batch.u is not None:
-        ds["u"] = (("trial", "time", "input"), batch.u.detach().cpu().numpy())
-    if batch.session is not None:
-        ds = ds.assign_coords(session=("trial", batch.session.cpu().numpy()))
-    return ds
 
 
 def _stacked(trials: list[xr.Dataset], argument: str) -> xr.Dataset:

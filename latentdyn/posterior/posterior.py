@@ -17,6 +17,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import predict
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.mixture import MixturePath
+from latentdyn.posterior.storage import save
 from latentdyn.programs import Program
 from latentdyn.programs.program import at_floor
 from latentdyn.rng import seeded
@@ -273,8 +274,6 @@ class Posterior:
 
     def save(self, folder: Folder | str) -> None:
         """Write safetensors, JSON and netCDF into a folder; `latentdyn.load` reads it."""
-        from latentdyn.posterior.storage import save
-
         save(self, Folder(folder))
 
     def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:

@@ -7,28 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xarray as xr
-from pyro.infer import autoguide
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
-from latentdyn.config import build, describe
-from latentdyn.data import Batch
-from latentdyn.errors import InputError
-from latentdyn.guide import Guide, local_params, parameter_guide
+from latentdyn.config import describe
+from latentdyn.guide import Guide
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
-from latentdyn.posterior.posterior import Posterior
-from latentdyn.posterior.smoother_names import build_program, describe_program
+from latentdyn.posterior.smoother_names import describe_program
 from latentdyn.rng import seeded
 
-__all__ = ["load", "save"]
+__all__ = ["save"]
 
 _PLAIN_GUIDES = ("AutoDelta", "AutoNormal", "AutoDiagonalNormal", "AutoMultivariateNormal")
 _KEPT_DRAWS = 2000
 
 
-def save(posterior: Posterior, folder: Path) -> None:
+def save(posterior: Any, folder: Path) -> None:
     """Write ``posterior.json``, ``weights.safetensors`` and ``data.nc`` into a folder.
 
     Pyro's plain autoguides, Markov chains and other draws are kept as they are; any other guide
@@ -89,70 +84,3 @@ def _save(guide: DrawnGuide, at: str, tensors: dict[str, Tensor]) -> dict[str, A
     if guide.warmup is None:
         return {}
     return {"warmup": _save(guide.warmup, f"{at}warmup/", tensors)}
-
-
-def load(folder: Path | str) -> Posterior:
-    """Read a posterior that was saved.
-
-    Raises:
-        InputError: if the folder holds none, or if it needs a class that was not imported.
-    """
-    folder = Path(folder)
-    path = folder / "posterior.json"
-    if not path.exists():
-        raise InputError(
-            "folder",
-            "a folder written by Posterior.save",
-            str(folder),
-            "pass the folder that contains posterior.json",
-        )
-    config = json.loads(path.read_text())
-    tensors = load_file(folder / "weights.safetensors")
-    with xr.open_dataset(folder / "data.nc", engine="h5netcdf") as ds:
-        data = ds.load()
-    fits = [_load_fit(c, _part(tensors, f"{i}/")) for i, c in enumerate(config["fits"])]
-    batch = Batch.of(data, fits[0][0].dtype)
-    held_out = tensors["held_out"].bool() if "held_out" in tensors else None
-    if held_out is not None:
-        batch = batch.replace(mask=batch.mask & ~held_out, y=batch.y.where(~held_out, 0))
-    return Posterior(fits, data, batch, config["histories"], held_out, config["attrs"])
-
-
-def _load_fit(config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Any, Guide]:
-    dtype = getattr(torch, config["dtype"])
-    with seeded(0):  # modules and guides are built with random values before theirs are read
-        program = build_program(config["program"]).to(dtype)
-        program.load_state_dict(_part(tensors, "program/"))
-        states = None
-        if "latents" in config:
-            states = Guide(None, build(config["latents"])).to(dtype).latents
-            states.load_state_dict(_part(tensors, "latents/"))
-        if config.get("parameters") == "chains":
-            return program, Guide(_load_chains(config, config["chains"], tensors), states)
-        return program, Guide(_load_parameters(config.get("parameters"), program, tensors), states)
-
-
-def _load_chains(config: dict[str, Any], chains: int, tensors: dict[str, Tensor]) -> DrawnGuide:
-    draws, stats = _part(tensors, "draws/"), _part(tensors, "stats/")
-    warmup = None
-    if "warmup" in config:
-        warmup = _load_chains(config["warmup"], chains, _part(tensors, "warmup/"))
-    z = tensors.get("z")
-    return DrawnGuide(draws, None, chains, z, stats, warmup)
-
-
-def _load_parameters(
-    kind: str | None, program: Any, tensors: dict[str, Tensor]
-) -> nn.Module | None:
-    if kind is None:
-        return None
-    if kind == "draws":
-        return DrawnGuide(_part(tensors, "draws/"), tensors["draws_log_q"])
-    with local_params():
-        guide: Any = parameter_guide(program, getattr(autoguide, kind))
-        guide.load_state_dict(_part(tensors, "parameters/"))
-    return guide
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -17,8 +17,15 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
-from latentdyn.smooth.laplace import TOLERANCE, not_a_mode, not_reached
-from latentdyn.smooth.search import Patience, backtrack, polished, still
+from latentdyn.smooth.search import (
+    TOLERANCE,
+    Patience,
+    backtrack,
+    not_a_mode,
+    not_reached,
+    polished,
+    still,
+)
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.smooth.starts import best_mode, other_starts
 

@@ -15,19 +15,27 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.smooth.curved import laplace_curved
 from latentdyn.smooth.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.ekf import first_moments
 from latentdyn.smooth.given import given
 from latentdyn.smooth.kalman import linear_gaussian
-from latentdyn.smooth.search import NoModeError, Patience, backtrack, log_joint, polished, still
+from latentdyn.smooth.search import (
+    TOLERANCE,
+    Patience,
+    backtrack,
+    log_joint,
+    not_a_mode,
+    not_reached,
+    polished,
+    still,
+)
 from latentdyn.smooth.solution import ChainSolution
 from latentdyn.smooth.starts import best_mode, other_starts
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
-__all__ = ["laplace", "not_a_mode", "not_reached"]
-
-TOLERANCE = 1e-10
+__all__ = ["laplace"]
 
 
 @smoother(batched=True, warm=True)
@@ -81,8 +89,6 @@ def laplace(
     if affine is not None and seen is not None:
         return linear_gaussian(model, batch, data, route, (first, affine, seen)).to(dtype)
     if affine is None:
-        from latentdyn.smooth.curved import laplace_curved
-
         return laplace_curved(model, batch, data, first, start, steps).to(dtype)
     problem = _Sites(model, batch, first, affine, route)
     with torch.no_grad():
@@ -226,19 +232,3 @@ class _Sites:
             (v,) = torch.autograd.grad(bent, at, materialize_grads=True)
         along = (self.solve(J, g + v).log_z - self.solve(J, g - v).log_z) / 2
         return along - along.detach()
-
-
-def not_reached(change: float, steps: int) -> InputError:
-    """The error of a search that has not ended."""
-    got = f"a step of {change:.2g} after {steps}"
-    return NoModeError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
-
-
-def not_a_mode() -> InputError:
-    """The error of a Hessian that is not negative definite."""
-    return NoModeError(
-        "y",
-        "a mode at which the curvature is negative definite",
-        "a flat or saddle direction",
-        "use smooth.particle, or start elsewhere with start=",
-    )

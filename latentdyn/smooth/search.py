@@ -12,17 +12,21 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 
 __all__ = [
+    "TOLERANCE",
     "NoModeError",
     "Patience",
     "Secant",
     "backtrack",
     "best_step",
     "log_joint",
+    "not_a_mode",
+    "not_reached",
     "polished",
     "still",
 ]
 
 HALVINGS = 30
+TOLERANCE = 1e-10  # of a step, relative to the state, at which a mode is reached
 
 
 class NoModeError(InputError):
@@ -31,6 +35,22 @@ class NoModeError(InputError):
     def __init__(self, argument: str, expected: str = "", got: Any = None, fix: str = ""):
         super().__init__(argument, expected, got, fix)
         self.got = got
+
+
+def not_reached(change: float, steps: int) -> InputError:
+    """The error of a search that has not ended."""
+    got = f"a step of {change:.2g} after {steps}"
+    return NoModeError("steps", "a mode", got, "raise steps, or start elsewhere with start=")
+
+
+def not_a_mode() -> InputError:
+    """The error of a Hessian that is not negative definite."""
+    return NoModeError(
+        "y",
+        "a mode at which the curvature is negative definite",
+        "a flat or saddle direction",
+        "use smooth.particle, or start elsewhere with start=",
+    )
 
 
 def backtrack(

@@ -228,11 +228,17 @@ def test_forecast_of_point_estimates_without_states():
 
 
 def test_validation_of_programs_without_states_to_sample(real):
-    """Collapsed: log p(all) - log p(others), for each held-out entry; counts of counts: refused."""
+    """log p(all) - log p(others) if collapsed; of counts given counts where the past is known."""
     known = ld.programs.PoissonAutoregression.of(d=[0.0], w=[[0.1]])
     y = known.simulate(2, 30, seed=0)[["y"]]
-    with pytest.raises(ld.InputError, match="whole trials"):
-        ld.fit.svi(ld.programs.PoissonAutoregression(1, 1), y, validation=0.1, training=QUIET)
+    program = ld.programs.PoissonAutoregression(1, 1)
+    post = ld.fit.svi(program, y, steps=2, validation=0.1, training=QUIET)
+    fitted, hidden = post.model, post.held_out
+    hidden = hidden & torch.nn.functional.pad(~hidden[:, :-1], (0, 0, 1, 0))  # no past at first
+    with torch.no_grad():
+        path = fitted.observations({}, ld.data.Batch.of(y, fitted.dtype))
+        each = path.steps.base_dist.log_prob(torch.as_tensor(y["y"].values).to(fitted.dtype))
+    assert post.history["validation"][-1] == pytest.approx(float(each[hidden].mean()), abs=1e-6)
     level = ld.programs.LocalLevel().double().collapse(ld.smooth.kalman)
     held = ld.fit.svi(level, real.data, steps=2, validation=0.2, training=QUIET)
     model = held.model.model
