@@ -9,7 +9,17 @@ from __future__ import annotations
 import torch
 from pyro.distributions import HalfNormal, LogNormal, Normal
 
-from latentdyn import distributions, emissions, encoders, initials, priors, transitions
+from latentdyn import (
+    StateSpace,
+    distributions,
+    emissions,
+    encoders,
+    initials,
+    priors,
+    programs,
+    smooth,
+    transitions,
+)
 
 TRANSITIONS = {
     "linear": lambda U=0: transitions.Linear(3, U),
@@ -117,4 +127,47 @@ PRIORS = {
         priors.ManifoldAttractor(1),
         priors.ARD("emission.C"),
     ),
+}
+
+
+def _bold() -> StateSpace:
+    return StateSpace(transitions.Linear(2), emissions.Hemodynamic(2, 3, 2.0))
+
+
+def _product() -> StateSpace:
+    parts = emissions.Product(emissions.Gaussian(2, 1), emissions.Poisson(2, 2))
+    return StateSpace(transitions.Linear(2), parts, initials.Stationary(2))
+
+
+def _trend_and_season() -> StateSpace:
+    parts = (programs.LocalLinearTrend() + programs.Seasonal(4)).components
+    return programs.Structural(*parts, initial=initials.Gaussian(5))
+
+
+# also of conditionals that only make sense inside them
+PROGRAMS = {
+    "state-space": lambda: StateSpace(transitions.PLRNN(2), emissions.Poisson(2, 3)),
+    "collapsed": lambda: StateSpace(transitions.Linear(2), emissions.Gaussian(2, 3)).collapse(
+        smooth.kalman
+    ),
+    "identity": lambda: StateSpace(transitions.PLRNN(3), emissions.Identity(3, 2)),
+    "product": _product,
+    "bold": _bold,
+    "delayed": lambda: programs.delayed(_bold()),
+    "arma": lambda: programs.ARMA(2, 1),
+    "var": lambda: programs.VAR(2, 2),
+    "local-level": lambda: programs.LocalLevel(),
+    "flat": lambda: StateSpace(
+        transitions.Linear(2), emissions.Gaussian(2, 3), initials.Diffuse(2)
+    ),
+    "local-linear-trend": lambda: programs.LocalLinearTrend(),
+    "season": lambda: programs.Seasonal(4),
+    "trend-and-season": _trend_and_season,
+    "stochastic-volatility": lambda: programs.StochasticVolatility(
+        prior=programs.KimShephardChib()
+    ),
+    "hmm": lambda: programs.HMM(2, emissions.StateGaussian(2, 3)),
+    "switching": lambda: programs.SwitchingLinear(2, 2, 3),
+    "counts-given-counts": lambda: programs.PoissonAutoregression(2, 2),
+    "autoregressive": lambda: programs.Autoregressive(emissions.Gaussian(4, 2)),
 }
