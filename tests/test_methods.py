@@ -169,7 +169,22 @@ def test_cell(name, method):
     assert not list(pyro.get_param_store().keys())
     if isinstance(result, torch.Tensor):
         assert bool(torch.isfinite(result).all())
+    else:
+        says_what_it_is(result, method)
     FOUND[name, method] = label
+
+
+def says_what_it_is(post, method):
+    """Latents are integrated out, have an encoder or were drawn; random parameters a guide."""
+    assert post.attrs["inference_method"] == re.search(r"fit\.(\w+)", method)[1]
+    for program, guide in post.fits:
+        latents = () if program.integrated else program.latents
+        stored = ("z",) if getattr(guide.parameters_guide, "z", None) is not None else ()
+        assert {*guide.latents, *stored} >= set(latents)
+        assert (guide.parameters_guide is not None) == program.prior.random
+    drawn = post.sample(2, seed=0)
+    assert set(post.model.prior.names) <= set(drawn)
+    assert all(bool(torch.isfinite(x).all()) for x in drawn.values() if x.is_floating_point())
 
 
 def table() -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
+from latentdyn.errors import NoDensityError
 from latentdyn.guide import Guide, local_params
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.integrated import bind_trials, integrated, paths
@@ -121,8 +122,13 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
     elif program.latents:
         return drawn
     log_joint = bound.observations(drawn.latents, batch).log_prob(batch.y)
-    for name, z in drawn.latents.items():
-        log_joint = log_joint + bound.path_of(batch, name).score(z)
+    try:
+        for name, z in drawn.latents.items():
+            log_joint = log_joint + bound.path_of(batch, name).score(z)
+    except NoDensityError:
+        if stored is None:
+            raise
+        return drawn  # paths that were sampled need none
     return replace(drawn, log_joint=log_joint.expand(number, batch.trials))
 
 
