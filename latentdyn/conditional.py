@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from latentdyn.distributions.coordinates import Coordinates, Template, templates_of
 from latentdyn.distributions.floored import Floored
+from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
 from latentdyn.nn.rebind import rebind
@@ -130,11 +131,20 @@ class Conditional(Floored, abc.ABC):
             if parameter.requires_grad:
                 parameter.copy_(value)
 
+    @property
+    def known_values(self) -> dict[str, Tensor]:
+        """Values that were given with `of` or `fix`, by name."""
+        return {name: self.get_parameter(name) for name in self.known}
+
+    @property
+    def modalities(self) -> Sequence[Conditional]:
+        """What stands side by side in it, each for units of its own: itself, of most."""
+        return (self,)
+
     def moments(self, *parents: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (..., K) and covariance (..., K, K) of the child, where they exist."""
         child = self(*parents)
-        full = getattr(child, "covariance_matrix", None)
-        return child.mean, torch.diag_embed(child.variance) if full is None else full
+        return child.mean, covariance_of(child)
 
     def step(self, z: Tensor, u: Tensor | None = None) -> Tensor:
         """Mean of the child of z, (..., K) or (..., D): of a transition, F(z, u) without noise."""

@@ -21,6 +21,7 @@ from latentdyn.errors import InputError
 
 __all__ = ["build", "describe"]
 
+_MISSING = object()
 _OURS = ("latentdyn.", "torch.distributions.", "pyro.distributions.")
 
 
@@ -78,20 +79,21 @@ def _object(value: Any, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
     several = [
         p.name
         for p in inspect.signature(cls.__init__).parameters.values()
-        if p.kind == p.VAR_POSITIONAL and hasattr(value, p.name)
+        if p.kind == p.VAR_POSITIONAL
     ]
     kept = getattr(cls, "kept", {})
-    missing = [n for n in names if not hasattr(value, kept.get(n, n))]
+    held: dict[str, Any] = {n: getattr(value, kept.get(n, n), _MISSING) for n in (*names, *several)}
+    missing = [n for n in names if held[n] is _MISSING]
     if not isinstance(value, nn.Module) or missing:
         wanted = "an object that keeps its constructor's arguments as attributes"
         got = f"{cls.__name__} without {missing}" if missing else cls.__name__
         raise InputError(argument, wanted, got, "set self.<name> = <name> in its __init__")
     out = {
         "class": _path(cls, argument),
-        "arguments": {n: describe(getattr(value, kept.get(n, n)), n, seen) for n in names},
+        "arguments": {n: describe(held[n], n, seen) for n in names},
     }
-    if several:
-        out["several"] = [describe(v, several[0], seen) for v in getattr(value, several[0])]
+    if several and held[several[0]] is not _MISSING:
+        out["several"] = [describe(v, several[0], seen) for v in held[several[0]]]
     known = getattr(value, "known", ())
     if known:
         out["known"] = {n: describe(getattr(value, n)) for n in known}

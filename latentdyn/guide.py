@@ -125,6 +125,6 @@ def _adopt(guide: AutoGuide, draw: Any) -> AutoGuide:
     if guide.prototype_trace is None:
         guide._model = (draw,)
     for part in guide.modules():
-        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+        if isinstance(part, PyroModule) and "param_state" not in vars(part._pyro_context):
             part._pyro_context.param_state = {"params": {}, "constraints": {}}
     return guide

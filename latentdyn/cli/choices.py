@@ -111,7 +111,7 @@ def make_prior(name: str, model: str, state_dim: int) -> Any:
 
 
 def _class(room: Any, name: str, argument: str) -> Any:
-    if not hasattr(room, name):
+    if name not in room.__all__:
         raise InputError(argument, f"one of {sorted(room.__all__)}", name, "choose another")
     return getattr(room, name)
 

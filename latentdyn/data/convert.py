@@ -15,7 +15,7 @@ from latentdyn.data.inputs import attach_inputs
 from latentdyn.data.own import own_dataset
 from latentdyn.data.spikes import bin_spikes
 from latentdyn.data.standard import check, standard
-from latentdyn.data.tsd import from_tsd, is_pynapple
+from latentdyn.data.tsd import from_tsd, is_pynapple, is_spike_group
 from latentdyn.errors import InputError
 
 __all__ = ["as_dataset"]
@@ -87,7 +87,7 @@ def _converted(
     if isinstance(obj, xr.Dataset):
         name = _variable(obj, argument)
         return standard(obj, name, given, bin_size, argument, 0 if name == "y" else name)
-    if isinstance(obj, Mapping) or (is_pynapple(obj) and not hasattr(obj, "d")):
+    if isinstance(obj, Mapping) or is_spike_group(obj):
         return standard(_from_spikes(obj, bin_size), "y", given, None, argument)
     if is_trials(obj) and not all(_is_plain(trial) for trial in obj):
         ds = _stacked([_converted(x, given, bin_size, argument) for x in obj], argument)

@@ -12,12 +12,17 @@ from latentdyn.data.checks import numeric
 from latentdyn.data.frames import labels
 from latentdyn.errors import InputError
 
-__all__ = ["from_tsd", "is_pynapple", "unit_coords"]
+__all__ = ["from_tsd", "is_pynapple", "is_spike_group", "unit_coords"]
 
 
 def is_pynapple(obj: Any) -> bool:
     """Whether ``obj`` looks like a pynapple object."""
-    return hasattr(obj, "time_support")
+    return getattr(obj, "time_support", None) is not None
+
+
+def is_spike_group(obj: Any) -> bool:
+    """Whether ``obj`` looks like pynapple's spike trains, which hold no array of values."""
+    return is_pynapple(obj) and getattr(obj, "d", None) is None
 
 
 def from_tsd(tsd: Any, argument: str) -> xr.Dataset:

@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.errors import InputError
+from latentdyn.posterior.drawn import drawn_of
 from latentdyn.posterior.draws import draw, marginal
 from latentdyn.posterior.predict import chunks
 from latentdyn.rng import seeded
@@ -56,7 +57,9 @@ def log_weights(
 
 
 def _need_a_fitted_density(posterior: Any) -> None:
-    if any(getattr(g.parameters_guide, "chains", None) is not None for _, g in posterior.fits):
+    if any(
+        drawn is not None and drawn.chains for drawn in (drawn_of(g) for _, g in posterior.fits)
+    ):
         raise InputError(
             "source",
             "an approximate posterior with a density",

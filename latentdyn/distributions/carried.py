@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn.functional import pad
 
+from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import NoDensityError
 from latentdyn.nn import broadcast_shapes
 
@@ -54,10 +55,8 @@ class Carried(TorchDistribution):
     @property
     def covariance_matrix(self) -> Tensor:
         """(..., K + R, K + R)."""
-        V = getattr(self.child, "covariance_matrix", None)
-        V = torch.diag_embed(self.child.variance) if V is None else V
         R = self.rest.shape[-1]
-        return pad(V, (0, R, 0, R))
+        return pad(covariance_of(self.child), (0, R, 0, R))
 
     def _joined(self, x: Tensor) -> Tensor:
         lead = broadcast_shapes(x.shape[:-1], self.rest.shape[:-1])

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
+from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.nn import broadcast_shapes
 from latentdyn.nn.companion import block_diagonal
 
@@ -68,9 +69,7 @@ class SideBySide(TorchDistribution):
     @property
     def covariance_matrix(self) -> Tensor:
         """(..., D, D), in blocks."""
-        full = [getattr(p, "covariance_matrix", None) for p in self.parts]
-        each = zip(self.parts, full, strict=True)
-        return block_diagonal([torch.diag_embed(p.variance) if V is None else V for p, V in each])
+        return block_diagonal([covariance_of(p) for p in self.parts])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SideBySide:
         """The same distribution over a larger batch."""

@@ -57,26 +57,26 @@ class Product(Conditional):
             raise InputError("parts", "one input_dim, or 0", sorted(inputs), fix)
         self.parts = nn.ModuleList(parts)
         self.state_dim, self.input_dim = states.pop(), max(inputs)
-        self.obs_dim = sum(p.obs_dim for p in self.emissions)
-        self.memory = max(p.memory for p in self.emissions)
-        kinds = {p.noise for p in self.emissions}
+        self.obs_dim = sum(p.obs_dim for p in self.modalities)
+        self.memory = max(p.memory for p in self.modalities)
+        kinds = {p.noise for p in self.modalities}
         self.noise = next((k for k in ("singular", "full") if k in kinds), "diagonal")
 
     @property
-    def emissions(self) -> list[Any]:
+    def modalities(self) -> list[Any]:  # type: ignore[override]
         """The parts."""
         return list(self.parts)
 
     @property
     def columns(self) -> list[slice]:
         """Units of each part."""
-        stops = torch.tensor([0] + [p.obs_dim for p in self.emissions]).cumsum(0).tolist()
+        stops = torch.tensor([0] + [p.obs_dim for p in self.modalities]).cumsum(0).tolist()
         return [slice(a, b) for a, b in pairwise(stops)]
 
     @property
     def time_varying(self) -> frozenset[str]:  # type: ignore[override]
         """Names of parameters with a time axis."""
-        parts = enumerate(self.emissions)
+        parts = enumerate(self.modalities)
         return frozenset(f"parts.{i}.{n}" for i, part in parts for n in part.time_varying)
 
     def at(self, times: slice) -> Product:  # type: ignore[override]
@@ -84,17 +84,17 @@ class Product(Conditional):
         if not self.time_varying:
             return self
         new = rebind(self, {})
-        new._modules["parts"] = nn.ModuleList([part.at(times) for part in self.emissions])
+        new._modules["parts"] = nn.ModuleList([part.at(times) for part in self.modalities])
         return new
 
     def initialise(self, batch: Batch) -> None:
         """Each part starts from its units."""
-        for part, own in zip(self.emissions, self.columns, strict=True):
+        for part, own in zip(self.modalities, self.columns, strict=True):
             part.initialise(batch.replace(y=batch.y[..., own], mask=batch.mask[..., own]))
 
     def state_scale(self, batch: Batch) -> Tensor | None:
         """Of the first part whose read-out is known."""
-        for part, own in zip(self.emissions, self.columns, strict=True):
+        for part, own in zip(self.modalities, self.columns, strict=True):
             one = batch.replace(y=batch.y[..., own], mask=batch.mask[..., own])
             scale = part.state_scale(one)
             if scale is not None:
@@ -104,7 +104,7 @@ class Product(Conditional):
     def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:
         """Those of the parts."""
         found: dict[str, tuple[Any, Tensor]] = {}
-        for i, (part, own) in enumerate(zip(self.emissions, self.columns, strict=True)):
+        for i, (part, own) in enumerate(zip(self.modalities, self.columns, strict=True)):
             each = part.parameter_scales(centre[own], scale[own])
             found |= {f"parts.{i}.{name}": value for name, value in each.items()}
         return found
@@ -113,7 +113,7 @@ class Product(Conditional):
         self, z: Tensor, u: Tensor | None = None, past: Tensor | None = None
     ) -> Distribution:
         """Distribution of all observations; ``past`` for parts with memory, see `Hemodynamic`."""
-        return side_by_side([self._child(part, z, u, past) for part in self.emissions])
+        return side_by_side([self._child(part, z, u, past) for part in self.modalities])
 
     @staticmethod
     def _child(part: Any, z: Tensor, u: Tensor | None, past: Tensor | None) -> Distribution:
@@ -134,7 +134,7 @@ class Product(Conditional):
         return Affine(_stacked(found), block_vector([a.offset for a in found]), noise, diagonal)
 
     def _linear(self, u: Tensor | None) -> list[Any]:
-        parts = self.emissions
+        parts = self.modalities
         return [p.linear_gaussian(u if p.input_dim else None) for p in parts]
 
     @property
@@ -163,7 +163,7 @@ class Product(Conditional):
                 found.append(affine)
                 units.extend(range(own.start, own.stop))
         if not found:
-            kinds = [type(p).__name__ for p in self.emissions]
+            kinds = [type(p).__name__ for p in self.modalities]
             fix = "add an emissions.Gaussian, or learn without read-back"
             raise InputError("emission", "a part that can be read back", kinds, fix)
         return found, units

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.nn import matvec
 
 __all__ = ["LinearChain", "linear_chain", "unit_factor"]
@@ -89,7 +90,7 @@ def _constant(part: Any, batch: Batch) -> tuple[Any, ...] | None:
     Its offset is affine in the inputs: read off at none and at each one of them.
     """
     U = part.input_dim
-    if part.time_varying or getattr(part, "memory", 0):
+    if part.time_varying or part.memory:
         return None
     eye = torch.eye(U, dtype=batch.y.dtype, device=batch.y.device)
     u = torch.cat([eye.new_zeros(1, U), eye]) if U else None
@@ -108,9 +109,7 @@ def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Any, ...]:
     u = batch.u[:, 1:] if U else None  # type: ignore[index]
     child = transition.at(slice(1, batch.steps))(z[:, :-1], u)
     inside = torch.arange(1, batch.steps, device=z.device) < batch.length[:, None]
-    full = getattr(child, "covariance_matrix", None)
-    noise = torch.diag_embed(child.variance) if full is None else full
-    noise = noise.expand(*z[:, 1:].shape, z.shape[-1])[inside].double().mean(0)
+    noise = covariance_of(child).expand(*z[:, 1:].shape, z.shape[-1])[inside].double().mean(0)
     now, mean = z[:, :-1][inside].double(), child.mean[inside].double()
     x = torch.cat([now, *([u[inside].double()] if u is not None else [])], -1)
     weight, offset = _regress(x, mean)
@@ -120,7 +119,7 @@ def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Any, ...]:
 
 
 def _seen(emission: Any, batch: Batch, z: Tensor) -> tuple[Any, ...] | None:
-    if getattr(emission, "memory", 0) or emission.time_varying:
+    if emission.memory or emission.time_varying:
         return None
     inside = torch.arange(batch.steps, device=z.device) < batch.length[:, None]
     every = max(1, int(inside.sum()) // ROWS)

@@ -24,7 +24,7 @@ Level = tuple[
 
 def levels_of(program: Any, batch: Batch, names: Collection[str]) -> dict[str, Level]:
     """Of those constants of a program that are among ``names``, with the mean of the data."""
-    inner = getattr(program, "model", program)
+    inner = program.core
     part = getattr(inner, "transition", None)
     found: dict[str, Level] = {}
     for own, matrix in getattr(part, "at_level", {}).items():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
 from latentdyn.fit.density import free_names
@@ -75,9 +76,9 @@ class Level:
 
 def _levels(model: Any, mean: Tensor, scale: Tensor) -> list[str]:
     """The parameters that are the level of all units; none if one of them is random or known."""
-    emission = getattr(getattr(model, "model", model), "emission", None)
-    if emission is None or hasattr(emission, "emissions"):
+    emission = getattr(model.core, "emission", None)
+    if not isinstance(emission, Conditional) or len(emission.modalities) > 1:
         return []
-    named = emission.parameter_scales(mean, scale) if hasattr(emission, "parameter_scales") else {}
+    named = emission.parameter_scales(mean, scale)
     found = [f"emission.{name}" for name, own in named.items() if isinstance(own[0], Tensor)]
     return found if set(found) <= set(free_names(model)) else []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.data.kept import kept
 from latentdyn.encoders import Encoder
@@ -153,7 +154,7 @@ def _started(
 def _minibatches(
     program: Any, batch: Batch, size: int | None, window: int | None, training: Training
 ) -> Minibatches:
-    parts = [m for m in program.modules() if getattr(m, "time_varying", None)]
+    parts = [m for m in program.modules() if isinstance(m, Conditional) and m.time_varying]
     if window is not None and parts:
         raise InputError(
             "window",

@@ -105,7 +105,7 @@ def warm_start(
 
 
 def _reads_back(emission: Any) -> bool:
-    return any(part.readback is not None for part in getattr(emission, "emissions", [emission]))
+    return any(part.readback is not None for part in emission.modalities)
 
 
 def _inside(batch: Batch) -> Tensor:
@@ -153,9 +153,9 @@ def _start_at(program: Any, z: Tensor) -> None:
 def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
     """Variances of the process (K,), if it has any, and of the observations (D,)."""
     transition, emission = program.transition, program.emission
-    if getattr(transition, "noise", "") == "diagonal":
+    if transition.noise == "diagonal":
         transition.start(Q=process.to(program.dtype) + transition.floor.to(process))
-    able = getattr(emission, "noise", "") == "diagonal" and len(noise) == emission.obs_dim
+    able = emission.noise == "diagonal" and len(noise) == emission.obs_dim
     if able and bool(noise.isfinite().all()):
         emission.start(R=noise.to(program.dtype) + emission.floor.to(noise))
 
@@ -165,7 +165,7 @@ def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
     """The process noise, up to a factor, by the evidence of a part of the data."""
     smoother = as_smoother(smoother)
     transition = program.transition
-    if getattr(transition, "noise", "") != "diagonal" or not transition.Q.requires_grad:
+    if transition.noise != "diagonal" or not transition.Q.requires_grad:
         return
     part, near = _part(batch), dict[str, Tensor]()
     Q = transition.Q.detach().clone()
@@ -202,7 +202,7 @@ def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
     """R = E[(y - C z - d)^2] over the smoothed path, of Gaussian units with noise of their own."""
     emission = program.emission
     affine = emission.linear_gaussian(None if not emission.input_dim else batch.u)
-    if affine is None or getattr(emission, "noise", "") != "diagonal":
+    if affine is None or emission.noise != "diagonal":
         return
     C = affine.weight
     r = batch.y - (C @ path.mean[..., None]).squeeze(-1) - affine.offset

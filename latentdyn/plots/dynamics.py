@@ -13,6 +13,8 @@ from latentdyn.plots.canvas import INK, ORANGE, axes_of, colour_bar, legend, tid
 from latentdyn.plots.source import paths, place
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters, for_batch
+from latentdyn.programs import Program
+from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 
 __all__ = ["flow_field"]
@@ -86,14 +88,12 @@ def _program_and_path(source: Any, trial: Any) -> tuple[Any, np.ndarray]:
         with seeded(0):
             drawn = draw_parameters(program, guide, DRAWS)
         return for_batch(program, drawn, source.batch[one : one + 1]), path
-    if not hasattr(source, "transition"):
-        raise InputError(
-            "source",
-            "a Posterior or a StateSpace",
-            type(source).__name__,
-            "pass what fit.svi returned, or the model",
-        )
-    inputs = torch.zeros(200, source.input_dim) if source.input_dim else None
+    if not isinstance(source, Program):
+        fix = "pass what fit.svi returned, or the model"
+        raise InputError("source", "a Posterior or a StateSpace", type(source).__name__, fix)
+    need_form(source, "StateSpace", "pass what fit.svi returned, or the model")
+    model: Any = source
+    inputs = torch.zeros(200, model.input_dim) if model.input_dim else None
     return source, source.simulate(1, 200, inputs, seed=0)["z"].values[0]
 
 

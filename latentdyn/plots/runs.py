@@ -16,6 +16,7 @@ from latentdyn.diagnostics.dynamics.series import records
 from latentdyn.errors import InputError
 from latentdyn.plots.source import paths
 from latentdyn.posterior import Posterior
+from latentdyn.programs import Program
 from latentdyn.values import whole
 
 __all__ = ["Beside", "beside", "place_of"]
@@ -95,7 +96,7 @@ def beside(
     whole("draws", draws)
     data = _data(source, y, states)
     trials = [] if data is None else records(data, "y")
-    if isinstance(source, Posterior | Conditional) or hasattr(source, "transition"):
+    if isinstance(source, Posterior | Conditional | Program):
         longest = max((len(x) for x in trials), default=LEAST)
         steps = min(max(longest, LEAST), MOST) if steps is None else whole("steps", steps, 2)
         source = _run(source, steps, draws, states, seed)

@@ -18,7 +18,7 @@ from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import pointwise, predict
 from latentdyn.posterior.before import prior_groups
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn import DrawnGuide, drawn_of
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.names import parameter_dims
 
@@ -89,11 +89,11 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
     out["sample_stats/lp"] = drawn.log_prior
     if drawn.log_joint is not None:
         out["sample_stats/lp"] = drawn.log_prior + drawn.log_joint.sum(-1)
-    inner: Any = guide.parameters_guide
-    if getattr(inner, "chains", None) is None:
+    stored = drawn_of(guide)
+    if stored is None or stored.chains is None:
         out["sample_stats/log_q"] = drawn.log_q
     else:
-        out |= {f"sample_stats/{k}": v[drawn.places] for k, v in inner.stats.items()}
+        out |= {f"sample_stats/{k}": v[drawn.places] for k, v in stored.stats.items()}
     if drawn.log_joint is not None and (drawn.path is not None or not drawn.latents):
         out["marginal_log_likelihood/y"] = drawn.log_joint
     if drawn.latents or not (program.core.latents or program.integrated):
@@ -202,7 +202,8 @@ def _fit_history(posterior: Any) -> xr.Dataset:
 def _warmup_groups(posterior: Any) -> dict[str, xr.Dataset]:
     """Parameters, and what the sampler said, of the draws before those that count."""
     program, guide = posterior.fits[0]
-    warmup = getattr(guide.parameters_guide, "warmup", None)
+    stored = drawn_of(guide)
+    warmup = None if stored is None else stored.warmup
     if warmup is None:
         return {}
     drawn = draw_parameters(program, Guide(warmup.at(torch.arange(warmup.size)), None), warmup.size)

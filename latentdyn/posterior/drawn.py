@@ -12,7 +12,7 @@ import torch
 from pyro.distributions import Categorical, Delta
 from torch import Tensor, nn
 
-__all__ = ["DrawnGuide"]
+__all__ = ["DrawnGuide", "drawn_of", "stored_paths"]
 
 
 class DrawnGuide(nn.Module):
@@ -83,3 +83,15 @@ class DrawnGuide(nn.Module):
         for name, values in self.draws.items():
             pyro.sample(name, Delta(values[pick], density, event_dim=values.dim() - 1))
             density = torch.zeros_like(density)
+
+
+def drawn_of(guide: Any) -> DrawnGuide | None:
+    """What a `Guide` knows of its parameters as draws, None if it knows them otherwise."""
+    inner = guide.parameters_guide
+    return inner if isinstance(inner, DrawnGuide) else None
+
+
+def stored_paths(guide: Any) -> Tensor | None:
+    """Paths z that were sampled with the parameters."""
+    drawn = drawn_of(guide)
+    return None if drawn is None else drawn.z

@@ -17,7 +17,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.errors import NoDensityError
 from latentdyn.guide import Guide, local_params
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn import drawn_of, stored_paths
 from latentdyn.posterior.integrated import bind_trials, integrated, paths
 from latentdyn.programs import Program
 
@@ -66,15 +66,16 @@ def draw_parameters(program: Program, guide: Guide, number: int) -> Draws:
     inner: Any = guide.parameters_guide
     if inner is None:
         return Draws({}, {}, zeros, zeros)
-    if isinstance(inner, DrawnGuide) and inner.picked is None:
-        inner = inner.some(number)
+    drawn = drawn_of(guide)
+    if drawn is not None:
+        inner = drawn = drawn.some(number) if drawn.picked is None else drawn
     with local_params(), pyro.plate("draws", number, dim=-2):
         q = poutine.trace(inner).get_trace()
         p = poutine.trace(poutine.replay(program.draw, q)).get_trace()
     sites, theta = _drawn(program, p, number)
     latent = frozenset(name for name, site in _samples(p) if not site["is_observed"])
     densities = zeros + _density(p, number), zeros + _density(q, number)
-    return Draws(sites, theta, *densities, latent=latent, places=getattr(inner, "picked", None))
+    return Draws(sites, theta, *densities, latent=latent, places=drawn.picked if drawn else None)
 
 
 @torch.no_grad()
@@ -110,7 +111,7 @@ def draw(program: Program, guide: Guide, batch: Batch, number: int, states: bool
         found = paths(path) if states else {}
         return replace(drawn, latents=found, log_joint=path.log_evidence, path=path)
     bound: Any = for_batch(program, drawn, batch)
-    stored = getattr(guide.parameters_guide, "z", None)
+    stored = stored_paths(guide)
     if guide.latents:
         shape, found, log_q = (number, batch.trials), {}, torch.zeros(())
         for name, path in guide.encode(batch, bound).items():

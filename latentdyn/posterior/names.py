@@ -34,13 +34,9 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
         >>> parameter_dims("transition.W", (2, 2), model)
         ('state', 'state_aux')
     """
-    model = getattr(model, "model", model)
-    sizes = {
-        "state": getattr(model, "state_dim", None),
-        "unit": getattr(model, "obs_dim", None),
-        "input": getattr(model, "input_dim", None),
-    }
-    sizes["session"] = getattr(getattr(model, "prior", None), "sessions", None)
+    model = model.core
+    sizes = {"state": model.state_dim, "unit": model.obs_dim, "input": model.input_dim}
+    sizes["session"] = getattr(model.prior, "sessions", None)
     for wanted in _candidates(name, len(shape)):
         if [sizes.get(dim.removesuffix("_aux")) for dim in wanted] == list(shape):
             return wanted

@@ -15,6 +15,7 @@ from latentdyn.distributions import Path
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
+from latentdyn.posterior.drawn import drawn_of, stored_paths
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.mixture import MixturePath
 from latentdyn.posterior.storage import save
@@ -61,8 +62,8 @@ class Posterior:
         """Model, data and bound in one line."""
         n, t, d = self.batch.y.shape
         elbo = [f"{h['elbo'][-1]:.1f}" for h in self.histories if h.get("elbo")]
-        inner = self.fits[0][1].parameters_guide
-        chains = getattr(inner, "chains", None) or len(self.fits)
+        drawn = drawn_of(self.fits[0][1])
+        chains = (drawn and drawn.chains) or len(self.fits)
         name = type(self.model.core).__name__
         end = f", elbo=[{', '.join(elbo)}])" if elbo else ")"
         return f"Posterior({name}, {n} trials x {t} steps x {d} units, chains={chains}{end}"
@@ -94,7 +95,7 @@ class Posterior:
         program, guide = self.fits[self.best if chain is None else chain]
         number = whole("draws", number)
         batch = self.batch if batch is None else batch
-        if batch is not self.batch and _sampled_paths(guide) is not None:
+        if batch is not self.batch and stored_paths(guide) is not None:
             fix = "fit model.collapse(smoother), whose states can be found for any data"
             raise InputError("new_y", "None: paths were sampled with the fit", "other data", fix)
         return draw(program, guide, batch, number, states=True)
@@ -150,7 +151,7 @@ class Posterior:
         """
         program, guide = self.fits[self.best]
         data, batch = self._data_and_batch(new_y)
-        if _sampled_paths(guide) is not None:
+        if stored_paths(guide) is not None:
             got, fix = "paths that were sampled with the parameters", "fit model.collapse(smoother)"
             raise InputError("posterior", "states integrated out, or an encoder of them", got, fix)
         batch, found = batch.to(program.dtype, program.device), []
@@ -289,7 +290,3 @@ class Posterior:
         """A copy with some attributes changed."""
         names = ("fits", "data", "batch", "histories", "held_out", "attrs")
         return Posterior(**({n: getattr(self, n) for n in names} | changes))
-
-
-def _sampled_paths(guide: Guide) -> Tensor | None:
-    return getattr(guide.parameters_guide, "z", None)

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.posterior.draws import Draws, for_batch
@@ -122,7 +123,7 @@ def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
 def can_continue(program: Any) -> bool:
     """Whether a forecast needs nothing but the fit: no inputs, nothing that varies in time."""
     model = program.core
-    varying = any(getattr(m, "time_varying", None) for m in model.modules())
+    varying = any(isinstance(m, Conditional) and m.time_varying for m in model.modules())
     return not (model.input_dim or varying)
 
 

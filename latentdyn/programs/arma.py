@@ -65,7 +65,7 @@ class ARMA(StateSpace):
         """Known coefficients (p,) and (q,), variance of the noise, and constant."""
         known = transitions.ARMA.of(ar, ma, variance, constant)
         model = cls(known.p, known.q, initial=initial)
-        model.fix(**{name: getattr(known, name) for name in known.known})
+        model.fix(**known.known_values)
         if isinstance(model.initial, initials.Stationary):
             _need_stationary(model.ar)
         return model

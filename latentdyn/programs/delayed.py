@@ -52,5 +52,5 @@ def delayed(model: StateSpace) -> StateSpace:
 def _lagged(emission: Any, lags: int) -> Conditional:
     """The emission over states with their past; of a product, each part."""
     if isinstance(emission, Product):
-        return Product(*[_lagged(part, lags) for part in emission.emissions])
+        return Product(*[_lagged(part, lags) for part in emission.modalities])
     return Lagged(emission, lags)

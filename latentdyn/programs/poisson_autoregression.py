@@ -68,7 +68,7 @@ class PoissonAutoregression(Program):
         """Known weights; those left out are zero."""
         known = emissions.History.of(d, w, J, D)
         model = cls(known.obs_dim, known.lags, known.coupling, known.input_dim)
-        return model.fix(**{name: getattr(known, name) for name in known.known})
+        return model.fix(**known.known_values)
 
     def fix(self, **values: Any) -> Self:
         """Give d, w, J and D known values, in place."""

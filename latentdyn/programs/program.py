@@ -53,6 +53,7 @@ class Program(Simulated, nn.Module, abc.ABC):
     """
 
     prior: Any
+    state_dim: Any = 0
     latents: tuple[str, ...] = ()
     form = ""  # what algorithms find in it, see `need_form`
     integrated = False  # whether no states are left to sample: fits then are in double precision

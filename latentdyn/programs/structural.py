@@ -189,7 +189,7 @@ def _transitions(component: Any) -> list[Any]:
 
 def _without_constant(arma: Any) -> Any:
     """A process around zero: the level has the mean."""
-    known = {name: getattr(arma, name) for name in arma.known}
+    known = arma.known_values
     if known and bool((known.pop("constant") != 0).any()):
         fix = "leave the mean to the level, or to the data"
         raise InputError("components", "an ARMA without constant", "one with a constant", fix)

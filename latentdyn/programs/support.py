@@ -16,7 +16,7 @@ __all__ = ["check_support"]
 
 def check_support(model: Any, batch: Batch) -> None:
     """Refuse observations that the emission cannot produce (negative or fractional counts ...)."""
-    program: Any = getattr(model, "model", model)
+    program: Any = model.core
     if not isinstance(program, StateSpace | HMM):
         return
     batch = program.fit_batch(batch)

@@ -71,7 +71,7 @@ class VAR(StateSpace):
         """Known coefficients (p, D, D), covariance (D, D) or variances (D,), constant (D,)."""
         known = transitions.VAR.of(A, covariance, constant)
         model = cls(known.p, known.units, initial=initial)
-        model.fix(**{name: getattr(known, name) for name in known.known})
+        model.fix(**known.known_values)
         if isinstance(model.initial, initials.Stationary):
             _need_stationary(model.A)
         return model

@@ -11,6 +11,7 @@ import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
 from latentdyn.fit.training import rise
+from latentdyn.posterior.drawn import drawn_of
 from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]
@@ -37,7 +38,8 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     found += [*_converged(posterior), *_restarts(posterior)]
     found += [*_at_floor(posterior), *_points(posterior)]
     guide = posterior.fits[posterior.best][1]
-    if getattr(guide.parameters_guide, "chains", None) is not None:
+    drawn = drawn_of(guide)
+    if drawn is not None and drawn.chains:
         found += _sampler(posterior, seed)
     elif guide.parameters_guide is not None or guide.states is not None:
         found += _importance(posterior, seed)  # of points there is nothing to weight

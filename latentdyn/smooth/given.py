@@ -60,7 +60,6 @@ def in_double(model: Any) -> Any:
 
 def without_memory(model: Any) -> None:
     """Refuse emissions that see earlier states: what goes step by step would not show them any."""
-    emission = getattr(model, "emission", None)
-    if getattr(emission, "memory", 0):
-        kind, fix = type(emission).__name__, "pass programs.delayed(model)"
+    if model.recalls:
+        kind, fix = type(model.emission).__name__, "pass programs.delayed(model)"
         raise InputError("model", "an emission that sees one state", kind, fix)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.conditional import Affine, Conditional
+from latentdyn.distributions.moments_of import full_covariance
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 
@@ -47,7 +48,7 @@ def _once(noise: Tensor, diagonal: bool) -> Tensor:
 def moments(conditional: Conditional, z: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor, bool]:
     """Mean of the child, and its covariance, or variances and True if units are independent."""
     child = conditional(z, u)
-    mean, full = child.mean, getattr(child, "covariance_matrix", None)
+    mean, full = child.mean, full_covariance(child)
     if bool(torch.isnan(mean.detach()).all()) and _finite(z, *conditional.parameters()):
         raise InputError(
             "model",

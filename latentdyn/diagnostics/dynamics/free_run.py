@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.source import Chain, chains_of
+from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import InputError
 from latentdyn.kernels import free_run as kernel
 from latentdyn.kernels.hinges import Hinges
@@ -185,8 +186,7 @@ def _fast(transition: Any, hinges: Hinges, z: Tensor, steps: int, noise: bool) -
 def _root(transition: Any, z: Tensor) -> Tensor:
     """A root of the noise covariance, (S, K, K) or (1, K, K)."""
     child = transition(z[:, None, None], None)
-    cov = getattr(child, "covariance_matrix", None)
-    cov = torch.diag_embed(child.variance) if cov is None else cov
+    cov = covariance_of(child)
     values, vectors = torch.linalg.eigh(cov.reshape(-1, *cov.shape[-2:]).cpu())
     return vectors * values.clamp(min=0).sqrt()[..., None, :]  # rounding below zero
 

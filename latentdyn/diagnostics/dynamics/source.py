@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn import DrawnGuide, drawn_of, stored_paths
 from latentdyn.posterior.draws import draw, draw_parameters
 from latentdyn.programs import Program
 from latentdyn.programs.program import need_form
@@ -86,8 +86,8 @@ def _fits(source: Posterior, draws: int) -> list[tuple[Any, Guide]]:
 
 
 def _chain(source: Posterior, program: Any, guide: Guide, draws: int, states: bool) -> Chain:
-    picked = getattr(guide.parameters_guide, "picked", None)
-    number = draws if picked is None else len(picked)
+    stored = drawn_of(guide)
+    number = draws if stored is None or stored.picked is None else len(stored.picked)
     if states:
         drawn = draw(program, guide, _beginning(source, guide), number, states=True)
     else:
@@ -101,7 +101,7 @@ def _chain(source: Posterior, program: Any, guide: Guide, draws: int, states: bo
 def _beginning(source: Posterior, guide: Guide) -> Batch:
     """Some steps of some trials: enough to know where states are, without smoothing all data."""
     batch = source.batch
-    if getattr(guide.parameters_guide, "z", None) is not None:
+    if stored_paths(guide) is not None:
         return batch  # paths that were sampled with the parameters
     return batch.head(TRIALS, STEPS)
 
