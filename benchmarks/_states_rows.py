@@ -16,8 +16,8 @@ from _samplers import SCORE, cuthbert_particles, cuthbert_sweeps, particles_of
 import latentdyn as ld
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
-from latentdyn.smooth.ekf import Chain
-from latentdyn.smooth.linearise import taylor
+from latentdyn.smooth.gaussian.ekf import Chain
+from latentdyn.smooth.gaussian.linearise import taylor
 
 FIRST_CALL = 150.0  # milliseconds
 PARTICLES = 1000

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import latentdyn as ld
 from latentdyn.data import Batch
-from latentdyn.fit.objective import Objective
+from latentdyn.fit.engine.objective import Objective
 from latentdyn.guide import Guide, parameter_guide
 
 N, T, D = 16, 200, 16

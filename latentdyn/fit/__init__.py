@@ -1,15 +1,15 @@
 """Learning parameters (and states): every method returns a `latentdyn.posterior.Posterior`."""
 
-from latentdyn.fit.em import em
-from latentdyn.fit.expectations import Expectations
+from latentdyn.fit.em.em import em
+from latentdyn.fit.em.expectations import Expectations
+from latentdyn.fit.em.m_step import m_step, m_step_discrete
+from latentdyn.fit.engine.training import Progress, Training
+from latentdyn.fit.forcing.teacher_forcing import teacher_forcing
 from latentdyn.fit.laplace import laplace
-from latentdyn.fit.m_step import m_step, m_step_discrete
-from latentdyn.fit.mcmc import mcmc
-from latentdyn.fit.particle_gibbs import particle_gibbs
-from latentdyn.fit.particle_mcmc import particle_mcmc
+from latentdyn.fit.sampling.mcmc import mcmc
+from latentdyn.fit.sampling.particle_gibbs import particle_gibbs
+from latentdyn.fit.sampling.particle_mcmc import particle_mcmc
 from latentdyn.fit.svi import svi
-from latentdyn.fit.teacher_forcing import teacher_forcing
-from latentdyn.fit.training import Progress, Training
 from latentdyn.fit.uncertainty import with_uncertainty
 
 __all__ = [

@@ -12,11 +12,11 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.fit.at_level import levels_of
-from latentdyn.fit.density import LogDensity, free_names, start_values
-from latentdyn.fit.flat import Flat
+from latentdyn.fit.engine.at_level import levels_of
+from latentdyn.fit.engine.flat import Flat
 from latentdyn.fit.mode import Mode, find_mode
-from latentdyn.fit.sampled import given
+from latentdyn.fit.sampling.density import LogDensity, free_names, start_values
+from latentdyn.fit.sampling.sampled import given
 from latentdyn.guide import Guide, local_params, parameter_guide
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program

@@ -19,8 +19,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.fit.density import FAILURES, LogDensity
-from latentdyn.fit.failures import at_the_start
+from latentdyn.fit.engine.failures import at_the_start
+from latentdyn.fit.sampling.density import FAILURES, LogDensity
 
 __all__ = ["Mode", "find_mode", "hessian"]
 

@@ -13,16 +13,16 @@ from latentdyn.data import Batch
 from latentdyn.data.kept import kept
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.fit.at_level import levels_of
-from latentdyn.fit.density import free_names
-from latentdyn.fit.entry import Level
-from latentdyn.fit.failures import need_finite_start
-from latentdyn.fit.followed import follow
-from latentdyn.fit.loop import Run, attempt, restart
-from latentdyn.fit.minibatches import Minibatches
-from latentdyn.fit.objective import Objective
-from latentdyn.fit.training import Progress, Training, rise
-from latentdyn.fit.validation import check_support, hold_out, scorer
+from latentdyn.fit.engine.at_level import levels_of
+from latentdyn.fit.engine.entry import Level
+from latentdyn.fit.engine.failures import need_finite_start
+from latentdyn.fit.engine.followed import follow
+from latentdyn.fit.engine.loop import Run, attempt, restart
+from latentdyn.fit.engine.minibatches import Minibatches
+from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.training import Progress, Training, rise
+from latentdyn.fit.engine.validation import check_support, hold_out, scorer
+from latentdyn.fit.sampling.density import free_names
 from latentdyn.guide import Guide, parameter_guide
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from latentdyn.errors import InputError
-from latentdyn.fit.density import FAILURES, LogDensity, free_names, start_values
-from latentdyn.fit.flat import Flat
+from latentdyn.fit.engine.flat import Flat
+from latentdyn.fit.sampling.density import FAILURES, LogDensity, free_names, start_values
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
-from latentdyn.fit.training import rise
+from latentdyn.fit.engine.training import rise
 from latentdyn.posterior.drawn import drawn_of
 from latentdyn.programs.program import at_floor
 

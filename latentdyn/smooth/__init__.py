@@ -1,19 +1,19 @@
 """States given parameters: exact, approximate and particle smoothers of the same program."""
 
-from latentdyn.smooth import proposals
-from latentdyn.smooth.assumed_density import expectation_correction, kim
-from latentdyn.smooth.backward import backward, backward_mcmc, fixed_lag, genealogy
-from latentdyn.smooth.conditional import conditional_particles
-from latentdyn.smooth.ekf import ekf, ukf
+from latentdyn.smooth.discrete.assumed_density import expectation_correction, kim
+from latentdyn.smooth.discrete.hmm import hmm
+from latentdyn.smooth.discrete.rao_blackwell import RaoBlackwell
+from latentdyn.smooth.discrete.switching import switching
 from latentdyn.smooth.forced import forced
-from latentdyn.smooth.hmm import hmm
-from latentdyn.smooth.iekf import iekf
-from latentdyn.smooth.kalman import kalman
-from latentdyn.smooth.laplace import laplace
-from latentdyn.smooth.online import online
-from latentdyn.smooth.particle import particle
-from latentdyn.smooth.rao_blackwell import RaoBlackwell
-from latentdyn.smooth.switching import switching
+from latentdyn.smooth.gaussian.ekf import ekf, ukf
+from latentdyn.smooth.gaussian.iekf import iekf
+from latentdyn.smooth.gaussian.kalman import kalman
+from latentdyn.smooth.gaussian.laplace import laplace
+from latentdyn.smooth.online.online import online
+from latentdyn.smooth.particles import proposals
+from latentdyn.smooth.particles.backward import backward, backward_mcmc, fixed_lag, genealogy
+from latentdyn.smooth.particles.conditional import conditional_particles
+from latentdyn.smooth.particles.particle import particle
 from latentdyn.smoother import Smoother, as_smoother, smoother
 
 __all__ = [

@@ -12,7 +12,7 @@ import latentdyn as ld
 from latentdyn import InputError, StateSpace, emissions, initials, smooth, transitions
 from latentdyn.config import build, describe
 from latentdyn.distributions import ObservedPath
-from latentdyn.fit.validation import check_support
+from latentdyn.fit.engine.validation import check_support
 from tests import test_battery as battery
 from tests.helpers import (
     FLOAT32,

@@ -13,10 +13,10 @@ from latentdyn.data import Batch
 from latentdyn.distributions import FactorisedPath
 from latentdyn.encoders import Encoder
 from latentdyn.encoders.features import Features
-from latentdyn.fit.loop import Run
-from latentdyn.fit.minibatches import Minibatches
-from latentdyn.fit.objective import Objective
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.loop import Run
+from latentdyn.fit.engine.minibatches import Minibatches
+from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.training import Training
 from latentdyn.guide import Guide
 
 

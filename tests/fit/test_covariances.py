@@ -12,7 +12,7 @@ import latentdyn as ld
 from latentdyn import emissions, initials, priors, transitions
 from latentdyn.distributions import InverseWishart, LKJCovariance
 from latentdyn.errors import InputError
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.training import Training
 from latentdyn.priors.independent import cast
 from latentdyn.programs import HMM, VAR, given_first_steps
 from tests.helpers import FLOAT64, assert_close

@@ -15,9 +15,9 @@ import latentdyn as ld
 from latentdyn import emissions, initials, transitions
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.fit.parameters import free_of, snapshot
-from latentdyn.smooth.hmm import hmm
-from latentdyn.smooth.kalman import kalman
+from latentdyn.fit.engine.parameters import free_of, snapshot
+from latentdyn.smooth.discrete.hmm import hmm
+from latentdyn.smooth.gaussian.kalman import kalman
 from tests.helpers import ragged_batch
 
 CASES = pathlib.Path(__file__).parents[2] / ".." / "shared" / "data" / "reference_cases.json"

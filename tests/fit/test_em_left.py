@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import latentdyn as ld
-from latentdyn.fit.em_speed import left
+from latentdyn.fit.em.em_speed import left
 
 
 def test_left_of_a_geometric_series():

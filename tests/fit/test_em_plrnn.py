@@ -13,8 +13,8 @@ from scipy.stats import norm
 
 import latentdyn as ld
 from latentdyn import emissions, initials, transitions
-from latentdyn.fit.expectations import Expectations
-from latentdyn.fit.piecewise import _gaussian, _sums
+from latentdyn.fit.em.expectations import Expectations
+from latentdyn.fit.em.piecewise import _gaussian, _sums
 from latentdyn.kernels.half_line import (
     bivariate_normal_cdf,
     rectified_mean,
@@ -111,7 +111,7 @@ def test_an_m_step_is_the_maximum(noise):
     e = Expectations(q, batch)
     of = _sums(e, 2)
     old_Q = program.transition.Q.detach().clone()
-    from latentdyn.fit.piecewise import piecewise_steps
+    from latentdyn.fit.em.piecewise import piecewise_steps
 
     piecewise_steps(program.transition, e)
     part = program.transition

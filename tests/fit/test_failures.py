@@ -18,9 +18,9 @@ from torch.distributions import constraints
 
 import latentdyn as ld
 from latentdyn.fit import Training, mcmc
-from latentdyn.fit.density import LogDensity, start_values
-from latentdyn.fit.nuts import Job, run
-from latentdyn.fit.sampled import given, hold_free
+from latentdyn.fit.sampling.density import LogDensity, start_values
+from latentdyn.fit.sampling.nuts import Job, run
+from latentdyn.fit.sampling.sampled import given, hold_free
 
 QUIET = Training(progress=False)
 

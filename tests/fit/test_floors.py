@@ -12,8 +12,8 @@ import latentdyn as ld
 from latentdyn import emissions, initials, transitions
 from latentdyn.cli.check import readings
 from latentdyn.emissions._readout import unit_scale
-from latentdyn.fit.regression import covariance_of
-from latentdyn.fit.training import Training
+from latentdyn.fit.em.regression import covariance_of
+from latentdyn.fit.engine.training import Training
 from latentdyn.programs import HMM
 from tests.helpers import FLOAT64, assert_close, make_batch
 

@@ -10,9 +10,9 @@ import xarray as xr
 
 import latentdyn as ld
 from latentdyn.fit import mcmc
-from latentdyn.fit.density import LogDensity
-from latentdyn.fit.nuts import _Nuts
-from latentdyn.fit.sampled import Chain, gather
+from latentdyn.fit.sampling.density import LogDensity
+from latentdyn.fit.sampling.nuts import _Nuts
+from latentdyn.fit.sampling.sampled import Chain, gather
 from latentdyn.rng import seeded
 
 from .grid import IRREGULAR, LEVEL, assert_agrees, data, local_level, truth

@@ -10,7 +10,7 @@ import torch
 
 import latentdyn as ld
 from latentdyn.fit import particle_gibbs
-from latentdyn.fit.hmc import HMC
+from latentdyn.fit.sampling.hmc import HMC
 from latentdyn.smooth import conditional_particles, kalman
 from tests.helpers import random_draws
 from tests.smooth.linear_cases import CASES, build
@@ -243,9 +243,9 @@ def counts():
 
 def test_counts_of_unequal_length():
     """The density is that of the program's own trace, but for steps past the end."""
-    from latentdyn.fit.density import LogDensity, start_values
-    from latentdyn.fit.particle_gibbs import _Joint
-    from latentdyn.fit.sampled import given
+    from latentdyn.fit.sampling.density import LogDensity, start_values
+    from latentdyn.fit.sampling.particle_gibbs import _Joint
+    from latentdyn.fit.sampling.sampled import given
 
     model, y = counts()
     post = particle_gibbs(model, y, particles=10, draws=5, warmup=5, chains=2, **QUIET)

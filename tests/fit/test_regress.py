@@ -8,8 +8,8 @@ import torch
 
 from latentdyn import transitions
 from latentdyn.data import Batch, systems
-from latentdyn.fit.local_trend import local_trend
-from latentdyn.fit.regress import Steps, can_regress, regress
+from latentdyn.fit.em.regress import Steps, can_regress, regress
+from latentdyn.fit.forcing.local_trend import local_trend
 
 INSIDE = torch.ones(2, 200, dtype=torch.bool)
 

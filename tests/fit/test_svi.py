@@ -192,7 +192,7 @@ def test_restarts_are_chains(counts):
 
 def test_looped_and_vectorised_particles_agree(counts):
     """Mean over 400 single draws against 400 at once: within 5 standard errors."""
-    from latentdyn.fit.objective import Objective
+    from latentdyn.fit.engine.objective import Objective
     from latentdyn.guide import Guide, parameter_guide
 
     model = bayesian_plrnn().double()
@@ -224,8 +224,8 @@ def test_analytic_divergence_agrees_with_the_sampled_one(counts):
 
 def test_windows_and_minibatches_are_unbiased():
     """With a per-step encoder, every window's scaled bound averages to that of the whole."""
-    from latentdyn.fit.minibatches import Minibatches
-    from latentdyn.fit.objective import Objective
+    from latentdyn.fit.engine.minibatches import Minibatches
+    from latentdyn.fit.engine.objective import Objective
     from latentdyn.guide import Guide
 
     model = linear_model()

@@ -10,7 +10,7 @@ import latentdyn as ld
 from latentdyn.data import Batch
 from latentdyn.encoders.linear_chain import unit_factor
 from latentdyn.fit import Training
-from latentdyn.fit.training import rise
+from latentdyn.fit.engine.training import rise
 
 QUIET = Training(progress=False)
 

@@ -15,8 +15,8 @@ import latentdyn as ld
 from latentdyn import StateSpace, emissions, encoders, fit, priors, smooth, transitions
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.fit.forcing import Forcing, forcing_interval, strength
-from latentdyn.fit.streams import Streams
+from latentdyn.fit.engine.streams import Streams
+from latentdyn.fit.forcing.forcing import Forcing, forcing_interval, strength
 
 QUIET = fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
 

@@ -10,7 +10,7 @@ from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.distributions.stationary import coefficients
 from latentdyn.errors import InputError
 from latentdyn.initials.stationary import stationary_covariance
-from latentdyn.smooth.kalman import kalman
+from latentdyn.smooth.gaussian.kalman import kalman
 from tests.helpers import assert_close, make_batch
 
 

@@ -11,8 +11,8 @@ from pyro import poutine
 import latentdyn as ld
 from latentdyn.diagnostics import held_out
 from latentdyn.distributions import ObservedPath, SingularGaussian, side_by_side
-from latentdyn.fit.objective import Objective
-from latentdyn.fit.validation import scorer
+from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.validation import scorer
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 

@@ -8,7 +8,7 @@ import torch
 
 import latentdyn as ld
 from latentdyn.config import build, describe
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.training import Training
 from tests.helpers import FLOAT32, FLOAT64
 from tests.priors.common import log_density, one_draw, sampled, small
 from tests.registry import PRIORS

@@ -11,7 +11,7 @@ from pyro.distributions import Normal
 import latentdyn as ld
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.training import Training
 from tests.priors.common import small
 
 QUIET = Training(progress=False)

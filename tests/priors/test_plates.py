@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from latentdyn.fit.objective import Objective
+from latentdyn.fit.engine.objective import Objective
 from latentdyn.guide import Guide, local_params, parameter_guide
 from tests.helpers import assert_close
 from tests.priors.common import log_density, sites, small

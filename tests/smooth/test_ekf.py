@@ -12,10 +12,10 @@ from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.kernels.routes import stepwise
-from latentdyn.smooth.ekf import ekf, first_moments, ukf
-from latentdyn.smooth.kalman import kalman
-from latentdyn.smooth.linearise import sigma_points, taylor
-from latentdyn.smooth.recursive import filter_path
+from latentdyn.smooth.gaussian.ekf import ekf, first_moments, ukf
+from latentdyn.smooth.gaussian.kalman import kalman
+from latentdyn.smooth.gaussian.linearise import sigma_points, taylor
+from latentdyn.smooth.gaussian.recursive import filter_path
 from tests.helpers import assert_close, make_batch
 from tests.programs.dense import case
 from tests.smooth.linear_cases import CASES, SINGULAR

@@ -19,9 +19,9 @@ import latentdyn as ld
 from latentdyn import Conditional, emissions, priors
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.training import Training
 from latentdyn.programs import HMM
-from latentdyn.smooth.hmm import hmm
+from latentdyn.smooth.discrete.hmm import hmm
 from tests.helpers import FLOAT64, assert_close, make_batch, ragged_batch
 
 CASES = pathlib.Path(__file__).parents[3] / "shared" / "data" / "reference_cases.json"

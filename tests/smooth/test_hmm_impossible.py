@@ -14,11 +14,11 @@ from latentdyn import emissions
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath
 from latentdyn.errors import InputError
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.training import Training
 from latentdyn.programs import HMM, SwitchingLinear
 from latentdyn.smooth import RaoBlackwell, switching
-from latentdyn.smooth.assumed_density import expectation_correction, kim
-from latentdyn.smooth.hmm import hmm
+from latentdyn.smooth.discrete.assumed_density import expectation_correction, kim
+from latentdyn.smooth.discrete.hmm import hmm
 from tests.helpers import FLOAT64, assert_close
 
 NEVER = -1e4  # log rate of a state that is silent

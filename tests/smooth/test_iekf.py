@@ -12,12 +12,12 @@ from latentdyn.conditional import Conditional
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.rng import seeded
-from latentdyn.smooth.ekf import Chain, ekf
-from latentdyn.smooth.iekf import iekf
-from latentdyn.smooth.kalman import kalman
-from latentdyn.smooth.laplace import laplace
-from latentdyn.smooth.linearise import taylor
-from latentdyn.smooth.search import log_joint
+from latentdyn.smooth.gaussian.ekf import Chain, ekf
+from latentdyn.smooth.gaussian.iekf import iekf
+from latentdyn.smooth.gaussian.kalman import kalman
+from latentdyn.smooth.gaussian.laplace import laplace
+from latentdyn.smooth.gaussian.linearise import taylor
+from latentdyn.smooth.gaussian.search import log_joint
 from tests.helpers import assert_close, make_batch
 from tests.smooth.linear_cases import CASES, SINGULAR
 from tests.smooth.nonlinear_cases import build, check_draws

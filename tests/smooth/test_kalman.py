@@ -13,7 +13,7 @@ import torch
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.errors import InputError
 from latentdyn.kernels.routes import constant, stepwise
-from latentdyn.smooth.kalman import kalman
+from latentdyn.smooth.gaussian.kalman import kalman
 from tests.helpers import assert_close, make_batch
 from tests.smooth.linear_cases import CASES, DIFFUSE, SINGULAR, build
 

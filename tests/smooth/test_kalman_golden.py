@@ -8,7 +8,7 @@ import torch
 
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.kernels.routes import stepwise
-from latentdyn.smooth.kalman import kalman
+from latentdyn.smooth.gaussian.kalman import kalman
 from tests.programs.dense import CASES, case
 
 # the precision of the reference numbers, and of float32 data

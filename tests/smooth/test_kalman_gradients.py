@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latentdyn.kernels.routes import banded, constant, stepwise
-from latentdyn.smooth.kalman import kalman
+from latentdyn.smooth.gaussian.kalman import kalman
 from tests.helpers import assert_close
 from tests.smooth.linear_cases import CASES, DIFFUSE, SINGULAR, build
 

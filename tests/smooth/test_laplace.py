@@ -13,11 +13,11 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Poisson
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError
-from latentdyn.smooth.curved import laplace_curved
-from latentdyn.smooth.ekf import first_moments
-from latentdyn.smooth.kalman import kalman
-from latentdyn.smooth.laplace import laplace
-from latentdyn.smooth.search import log_joint
+from latentdyn.smooth.gaussian.curved import laplace_curved
+from latentdyn.smooth.gaussian.ekf import first_moments
+from latentdyn.smooth.gaussian.kalman import kalman
+from latentdyn.smooth.gaussian.laplace import laplace
+from latentdyn.smooth.gaussian.search import log_joint
 from tests.helpers import assert_close, make_batch
 from tests.programs.dense import case
 from tests.smooth.linear_cases import CASES, DIFFUSE, SINGULAR

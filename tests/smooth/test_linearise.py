@@ -12,7 +12,7 @@ from latentdyn import emissions, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian, matvec
-from latentdyn.smooth.linearise import sigma_points, taylor
+from latentdyn.smooth.gaussian.linearise import sigma_points, taylor
 from tests.helpers import FLOAT32, assert_close, fresh, parents
 from tests.registry import EMISSIONS, TRANSITIONS
 

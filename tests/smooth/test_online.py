@@ -13,12 +13,12 @@ import torch
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.errors import InputError
 from latentdyn.programs import HMM
-from latentdyn.smooth.ekf import ekf, ukf
-from latentdyn.smooth.hmm import hmm
-from latentdyn.smooth.iekf import iekf
-from latentdyn.smooth.kalman import kalman
-from latentdyn.smooth.laplace import laplace
-from latentdyn.smooth.online import online
+from latentdyn.smooth.discrete.hmm import hmm
+from latentdyn.smooth.gaussian.ekf import ekf, ukf
+from latentdyn.smooth.gaussian.iekf import iekf
+from latentdyn.smooth.gaussian.kalman import kalman
+from latentdyn.smooth.gaussian.laplace import laplace
+from latentdyn.smooth.online.online import online
 from tests.helpers import assert_close, make_batch, random_draws
 from tests.smooth.linear_cases import CASES, DIFFUSE, SINGULAR
 from tests.smooth.linear_cases import build as linear

@@ -17,8 +17,8 @@ from latentdyn.errors import InputError
 from latentdyn.kernels import resampling
 from latentdyn.rng import seeded
 from latentdyn.smooth import proposals
-from latentdyn.smooth.backward import fixed_lag
-from latentdyn.smooth.particle import particle
+from latentdyn.smooth.particles.backward import fixed_lag
+from latentdyn.smooth.particles.particle import particle
 from tests.helpers import assert_close, make_batch, ragged_batch
 from tests.oracles import dense_posterior
 from tests.registry import EMISSIONS, TRANSITIONS

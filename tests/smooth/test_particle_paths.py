@@ -10,8 +10,8 @@ from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.distributions import ParticlePath
 from latentdyn.errors import InputError
 from latentdyn.smooth import proposals
-from latentdyn.smooth.backward import backward, backward_mcmc, fixed_lag, genealogy
-from latentdyn.smooth.particle import particle
+from latentdyn.smooth.particles.backward import backward, backward_mcmc, fixed_lag, genealogy
+from latentdyn.smooth.particles.particle import particle
 from tests.helpers import assert_close, make_batch
 from tests.oracles import dense_posterior
 from tests.smooth.particle_models import (

@@ -11,7 +11,7 @@ from latentdyn import StateSpace, emissions, encoders, transitions
 from latentdyn.distributions import FactorisedPath
 from latentdyn.errors import InputError
 from latentdyn.smooth import proposals
-from latentdyn.smooth.particle import particle
+from latentdyn.smooth.particles.particle import particle
 from tests.helpers import assert_mean
 from tests.smooth.particle_models import (
     GAPS,

@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal
 from latentdyn import StateSpace, emissions, initials, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.smooth import ekf, iekf, laplace, ukf
-from latentdyn.smooth.search import log_joint
+from latentdyn.smooth.gaussian.search import log_joint
 from tests.helpers import make_batch
 
 T = 8

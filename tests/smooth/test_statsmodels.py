@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from latentdyn import StateSpace, emissions, initials, transitions
-from latentdyn.smooth.kalman import kalman
+from latentdyn.smooth.gaussian.kalman import kalman
 from tests.helpers import make_batch
 
 pd = pytest.importorskip("pandas")

@@ -16,12 +16,12 @@ import latentdyn as ld
 from latentdyn import emissions, encoders, priors
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.fit.training import Training
+from latentdyn.fit.engine.training import Training
 from latentdyn.kernels import switching as kernel
 from latentdyn.programs import SwitchingLinear
-from latentdyn.smooth.assumed_density import expectation_correction, kim
-from latentdyn.smooth.rao_blackwell import RaoBlackwell
-from latentdyn.smooth.switching import switching
+from latentdyn.smooth.discrete.assumed_density import expectation_correction, kim
+from latentdyn.smooth.discrete.rao_blackwell import RaoBlackwell
+from latentdyn.smooth.discrete.switching import switching
 from tests.helpers import (
     FLOAT64,
     assert_close,

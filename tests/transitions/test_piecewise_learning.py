@@ -8,9 +8,10 @@ import torch
 
 import latentdyn as ld
 from latentdyn import InputError, StateSpace, emissions, priors, transitions
-from latentdyn.fit import Training, m_steps
-from latentdyn.smooth import compiled as compiled_filter
-from latentdyn.smooth.steps import Steps
+from latentdyn.fit import Training
+from latentdyn.fit.em import m_steps
+from latentdyn.smooth.gaussian import compiled as compiled_filter
+from latentdyn.smooth.particles.steps import Steps
 from tests.helpers import FLOAT64, fresh, known, make_batch, ragged_batch
 from tests.transitions.test_piecewise import CASES
 

@@ -1,0 +1,1 @@
+"""What every fit by gradient shares: data in, steps, checkpoints, results out."""

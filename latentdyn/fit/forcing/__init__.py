@@ -1,0 +1,1 @@
+"""Training of dynamics along forced paths."""

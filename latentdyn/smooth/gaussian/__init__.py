@@ -1,0 +1,1 @@
+"""Gaussian posteriors of paths: exact, linearised, and around a mode."""

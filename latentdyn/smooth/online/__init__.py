@@ -1,0 +1,1 @@
+"""Filters that take one step of many streams at a time."""
