@@ -135,19 +135,26 @@ print(cpu())
 """
 
 
-def test_import_is_quick_quiet_and_without_side_effects():
-    """The bound is 3 s of CPU; the best of three runs, because machines are shared."""
+LIBRARIES = """
+import resource
+import pandas, pyro, scipy.linalg, torch, xarray
+use = resource.getrusage(resource.RUSAGE_SELF)
+print(use.ru_utime + use.ru_stime)
+"""
+
+
+def seconds(script: str) -> float:
+    """CPU time of an import, without a warning."""
+    command = [sys.executable, "-W", "error", "-c", script]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    seconds = []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", SCRIPT],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        seconds.append(float(done.stdout))
-    assert min(seconds) < 3
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return float(done.stdout)
+
+
+def test_import_is_quick_quiet_and_without_side_effects():
+    """3 s of CPU, or on slow machines half as much again as the libraries alone; best of three."""
+    found = [(seconds(SCRIPT), seconds(LIBRARIES)) for _ in range(3)]
+    own, libraries = (min(column) for column in zip(*found, strict=True))
+    assert own < max(3.0, 1.5 * libraries)

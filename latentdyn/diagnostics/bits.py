@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
+import scipy  # its parts are loaded when they are needed
 
 from latentdyn.errors import InputError
 
@@ -60,4 +60,4 @@ def _poisson_nll(y: np.ndarray, rate: np.ndarray, argument: str) -> float:
             "give expected counts, not their logarithms",
         )
     rate = np.where(rate == 0, TINY, rate)
-    return float((rate - y * np.log(rate) + gammaln(y + 1)).sum())
+    return float((rate - y * np.log(rate) + scipy.special.gammaln(y + 1)).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy  # its parts are loaded when they are needed
 
 from latentdyn.diagnostics.importance import FEWEST, UNDERFLOW, _tail
 
@@ -29,7 +29,7 @@ def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     tail = _tail(log_ratios)
     if _equal(tail) or np.ptp(tail) > UNDERFLOW:
         k = -math.inf if _equal(tail) else float((tail[1:] - tail[0]).mean())  # Hill's estimate
-        return log_ratios - logsumexp(log_ratios), k
+        return log_ratios - scipy.special.logsumexp(log_ratios), k
     # it takes log-likelihoods, as leave-one-out does, and turns their sign around itself
     log_w, k = array_stats.psislw(-log_ratios)
     return log_w, float(k)
@@ -37,7 +37,7 @@ def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
 
 def log_mean(log_values: np.ndarray) -> np.ndarray:
     """Log of the mean of exp(values) over the first axis."""
-    found: np.ndarray = logsumexp(log_values, axis=0) - math.log(len(log_values))
+    found: np.ndarray = scipy.special.logsumexp(log_values, axis=0) - math.log(len(log_values))
     return found
 
 

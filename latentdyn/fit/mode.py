@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are needed
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from latentdyn.errors import InputError
@@ -141,7 +141,9 @@ def _bfgs(density: LogDensity, x: Tensor, steps: int, held: list[int]) -> Tensor
         return -value if math.isfinite(value) else math.inf, -gradient.numpy()
 
     start = torch.zeros_like(x).numpy()
-    found = minimize(loss, start, jac=True, method="BFGS", options={"maxiter": steps})
+    found = scipy.optimize.minimize(
+        loss, start, jac=True, method="BFGS", options={"maxiter": steps}
+    )
     return x + B @ torch.as_tensor(found.x, dtype=x.dtype)
 
 

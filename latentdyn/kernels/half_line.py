@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy  # its parts are loaded when they are needed
 from numpy import ndarray
-from scipy.special import ndtr, owens_t
 
 __all__ = ["bivariate_normal_cdf", "rectified_mean", "rectified_product", "rectified_square"]
 
@@ -25,13 +25,13 @@ FAR = 40.0  # beyond so many standard deviations phi and 1 - Phi are zero in dou
 def rectified_mean(m: ndarray, s: ndarray) -> ndarray:
     """E[x+] of x ~ N(m, s^2); ``s`` may be zero."""
     h = _standard(m, s)
-    return m * ndtr(h) + s * _phi(h)
+    return m * scipy.special.ndtr(h) + s * _phi(h)
 
 
 def rectified_square(m: ndarray, s: ndarray) -> ndarray:
     """E[(x+)^2] of x ~ N(m, s^2); ``s`` may be zero."""
     h = _standard(m, s)
-    return (m * m + s * s) * ndtr(h) + m * s * _phi(h)
+    return (m * m + s * s) * scipy.special.ndtr(h) + m * s * _phi(h)
 
 
 def rectified_product(m1: ndarray, m2: ndarray, s1: ndarray, s2: ndarray, cov: ndarray) -> ndarray:
@@ -49,7 +49,10 @@ def rectified_product(m1: ndarray, m2: ndarray, s1: ndarray, s2: ndarray, cov: n
     scale = s1 * s2
     r = np.clip(np.divide(cov, scale, out=np.zeros_like(cov + scale), where=scale > 0), -1, 1)
     q = np.sqrt((1 - r) * (1 + r))
-    above_h, above_k = ndtr(_ratio(k - r * h, q)), ndtr(_ratio(h - r * k, q))
+    above_h, above_k = (
+        scipy.special.ndtr(_ratio(k - r * h, q)),
+        scipy.special.ndtr(_ratio(h - r * k, q)),
+    )
     a, b = _phi(h) * above_h, _phi(k) * above_k
     both = bivariate_normal_cdf(h, k, r)
     x, y = a + r * b, b + r * a
@@ -63,8 +66,10 @@ def bivariate_normal_cdf(h: ndarray, k: ndarray, r: ndarray) -> ndarray:
     """P(X < h, Y < k) of standard normals with correlation ``r``. Source: Owen (1956), eq. 2.1."""
     q = np.sqrt((1 - r) * (1 + r))
     opposite = (h * k < 0) | ((h * k == 0) & (h + k < 0))
-    T = owens_t(h, _ratio(_ratio(k - r * h, h), q)) + owens_t(k, _ratio(_ratio(h - r * k, k), q))
-    found = 0.5 * (ndtr(h) + ndtr(k)) - T - 0.5 * opposite
+    T = scipy.special.owens_t(h, _ratio(_ratio(k - r * h, h), q)) + scipy.special.owens_t(
+        k, _ratio(_ratio(h - r * k, k), q)
+    )
+    found = 0.5 * (scipy.special.ndtr(h) + scipy.special.ndtr(k)) - T - 0.5 * opposite
     origin = 0.25 + np.arcsin(r) / (2 * math.pi)
     return np.clip(np.where((h == 0) & (k == 0), origin, found), 0, 1)
 

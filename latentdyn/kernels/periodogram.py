@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # its parts are loaded when they are needed
 from numpy import ndarray
-from scipy.ndimage import gaussian_filter1d
 
 __all__ = ["hellinger", "periodogram", "resampled"]
 
@@ -20,7 +20,7 @@ def periodogram(x: ndarray, width: float, eps: float = 2.0**-52) -> ndarray:
     moves = np.ptp(x, 0) > 64 * eps  # a map that has converged goes on rounding
     power = np.abs(np.fft.rfft(np.where(moves, x - x.mean(0), 0), axis=0)) ** 2
     if width > 0:
-        power = gaussian_filter1d(power, width, axis=0, mode="reflect", truncate=4.0)
+        power = scipy.ndimage.gaussian_filter1d(power, width, axis=0, mode="reflect", truncate=4.0)
     return _normal(power)
 
 

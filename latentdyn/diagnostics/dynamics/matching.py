@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy  # its parts are loaded when they are needed
 
 __all__ = ["matched"]
 
@@ -71,7 +71,7 @@ def _assign(mine: np.ndarray, centres: list, limit: float) -> tuple[np.ndarray, 
     distance = np.sqrt(np.square(gaps).sum(-1).mean(-1))
     best = distance.min(0)
     cost = np.concatenate([best, np.full((number, number), limit)], 1)
-    rows, columns = linear_sum_assignment(cost)
+    rows, columns = scipy.optimize.linear_sum_assignment(cost)
     which = columns[np.argsort(rows)]
     new = which >= len(centres)
     shift = distance.argmin(0)[np.arange(number), np.where(new, 0, which)]

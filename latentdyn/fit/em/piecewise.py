@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are needed
 from numpy import ndarray
-from scipy.special import ndtr
 
 from latentdyn.fit.em.expectations import Expectations
 from latentdyn.fit.em.regression import Sums, covariance_of, regress, spread, steps_of
@@ -61,7 +61,7 @@ def _gaussian(e: Expectations) -> tuple[ndarray, ndarray, ndarray, ndarray]:
     s = np.sqrt(np.maximum(S.diagonal(axis1=-2, axis2=-1), 0))  # rounding below zero
     r = rectified_mean(m, s)
     with np.errstate(divide="ignore", invalid="ignore"):
-        positive = ndtr(np.where(s > 0, m / s, np.inf * np.sign(m)))
+        positive = scipy.special.ndtr(np.where(s > 0, m / s, np.inf * np.sign(m)))
     positive = np.where(np.isnan(positive), 0.5, positive)
 
     def cross(mean: ndarray, V: ndarray) -> ndarray:
