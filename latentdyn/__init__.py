@@ -16,6 +16,7 @@ from latentdyn import (
 )
 from latentdyn.conditional import Conditional
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.per_session import PerSession
 from latentdyn.posterior import Posterior, load
 from latentdyn.programs import StateSpace
 
@@ -25,6 +26,7 @@ __all__ = [
     "Conditional",
     "InputError",
     "NonFiniteError",
+    "PerSession",
     "Posterior",
     "StateSpace",
     "data",

@@ -131,6 +131,15 @@ class Conditional(Floored, abc.ABC):
             if parameter.requires_grad:
                 parameter.copy_(value)
 
+    def of_sessions(self, session: Tensor | None) -> Conditional:
+        """The conditional of trials of these sessions, (N,): of most, itself."""
+        return self
+
+    @property
+    def typical(self) -> Conditional:
+        """One that stands for all sessions, to start from: of most, itself."""
+        return self
+
     @property
     def known_values(self) -> dict[str, Tensor]:
         """Values that were given with `of` or `fix`, by name."""

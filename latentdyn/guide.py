@@ -61,7 +61,7 @@ class Guide(nn.Module):
             if self.reads_program:
                 with poutine.block():
                     values = poutine.replay(program.parameters_of, traced)(batch)
-                    program = program._bind_aligned(values)
+                    program = program._bind_aligned(values).at_sessions(batch.session)
         if self.latents:
             with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
                 for name, path in self.encode(batch, program).items():

@@ -21,6 +21,7 @@ ROOMS = [
     "kernels",
     "distributions",
     "conditional",
+    "per_session",
     "initials",
     "transitions",
     "emissions",

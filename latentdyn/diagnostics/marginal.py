@@ -129,7 +129,8 @@ class Marginal:
     @property
     def counts(self) -> bool | None:
         """Whether it gives probabilities, not densities; None where it does not say."""
-        emission = getattr(self.program.core, "emission", None)
+        program = self.program.core.at_sessions(self.batch.session)
+        emission = getattr(program, "emission", None)
         if emission is None:
             return None
         emission, like = emission.at(slice(0, 1)), self.batch.y

@@ -53,12 +53,13 @@ def linear_chain(program: Any, batch: Batch, path: Any = None) -> LinearChain | 
         batch: data.
         path: called without arguments, states (N, T, K) near those of the data, or None.
 
-    Returns: None where moments do not exist, noise is singular, or there is no path.
+    Returns: None where moments do not exist, noise is singular, sessions have parts of their own,
+    or there is no path.
     Source: García-Fernández et al. (2015), posterior linearisation; Durbin & Koopman (2012), 10.6.
     """
     try:
-        first = program.first()
-        if any(first.flat):
+        first, parts = program.first(), (program.initial, program.transition, program.emission)
+        if any(first.flat) or any(part.typical is not part for part in parts):
             return None
         affine = first.linear_gaussian()
         m, V = (affine.offset, affine.covariance) if affine else first.moments()

@@ -211,7 +211,8 @@ def _objective(
         program.initialise(batch)
         need_finite_start(program, level.given)
         for encoder in guide.encoders.values():
-            encoder.initialise(batch, getattr(program, "emission", None))
+            emission = getattr(program, "emission", None)
+            encoder.initialise(batch, emission and emission.typical)
     guide.parameters_guide = parameter_guide(program, copy.deepcopy(parameters))
     levels = levels_of(program, batch, free_names(program))
     return Objective(program, guide, training.particles, program.parameter_scales(batch), levels)

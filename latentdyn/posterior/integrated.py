@@ -75,7 +75,7 @@ def bind_trials(program: Any, theta: dict[str, Tensor], batch: Batch) -> Any:
     """The program bound to draws, each trial to the values of its session."""
     if program.prior.by_session and batch.session is None:
         program.prior.assign(theta, None, program.templates)  # says what is missing
-    return program.bind(theta, batch.session if program.prior.by_session else None)
+    return program.bind(theta, batch.session if program.by_session else None)
 
 
 def paths(found: Any) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ class Posterior:
         batch = batch.to(program.dtype, program.device)
         with torch.no_grad(), seeded(seed):
             if guide.latents and not (guide.reads_program and guide.parameters_guide is not None):
-                path = guide.encode(batch, program)["z"]
+                path = guide.encode(batch, program.at_sessions(batch.session))["z"]
                 path.data = data
                 return path
             if program.integrated and guide.parameters_guide is None:

@@ -57,6 +57,10 @@ class Collapsed(Program):
         """The same program with draws of the model's parameters."""
         return Collapsed(self.model.bind(theta, session), self.smoother)
 
+    def at_sessions(self, session: Tensor | None) -> Collapsed:  # type: ignore[override]
+        """The same of the model for trials of these sessions."""
+        return Collapsed(self.model.at_sessions(session), self.smoother)
+
     def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Collapsed:  # type: ignore[override]
         return Collapsed(self.model._bind_aligned(theta), self.smoother)
 
@@ -64,6 +68,7 @@ class Collapsed(Program):
         """The program: returns the log evidence of each trial, (..., N)."""
         batch = self.model.fit_batch(batch)
         bound = self.model._bind_aligned(self.model.parameters_of(batch))
+        bound = bound.at_sessions(batch.session)
         with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
             log_evidence = self.smoother(bound, batch).log_evidence
             # as pyro.factor, but what is not finite is left for whoever evaluates it to name

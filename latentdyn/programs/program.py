@@ -17,6 +17,7 @@ from latentdyn.data.scale import location_scale
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.per_session import PerSession
 from latentdyn.priors.prior import as_prior
 from latentdyn.programs._common import fit_batch
 from latentdyn.programs.simulated import Simulated
@@ -63,7 +64,7 @@ class Program(Simulated, nn.Module, abc.ABC):
     def forward(self, batch: Batch) -> Any:
         """The program: returns its latents (..., N, T, *), in order, and y (..., N, T, D)."""
         batch = self.fit_batch(batch)
-        program = self._bind_aligned(self.parameters_of(batch))
+        program = self._bind_aligned(self.parameters_of(batch)).at_sessions(batch.session)
         with pyro.plate("trials", batch.trials, dim=-1), poutine.scale(scale=batch.scale):
             drawn = {name: pyro.sample(name, program.path_of(batch, name)) for name in self.latents}
             y = pyro.sample("y", program.observations(drawn, batch), obs=batch.y)
@@ -173,18 +174,36 @@ class Program(Simulated, nn.Module, abc.ABC):
         Args:
             theta: name -> value of the parameter's shape, or (draws..., shape): then everything
                 computed with the program carries these draws as leading dimensions.
-            session: (N,) the session of each trial, where the prior gives sessions values of their
-                own: those are (draws..., G, shape) in ``theta``, and each trial has its session's.
+            session: (N,) the session of each trial, where sessions differ: a `PerSession` part
+                then has each trial's, and values that the prior gives to sessions, (draws..., G,
+                shape) in ``theta``, go to their trials.
         """
         self._check_names(theta, "theta")
         if session is None:
             return self._bind(theta, 1)
+        if not self.prior.by_session:
+            return self._bind(theta, 1).at_sessions(session)
         templates, own = self.templates, self.prior.by_session
         each = {}
         for name, value in theta.items():
             rank = len(templates[name].shape) + (name in own)
             each[name] = value.unsqueeze(-rank - 1) if value.dim() > rank else value
-        return self._bind_aligned(self.prior.assign(each, session, templates))
+        return self._bind_aligned(self.prior.assign(each, session, templates)).at_sessions(session)
+
+    def at_sessions(self, session: Tensor | None) -> Self:
+        """The same program for trials of these sessions, (N,), where sessions differ."""
+        parts = {n: m for n, m in self.named_children() if isinstance(m, Conditional)}
+        mine = {name: part.of_sessions(session) for name, part in parts.items()}
+        if all(mine[name] is part for name, part in parts.items()):
+            return self
+        bound = rebind(self, {})
+        bound._modules.update(mine)
+        return bound
+
+    @property
+    def by_session(self) -> bool:
+        """Whether anything differs between sessions."""
+        return bool(self.prior.by_session) or any(isinstance(m, PerSession) for m in self.modules())
 
     def _bind_aligned(self, theta: Mapping[str, Tensor]) -> Self:
         """Bind values whose leading dimensions already end in that of the trials."""

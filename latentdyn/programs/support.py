@@ -20,6 +20,7 @@ def check_support(model: Any, batch: Batch) -> None:
     if not isinstance(program, StateSpace | HMM):
         return
     batch = program.fit_batch(batch)
+    program = program.at_sessions(batch.session)
     with torch.no_grad():
         z = torch.eye(1, program.state_dim, dtype=program.dtype, device=program.device)[None]
         u = None if batch.u is None or not program.emission.input_dim else batch.u[:1, :1]

@@ -42,11 +42,12 @@ def given(
     if isinstance(y, Batch):
         if u is not None:
             raise InputError("u", "None with a Batch", "inputs", "put them into the Batch")
-        return program, program.fit_batch(y), None
+        batch = program.fit_batch(y)
+        return program.at_sessions(batch.session), batch, None
     data = as_dataset(y) if u is None else as_dataset(y, inputs=u)
     batch = program.fit_batch(Batch.of(data, program.dtype))
     check_support(program, batch)
-    return program, batch, data
+    return program.at_sessions(batch.session), batch, data
 
 
 def in_double(model: Any) -> Any:

@@ -169,6 +169,9 @@ def _check(model: Any, tolerance: float) -> None:
         raise InputError("model", "a StateSpace or an HMM", kind, fix)
     if model.form == "StateSpace":
         need_no_feedback(model)
+    if model.by_session:
+        fix = "use fit.svi, fit.laplace or fit.mcmc of the collapsed program"
+        raise InputError("model", "one that is alike in all sessions", "a PerSession part", fix)
     if model.prior.random:
         fix = "leave the prior out, or use fit.laplace or fit.svi of the collapsed program"
         raise InputError("model", "a program without prior", type(model.prior).__name__, fix)
