@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import latentdyn as ld
 from latentdyn.data import Batch
-from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.guide import Guide, parameter_guide
 
 N, T, D = 16, 200, 16
@@ -36,7 +36,7 @@ def ours(
     parameters: nn.Module | None = None,
 ) -> Callable:
     """One path site."""
-    objective = Objective(model, Guide(parameters, encoder), particles)
+    objective = ELBO(model, Guide(parameters, encoder), particles)
 
     def run() -> Tensor:
         objective.zero_grad()

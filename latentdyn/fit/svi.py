@@ -14,12 +14,12 @@ from latentdyn.data.kept import kept
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.engine.at_level import levels_of
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.fit.engine.entry import Level
 from latentdyn.fit.engine.failures import need_finite_start
 from latentdyn.fit.engine.followed import follow
 from latentdyn.fit.engine.loop import Run, attempt, restart
 from latentdyn.fit.engine.minibatches import Minibatches
-from latentdyn.fit.engine.objective import Objective
 from latentdyn.fit.engine.training import Progress, Training, rise
 from latentdyn.fit.engine.validation import check_support, hold_out, scorer
 from latentdyn.fit.sampling.density import free_names
@@ -142,7 +142,7 @@ def _started(
     batch: Batch,
     chain: int,
     training: Training,
-) -> tuple[Objective, Any]:
+) -> tuple[ELBO, Any]:
     """The objective; where the data give no finite start, at the model's own values, and why."""
     try:
         return _objective(level, states, parameters, batch, chain, training), None
@@ -182,7 +182,7 @@ def _check(model: Any, states: Any, learning_rate: float) -> None:
         raise InputError("learning_rate", "a positive number", learning_rate, "use 0.01")
 
 
-def _need_something_to_learn(objective: Objective) -> None:
+def _need_something_to_learn(objective: ELBO) -> None:
     if not any(p.requires_grad for p in objective.parameters()):
         raise InputError(
             "model",
@@ -199,7 +199,7 @@ def _objective(
     batch: Batch,
     chain: int,
     training: Training,
-) -> Objective:
+) -> ELBO:
     program, given = copy.deepcopy((level.model, states))  # what they share stays shared
     level.enter(program)
     guide = Guide(None, program.encoder() if given is None else given)
@@ -215,7 +215,7 @@ def _objective(
             encoder.initialise(batch, emission and emission.typical)
     guide.parameters_guide = parameter_guide(program, copy.deepcopy(parameters))
     levels = levels_of(program, batch, free_names(program))
-    return Objective(program, guide, training.particles, program.parameter_scales(batch), levels)
+    return ELBO(program, guide, training.particles, program.parameter_scales(batch), levels)
 
 
 def _check_encoders(guide: Guide, program: Any) -> None:

@@ -13,9 +13,9 @@ from latentdyn.data import Batch
 from latentdyn.distributions import FactorisedPath
 from latentdyn.encoders import Encoder
 from latentdyn.encoders.features import Features
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.fit.engine.loop import Run
 from latentdyn.fit.engine.minibatches import Minibatches
-from latentdyn.fit.engine.objective import Objective
 from latentdyn.fit.engine.training import Training
 from latentdyn.guide import Guide
 
@@ -45,7 +45,7 @@ def main(batch_size: int | None) -> dict[str, list[float]]:
     torch.manual_seed(0)
     model = ld.StateSpace(ld.transitions.PLRNN(2), ld.emissions.Gaussian(2, 3)).double()
     data = Batch.of(model.simulate(trials=7, steps=12, seed=0))
-    objective = Objective(model, Guide(None, Deterministic(3, 2).double()))
+    objective = ELBO(model, Guide(None, Deterministic(3, 2).double()))
     run = Run(
         objective,
         Minibatches(data, batch_size),

@@ -192,7 +192,7 @@ def test_restarts_are_chains(counts):
 
 def test_looped_and_vectorised_particles_agree(counts):
     """Mean over 400 single draws against 400 at once: within 5 standard errors."""
-    from latentdyn.fit.engine.objective import Objective
+    from latentdyn.fit.engine.elbo import ELBO
     from latentdyn.guide import Guide, parameter_guide
 
     model = bayesian_plrnn().double()
@@ -200,7 +200,7 @@ def test_looped_and_vectorised_particles_agree(counts):
     guide = Guide(parameter_guide(model), ld.encoders.MeanField(4, 2).double())
     torch.manual_seed(0)
     with torch.no_grad():
-        single, many = Objective(model, guide), Objective(model, guide, particles=400)
+        single, many = ELBO(model, guide), ELBO(model, guide, particles=400)
         one = torch.stack([single(batch)["elbo"] for _ in range(400)])
         together = torch.stack([many(batch)["elbo"] for _ in range(2)])
     error = one.std() * (1 / 400 + 1 / 800) ** 0.5
@@ -224,8 +224,8 @@ def test_analytic_divergence_agrees_with_the_sampled_one(counts):
 
 def test_windows_and_minibatches_are_unbiased():
     """With a per-step encoder, every window's scaled bound averages to that of the whole."""
+    from latentdyn.fit.engine.elbo import ELBO
     from latentdyn.fit.engine.minibatches import Minibatches
-    from latentdyn.fit.engine.objective import Objective
     from latentdyn.guide import Guide
 
     model = linear_model()
@@ -234,7 +234,7 @@ def test_windows_and_minibatches_are_unbiased():
     ds["length"] = ("trial", [23, 15, 23])
     batch = Batch.of(ds)
     guide = Guide(None, ld.encoders.MeanField(3, 2).double())
-    objective = Objective(model, guide)
+    objective = ELBO(model, guide)
     data = Minibatches(batch, window=5, context=3)
     blocks = data.blocks
     assert len(blocks) == 5 + 3 + 5

@@ -11,7 +11,7 @@ from pyro import poutine
 import latentdyn as ld
 from latentdyn.diagnostics import held_out
 from latentdyn.distributions import ObservedPath, SingularGaussian, side_by_side
-from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.fit.engine.validation import scorer
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
@@ -177,7 +177,7 @@ def test_held_out_entries_are_scored_given_their_step():
     wanted = float(each.sum() / chosen.sum())
     assert float(table["log_score"][0]) == pytest.approx(wanted, rel=1e-8)
 
-    objective = Objective(*post.fits[0], 1)
+    objective = ELBO(*post.fits[0], 1)
     with ld.rng.seeded(0):
         score = scorer(post.batch, whole, chosen)(objective)
     with ld.rng.seeded(0), torch.no_grad():

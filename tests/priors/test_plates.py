@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.guide import Guide, local_params, parameter_guide
 from tests.helpers import assert_close
 from tests.priors.common import log_density, sites, small
@@ -71,7 +71,7 @@ def test_particles_of_the_whole_program_equal_the_loop(prior):
     with local_params():
         torch.manual_seed(0)
         guide = Guide(parameter_guide(model), None)
-        objective = Objective(model, guide, particles=2)
+        objective = ELBO(model, guide, particles=2)
         batch = _batch(model)
         torch.manual_seed(3)
         with pyro.plate("particles", 2, dim=-2):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.rng import seeded
 from latentdyn.smooth.gaussian.laplace import laplace
 
@@ -23,7 +23,7 @@ FAILURES = (InputError, NotImplementedError, LinAlgError, torch.linalg.LinAlgErr
 
 
 def follow(
-    objective: Objective, batch: Batch, seed: int, linearise: bool = True
+    objective: ELBO, batch: Batch, seed: int, linearise: bool = True
 ) -> dict[str, float] | None:
     """Let the encoder start again from the program at its present values, if that is better.
 
@@ -78,12 +78,12 @@ def _path(program: Any, batch: Batch) -> Tensor | None:
         return None
 
 
-def _bounds(objective: Objective, batch: Batch, seed: int) -> dict[str, Tensor] | None:
+def _bounds(objective: ELBO, batch: Batch, seed: int) -> dict[str, Tensor] | None:
     """The bound and its parts at always the same draws, by name; None if one is not finite."""
     try:
         with torch.no_grad(), seeded(seed):
             found = [objective(batch) for _ in range(DRAWS)]
     except (NonFiniteError, *FAILURES):
         return None
-    names = [name for name in found[0] if name != "objective"]
+    names = [name for name in found[0] if name != "loss"]
     return {name: torch.stack([parts[name].double() for parts in found]) for name in names}

@@ -44,7 +44,7 @@ class Run:
         steps: int,
         learning_rate: float,
         training: Training,
-        validate: Callable[[Objective], float] | None = None,
+        validate: Callable[[Any], float] | None = None,
         callbacks: Sequence[Callable[[Progress], Any]] = (),
         given: Batch | None = None,
     ):
@@ -56,8 +56,8 @@ class Run:
         self.objective, self.data, self.steps, self.training = objective, data, steps, training
         self.validate, self.callbacks, self.progress = validate, callbacks, Progress()
         self.given = data.batch if given is None else given
-        learned = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = training.optimizer(learned, lr=learning_rate)
+        groups = [{"params": p, "name": name} for name, p in objective.groups().items()]
+        optimizer = training.optimizer(groups, lr=learning_rate)
         self.learning_rate = learning_rate
         self.module, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.device = self.accelerator.device
@@ -97,8 +97,9 @@ class Run:
                 bar.update()
                 if self.progress.step % every == 0 or self.progress.step == self.steps:
                     self.evaluate(parts)
-                    bar.set_postfix(elbo=f"{self.progress.history['elbo'][-1]:.4g}")
-            still = rise(self.progress.history.get("elbo", []))
+                    name = self.objective.score
+                    bar.set_postfix({name: f"{self.progress.history[name][-1]:.4g}"})
+            still = rise(self.progress.history.get(self.objective.score, []))
             if still is not None and still.goes_on:
                 bar.set_postfix_str(f"still rising, by {still.nats:.3g} nats: raise 'steps'")
         except KeyboardInterrupt:
@@ -124,9 +125,10 @@ class Run:
             group["lr"] = self.rate(step)
         world = self.accelerator.num_processes
         batch = self.data.draw(self.accelerator.process_index, world).to(device=self.device)
-        parts = self.module(batch, self.beta(step))
+        self.objective.beta = self.beta(step)
+        parts = self.module(batch)
         self.optimizer.zero_grad()
-        self.accelerator.backward(-parts["objective"] / self.entries)
+        self.accelerator.backward(parts["loss"] / self.entries)
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.training.clip)
         if norm is not None and not bool(torch.isfinite(norm)):
             raise NonFiniteError(*_gradient_error(self.objective))
@@ -137,13 +139,13 @@ class Run:
     def evaluate(self, parts: dict[str, Tensor]) -> None:
         """Record, keep the best or last good state, checkpoint, ask the callbacks."""
         progress, training = self.progress, self.training
-        values = {k: float(v.detach()) for k, v in parts.items() if k != "objective"}
+        values = {k: float(v.detach()) for k, v in parts.items() if k != "loss"}
         values |= {
             "step": progress.step,
             "beta": self.beta(progress.step - 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
-        score = values["elbo"]
+        score = values[self.objective.score]
         if self.validate is not None:
             score = values["validation"] = self.validate(self.objective.eval())
             self.objective.train()
@@ -176,15 +178,16 @@ class Run:
 
 
 def _gradient_error(objective: Objective) -> tuple[str, str]:
-    names = list(objective.free)
-    for name, p in objective.named_parameters():
-        if p.grad is not None and not bool(torch.isfinite(p.grad).all()):
-            site = names[int(name.split(".")[1])] if name.startswith("raw.") else name
-            return site, (
-                f"the gradient of '{site}' is not finite; lower 'learning_rate' or raise "
-                "the noise floor"
-            )
-    return "gradient", "the gradient is not finite; lower 'learning_rate'"
+    bad = (n for n, p in objective.named_parameters() if p.grad is not None and _lost(p.grad))
+    site = next((objective.site_of(name) for name in bad), None)
+    fix = "lower 'learning_rate'"
+    if site is None:
+        return "gradient", f"the gradient is not finite; {fix}"
+    return site, f"the gradient of '{site}' is not finite; {fix} or raise the noise floor"
+
+
+def _lost(x: Tensor) -> bool:
+    return not bool(torch.isfinite(x).all())
 
 
 def attempt(run: Run) -> NonFiniteError | InputError | None:

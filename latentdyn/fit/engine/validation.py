@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.fit.engine.objective import Objective
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.guide import local_params
 from latentdyn.programs.support import check_support
 from latentdyn.rng import seeded
@@ -30,7 +30,7 @@ def hold_out(batch: Batch, share: float, seed: int) -> tuple[Batch, Tensor | Non
     return batch.without(chosen), chosen
 
 
-def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective], float]:
+def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[ELBO], float]:
     """Mean log-probability of the held-out entries, given a draw of the guide from the others.
 
     It is log p(all) - log p(others): of units that share noise, given the others of their step; of
@@ -39,7 +39,7 @@ def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[Objective]
     """
     hidden = whole.hiding(held_out)
 
-    def score(objective: Objective) -> float:
+    def score(objective: ELBO) -> float:
         with torch.no_grad(), local_params():
             bound = objective.bound()
             guide = poutine.trace(objective.guide).get_trace(batch, bound)

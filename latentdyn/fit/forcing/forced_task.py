@@ -9,11 +9,11 @@ from pyro.infer.autoguide import AutoDelta
 
 from latentdyn import smooth
 from latentdyn.encoders import Encoder
+from latentdyn.fit.engine.elbo import ELBO
 from latentdyn.fit.engine.entry import Level
 from latentdyn.fit.engine.failures import need_finite_start
 from latentdyn.fit.engine.loop import restart
 from latentdyn.fit.engine.minibatches import Minibatches
-from latentdyn.fit.engine.objective import Objective
 from latentdyn.fit.engine.streams import Streams
 from latentdyn.fit.forcing.forced_posterior import POSTERIORS, around
 from latentdyn.fit.forcing.forced_settings import Settings
@@ -98,7 +98,7 @@ class Task:
         return smooth.forced.with_(interval=self.interval, alpha=alpha, temperature=s.temperature)
 
 
-class _ForcedObjective(Objective):
+class _ForcedObjective(ELBO):
     """The bound of forced predictions, which owns an encoder if it pulls towards one."""
 
     def __init__(
