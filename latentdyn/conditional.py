@@ -51,6 +51,26 @@ class Affine(NamedTuple):
         return torch.diag_embed(self.noise) if self.diagonal else self.noise
 
 
+# what the letters of the field stand for; a class whose letters mean something else says so
+PARAMETER_DIMS = {
+    "A": ("state", "state_aux"),
+    "W": ("state", "state_aux"),
+    "Q": ("state", "state_aux"),
+    "covariance": ("state", "state_aux"),
+    "a": ("state",),
+    "h": ("state",),
+    "b": ("state",),
+    "mean": ("state",),
+    "B": ("state", "input"),
+    "C": ("unit", "state"),
+    "d": ("unit",),
+    "D": ("unit", "input"),
+    "R": ("unit", "unit_aux"),
+    "r": ("unit",),
+    "df": ("unit",),
+}
+
+
 class Conditional(Floored, abc.ABC):
     r"""A module that, called with the parents, returns the distribution of the child.
 
@@ -85,6 +105,7 @@ class Conditional(Floored, abc.ABC):
 
     state_dim: int
     input_dim: int = 0
+    parameter_dims: Mapping[str, tuple[str, ...]] = PARAMETER_DIMS  # names of dims, for results
     memory: int = 0  # earlier states that an emission sees, which then is called with whole paths
     noise: str = "diagonal"
     time_varying: frozenset[str] = frozenset()

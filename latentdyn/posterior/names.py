@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["parameter_dims"]
+from latentdyn.conditional import Conditional
+from latentdyn.programs import Program
 
-_BY_LETTER = {
-    "A": ("state", "state_aux"),
-    "W": ("state", "state_aux"),
-    "Q": ("state", "state_aux"),
-    "covariance": ("state", "state_aux"),
-    "a": ("state",),
-    "h": ("state",),
-    "b": ("state",),
-    "mean": ("state",),
-    "B": ("state", "input"),
-    "C": ("unit", "state"),
-    "d": ("unit",),
-    "D": ("unit", "input"),
-    "R": ("unit", "unit_aux"),
-    "r": ("unit",),
-    "df": ("unit",),
-}
+__all__ = ["parameter_dims"]
 
 
 def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
@@ -36,21 +21,28 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
     """
     model = model.core
     sizes = {"state": model.state_dim, "unit": model.obs_dim, "input": model.input_dim}
-    sizes["session"] = getattr(model.prior, "sessions", None)
-    for wanted in _candidates(name, len(shape)):
+    sizes |= model.sizes | {"session": getattr(model.prior, "sessions", None)}
+    for wanted in _candidates(model, name, len(shape)):
         if [sizes.get(dim.removesuffix("_aux")) for dim in wanted] == list(shape):
             return wanted
     return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
 
 
-def _candidates(name: str, rank: int) -> list[tuple[str, ...]]:
+def _candidates(model: Any, name: str, rank: int) -> list[tuple[str, ...]]:
     """What so many dims of a parameter, or of its hyper-parameters, may be called."""
-    path, _, what = name.rpartition(".")
-    if not path.startswith("prior."):
-        own = _BY_LETTER.get(what, ())
-        found = [own[:rank], ("session", *own)[:rank]]
+    if name.startswith("prior."):
+        path, _, what = name.removeprefix("prior.").rpartition(".")
+        own = _own(model, path)
+        found = [{"mean": own, "raw": ("session", *own), "relevance": own[-1:]}.get(what, ())]
     else:
-        own = _BY_LETTER.get(path.rpartition(".")[2], ())
-        by_kind = {"mean": own, "raw": ("session", *own), "relevance": own[-1:]}
-        found = [by_kind.get(what, ())]
+        own = _own(model, name)
+        found = [own[:rank], ("session", *own)[:rank]]
     return [dims for dims in found if len(dims) == rank]
+
+
+def _own(model: Any, path: str) -> tuple[str, ...]:
+    """What the part that a parameter belongs to calls its dims."""
+    owner, _, name = path.rpartition(".")
+    parts = dict(model.named_modules())
+    part = parts.get(owner)
+    return part.parameter_dims.get(name, ()) if isinstance(part, Conditional | Program) else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyro
 import torch
@@ -55,6 +55,7 @@ class Program(Simulated, nn.Module, abc.ABC):
 
     prior: Any
     state_dim: Any = 0
+    parameter_dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # of its own parameters
     latents: tuple[str, ...] = ()
     form = ""  # what algorithms find in it, see `need_form`
     integrated = False  # whether no states are left to sample: fits then are in double precision
@@ -69,6 +70,11 @@ class Program(Simulated, nn.Module, abc.ABC):
             drawn = {name: pyro.sample(name, program.path_of(batch, name)) for name in self.latents}
             y = pyro.sample("y", program.observations(drawn, batch), obs=batch.y)
         return (*drawn.values(), y) if drawn else y
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of further dims that ``parameter_dims`` name, beside state, unit and input."""
+        return {}
 
     @property
     def core(self) -> Any:

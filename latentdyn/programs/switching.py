@@ -71,6 +71,17 @@ class SwitchingLinear(Program, Floored):
     hears = 0
     dims = {"z": ("state",), "s": ()}
     kept = {"input_dim": "dynamics_inputs"}
+    parameter_dims = {
+        "initial": ("regime",),
+        "transition": ("regime", "regime_aux"),
+        "G": ("regime", "state"),
+        "A": ("regime", "state", "state_aux"),
+        "b": ("regime", "state"),
+        "B": ("regime", "state", "input"),
+        "Q": ("regime", "state", "state_aux"),
+        "mean": ("state",),
+        "covariance": ("state", "state_aux"),
+    }
 
     def __init__(
         self,
@@ -166,6 +177,11 @@ class SwitchingLinear(Program, Floored):
     def input_dim(self) -> int:
         """U, zero without inputs."""
         return max(self.dynamics_inputs, self.emission.input_dim)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The discrete states."""
+        return {"regime": self.states}
 
     def rank(self, name: str) -> int:
         """Dimensions of one of its own parameters, without draws."""
