@@ -30,7 +30,13 @@ POINT = 1e-6  # standard deviation, unconstrained, of what is held or not known 
 
 
 def laplace(
-    model: Program, y: Any, *, steps: int = 500, seed: int = 0, initialise: bool = True
+    model: Program,
+    y: Any,
+    *,
+    smoother: Any = None,
+    steps: int = 500,
+    seed: int = 0,
+    initialise: bool = True,
 ) -> Posterior:
     r"""p(x | y) ~ N(x*, (-H)^{-1}) on the unconstrained scale, with H the Hessian at the mode x*.
 
@@ -43,6 +49,8 @@ def laplace(
             likelihood is in closed form. It is not changed; the copy that is fitted has double
             precision and the mode as its current values.
         y: whatever `latentdyn.data.as_dataset` takes.
+        smoother: integrates the states out, as ``model.collapse(smoother)`` does; None for one that
+            has none left.
         steps: of the optimiser, at most; Newton's method then ends it.
         seed: of starting values that the model does not have.
         initialise: start free parameters from the data; otherwise at their current values.
@@ -68,7 +76,7 @@ def laplace(
         >>> sorted(post.sample(3)), round(post.attrs["log_density"], 2)
         (['transition.ar', 'transition.constant', 'transition.variance', 'z'], -14.3)
     """
-    program, dataset, batch = given(model, y, initialise, seed)
+    program, dataset, batch = given(model, y, initialise, seed, smoother)
     flat = free_names(program)
     if flat:
         inner = program.core

@@ -26,6 +26,7 @@ from latentdyn.fit.sampling.density import free_names
 from latentdyn.guide import Guide, parameter_guide
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program
+from latentdyn.programs.program import without_states
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -38,6 +39,7 @@ def svi(
     *,
     states: Encoder | None = None,
     parameters: Any = None,
+    smoother: Any = None,
     steps: int = 2000,
     batch_size: int | None = None,
     window: int | None = None,
@@ -60,6 +62,8 @@ def svi(
         states: encoder of the paths; by default a `Chain`. Not used by collapsed programs.
         parameters: Pyro autoguide (an object, a class, or a callable that takes the prior program
             and returns a guide) over the random parameters; by default AutoNormal.
+        smoother: integrates the states out, as ``model.collapse(smoother)`` does; None for one that
+            has none left.
         steps: gradient steps.
         batch_size: trials (or windows) in a minibatch; by default all.
         window: steps of a time window, for long series.
@@ -82,6 +86,7 @@ def svi(
     """
     training = Training() if training is None else training
     steps, restarts = whole("steps", steps), whole("restarts", restarts)
+    model = without_states(model, smoother)
     _check(model, states, learning_rate)
     model = copy.deepcopy(model).double() if model.integrated else model
     dataset = kept(y)

@@ -22,7 +22,7 @@ from latentdyn.priors.prior import as_prior
 from latentdyn.programs._common import fit_batch
 from latentdyn.programs.simulated import Simulated
 
-__all__ = ["Program", "at_floor", "is_free", "need_form", "need_no_feedback"]
+__all__ = ["Program", "at_floor", "is_free", "need_form", "need_no_feedback", "without_states"]
 
 
 _FORMS = {
@@ -263,6 +263,17 @@ def need_no_feedback(model: Any) -> None:
         got = f"{type(model).__name__}, whose observations depend on earlier ones"
         fix = "use fit.svi with states=; if they depend on the states alone, set hears = 0 in it"
         raise InputError("model", "observations that depend on the states alone", got, fix)
+
+
+def without_states(model: Any, smoother: Any) -> Any:
+    """The program with its states integrated out, if a smoother is given, else the program."""
+    if smoother is None:
+        return model
+    if not isinstance(model, Program) or model.integrated or not model.latents:
+        got = f"{smoother!r}, of {type(model).__name__}"
+        fix = "leave smoother= out: it has no states to integrate out"
+        raise InputError("smoother", "None", got, fix)
+    return model.core.collapse(smoother)
 
 
 def is_free(value: Tensor) -> bool:

@@ -28,6 +28,7 @@ def mcmc(
     model: Program,
     y: Any,
     *,
+    smoother: Any = None,
     draws: int = 500,
     warmup: int = 500,
     chains: int = 4,
@@ -38,6 +39,7 @@ def mcmc(
     target_acceptance: float = 0.8,
     max_tree_depth: int = 10,
     spread: float = 0.5,
+    initialise: bool = True,
     progress: bool = True,
 ) -> Posterior:
     r"""Sample p(theta | y), or p(theta, z | y), with the No-U-Turn sampler.
@@ -47,10 +49,12 @@ def mcmc(
     `StateSpace` as it is the states are sampled too.
 
     Args:
-        model: a program. Free parameters without a prior are started from the data and held there,
-            as Pyro's samplers do (``attrs["held"]`` names them); give them a prior to sample them.
-            It is not changed; the copy that is sampled has double precision.
+        model: a program. Free parameters without a prior are held where they start, as Pyro's
+            samplers do (``attrs["held"]`` names them); give them a prior to sample them. It is not
+            changed; the copy that is sampled has double precision.
         y: whatever `latentdyn.data.as_dataset` takes.
+        smoother: integrates the states out, as ``model.collapse(smoother)`` does; None for one that
+            has none left.
         draws: of each chain, after the warm-up.
         warmup: draws in which step size and metric are learned; they are not part of the result.
         chains: independent chains.
@@ -64,6 +68,7 @@ def mcmc(
         max_tree_depth: a draw takes at most 2^this - 1 gradients.
         spread: chains start uniformly within this distance of the current values, on the
             unconstrained scale.
+        initialise: start free parameters from the data; otherwise at their current values.
         progress: show a progress bar.
 
     Returns: a `Posterior` of the real chains. Its ``sample_stats`` are ``lp`` (log-density on the
@@ -87,7 +92,7 @@ def mcmc(
     processes = whole("processes", processes)
     if not 0 < target_acceptance < 1:
         raise InputError("target_acceptance", "a share in (0, 1)", target_acceptance, "use 0.8")
-    program, dataset, batch = given(model, y, seed=seed)
+    program, dataset, batch = given(model, y, initialise, seed, smoother)
     held = hold_free(program, states=True)
     with seeded(chain_seed(seed, chains)):
         start = start_values(program)

@@ -41,6 +41,7 @@ def particle_gibbs(
     seed: int = 0,
     keep_warmup: bool = False,
     spread: float = 0.5,
+    initialise: bool = True,
     progress: bool = True,
 ) -> Posterior:
     r"""Particle Gibbs with ancestor sampling: exact p(theta, z | y) from few particles.
@@ -66,6 +67,7 @@ def particle_gibbs(
         keep_warmup: keep the draws of the warm-up too, as groups of the DataTree.
         spread: chains start uniformly within this distance of the current values, on the
             unconstrained scale.
+        initialise: start free parameters from the data; otherwise at their current values.
         progress: show a progress bar.
 
     Returns: a `Posterior` of the real chains; ``sample_stats`` are ``lp`` (log p(y, z, theta) on
@@ -78,7 +80,7 @@ def particle_gibbs(
     need_form(model, "StateSpace", "pass the program itself, not model.collapse(...)")
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     particles = whole("particles", particles, 2)
-    program, dataset, batch = given(model, y, seed=seed)
+    program, dataset, batch = given(model, y, initialise, seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)

@@ -41,6 +41,7 @@ def particle_mcmc(
     keep_warmup: bool = False,
     spread: float = 0.5,
     proposal: Any = None,
+    initialise: bool = True,
     progress: bool = True,
 ) -> Posterior:
     r"""Particle marginal Metropolis-Hastings: exact p(theta, z | y) of any state-space program.
@@ -65,6 +66,7 @@ def particle_mcmc(
         keep_warmup: keep the draws of the warm-up too, as groups of the DataTree.
         spread: chains start uniformly within this distance of the current values.
         proposal: of the particles, as in `smooth.particle`.
+        initialise: start free parameters from the data; otherwise at their current values.
         progress: show a progress bar.
 
     Returns: a `Posterior` of the real chains; ``sample_stats`` are ``lp``, ``log_evidence``,
@@ -74,7 +76,7 @@ def particle_mcmc(
     """
     need_form(model, "StateSpace", "pass the program itself, not model.collapse(...)")
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
-    program, dataset, batch = given(model, y, seed=seed)
+    program, dataset, batch = given(model, y, initialise, seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)

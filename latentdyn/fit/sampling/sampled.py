@@ -20,6 +20,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.programs import Program
+from latentdyn.programs.program import without_states
 from latentdyn.rng import seeded
 
 __all__ = ["Chain", "chain_seed", "gather", "given", "hold_free", "posterior_of"]
@@ -44,7 +45,9 @@ class Chain:
         return Chain(self.x[:draws], stats, z, self.warmup)
 
 
-def given(model: Any, y: Any, initialise: bool = True, seed: int = 0) -> tuple[Any, Any, Batch]:
+def given(
+    model: Any, y: Any, initialise: bool = True, seed: int = 0, smoother: Any = None
+) -> tuple[Any, Any, Batch]:
     """A copy of the program in double precision, started from the data, the dataset and the batch.
 
     Starting values that the data leave open, such as loadings of more states than units, are drawn
@@ -55,7 +58,7 @@ def given(model: Any, y: Any, initialise: bool = True, seed: int = 0) -> tuple[A
     if not isinstance(model, Program):
         fix = "build one first"
         raise InputError("model", "a program such as StateSpace(...)", repr(model), fix)
-    program = copy.deepcopy(model).double()
+    program = copy.deepcopy(without_states(model, smoother)).double()
     dataset = kept(y)
     batch = Batch.of(dataset, torch.float64).to(torch.float64, program.device)
     check_support(program, batch)
