@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from latentdyn.diagnostics.smoothing import FEWEST, psis
 from latentdyn.diagnostics.weights import log_weights
 from latentdyn.errors import InputError
 
 __all__ = ["ess", "khat"]
-
-FEWEST = 25  # draws; below, no tail is long enough for a Pareto fit
-UNDERFLOW = 500.0  # nats; over a wider range ratios are zero in float64
 
 
 def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
@@ -75,24 +73,6 @@ def _psis(log_ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _psis_row(log_ratios: np.ndarray) -> tuple[float, float]:
-    from arviz_stats.base import array_stats
-
-    if not np.isfinite(log_ratios).all():
-        return np.nan, np.nan
-    # differences within rounding are none: the tail of such ratios is rounding, not a Pareto tail
-    if np.ptp(log_ratios) <= 1e-6 * (1 + np.abs(log_ratios).max()):
-        return -np.inf, 1.0
-    tail = _tail(log_ratios)
-    if np.ptp(tail) > UNDERFLOW:
-        w = np.exp(log_ratios - log_ratios.max())
-        return float((tail[1:] - tail[0]).mean()), float(w.sum() ** 2 / (len(w) * (w**2).sum()))
-    # it takes log-likelihoods, as leave-one-out does, and turns their sign around itself
-    log_w, k = array_stats.psislw(-log_ratios)
-    return float(k), float(1 / (len(log_w) * np.exp(2 * log_w).sum()))
-
-
-def _tail(log_ratios: np.ndarray) -> np.ndarray:
-    """The largest ratios, from the one below which the tail starts: as many as PSIS takes."""
-    number = len(log_ratios)
-    size = int(np.ceil(min(0.2 * number, 3 * np.sqrt(number))))
-    return np.sort(log_ratios)[-size - 1 :]
+    log_w, k = psis(log_ratios)
+    equal = np.ptp(log_w) == 0
+    return k, 1.0 if equal else float(1 / (len(log_w) * np.exp(2 * log_w).sum()))

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import scipy  # its parts are loaded when they are needed
 
-from latentdyn.diagnostics.importance import FEWEST, UNDERFLOW, _tail
-
 __all__ = ["FEWEST", "TRUSTED", "log_mean", "psis"]
 
+FEWEST = 25  # draws; below, no tail is long enough for a Pareto fit
+UNDERFLOW = 500.0  # nats; over a wider range ratios are zero in float64
 TRUSTED = 0.7  # k-hat up to which smoothed weights are reliable
 
 
@@ -44,3 +44,10 @@ def log_mean(log_values: np.ndarray) -> np.ndarray:
 def _equal(log_ratios: np.ndarray) -> bool:
     """Up to rounding; the tail of such ratios is rounding, not a Pareto tail."""
     return bool(np.ptp(log_ratios) <= 1e-6 * (1 + np.abs(log_ratios).max()))
+
+
+def _tail(log_ratios: np.ndarray) -> np.ndarray:
+    """The largest ratios, from the one below which the tail starts: as many as PSIS takes."""
+    number = len(log_ratios)
+    size = int(np.ceil(min(0.2 * number, 3 * np.sqrt(number))))
+    return np.sort(log_ratios)[-size - 1 :]
