@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.programs._common import simulation_inputs
 from latentdyn.programs.memory import Memory, last, reached
-from latentdyn.programs.prior_predictive import prior_predictive
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -159,6 +159,7 @@ class Simulated:
             latents, y = self.roll(self.start(trials, u), steps, u)
         return simulated(y, latents, self.dims, u)
 
+    @torch.no_grad()
     def prior_predictive(
         self,
         draws: int = 100,
@@ -167,8 +168,37 @@ class Simulated:
         inputs: Any = None,
         seed: int | None = None,
     ) -> Any:
-        """Simulate with parameters drawn from the prior: see `prior_predictive`."""
-        return prior_predictive(self, draws, trials, steps, inputs, seed)
+        r"""y, z ~ p(y, z | theta), theta ~ p(theta): a Dataset with y (draw, trial, ...) and z.
+
+        If these paths look impossible (they explode, they never move), mend the prior before
+        fitting. Parameters without prior keep their values.
+
+        Args:
+            draws: of the parameters.
+            trials: for each of them; under a hierarchical prior all are of one new session.
+            steps: of each trial.
+            inputs: (trials, steps, U) if the model has inputs.
+            seed: to have the same draws again.
+
+        Source: Gabry et al. (2019), section 3.
+
+        Example:
+            >>> from latentdyn import StateSpace, emissions, priors, transitions
+            >>> model = StateSpace(transitions.PLRNN(3), emissions.Gaussian(3, 2),
+            ...                    prior=priors.ManifoldAttractor(2))
+            >>> dict(model.prior_predictive(draws=5, trials=2, steps=7, seed=0)["y"].sizes)
+            {'draw': 5, 'trial': 2, 'time': 7, 'unit': 2}
+        """
+        draws, trials, own = whole("draws", draws), whole("trials", trials), _as_program(self)
+        if not own.prior.random:
+            fix = "pass prior= to it, or call simulate"
+            raise InputError("model", "a program with a prior", "prior=None", fix)
+        with seeded(seed):
+            with pyro.plate("draws", draws, dim=-2):
+                theta = own.draw()  # (S, 1, ...)
+            first = torch.zeros(trials, dtype=torch.long, device=own.device)
+            theta = own.prior.assign(theta, first, own.templates)
+            return own._bind_aligned(theta).simulate(trials, steps, inputs)
 
 
 def _as_program(mixed: Any) -> Any:
