@@ -15,7 +15,7 @@ import xarray as xr
 
 import latentdyn as ld
 from latentdyn.cli import choices, main
-from latentdyn.cli.main import EMISSIONS, ENCODERS, MODELS, PRIORS
+from latentdyn.cli.main import EMISSIONS, ENCODERS, MODELS
 from latentdyn.cli.period import strongest_period
 from latentdyn.cli.read import read
 
@@ -187,11 +187,19 @@ def test_help_is_zero(capsys):
     assert "demo" in capsys.readouterr().out
 
 
-def test_names_on_the_command_line_are_those_of_the_choices():
-    assert set(MODELS) == set(choices.TRANSITIONS)
-    assert {*EMISSIONS} - {"auto"} == set(choices.EMISSIONS)
-    assert set(ENCODERS) == set(choices.ENCODERS)
-    assert PRIORS == choices.PRIORS
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_the_command_line_can_be_built(name):
+    transition = choices.make_transition(name, 4, 1)
+    assert (transition.state_dim, transition.input_dim) == (4, 1)
+    assert type(transition).__name__ in ld.transitions.__all__
+
+
+def test_every_emission_and_encoder_of_the_command_line_can_be_built():
+    ds = ld.data.as_dataset(np.array([[0, 1], [2, 1], [1, 0]]))
+    for name in EMISSIONS[1:]:
+        assert choices.make_emission(name, ds, 3, 0).obs_dim == 2
+    for name in ENCODERS:
+        assert choices.make_encoder(name, ds, 3, 0).obs_dim == 2
 
 
 def test_the_emission_suits_the_data():

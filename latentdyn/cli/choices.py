@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -24,35 +27,36 @@ __all__ = [
     "tree_draws",
 ]
 
-TRANSITIONS = {
-    "plrnn": "PLRNN",
-    "clipped_plrnn": "ClippedPLRNN",
-    "dendritic_plrnn": "DendriticPLRNN",
-    "shallow_plrnn": "ShallowPLRNN",
-    "almost_linear_rnn": "AlmostLinearRNN",
-    "low_rank_rnn": "LowRankRNN",
-    "linear": "Linear",
-    "gru": "GRU",
-    "gated": "Gated",
-    "mlp": "MLP",
-}
 HIDDEN, BASES, RELUS = 50, 20, 2  # of those that ask for them
-EMISSIONS = {
-    "gaussian": "Gaussian",
-    "student_t": "StudentT",
-    "poisson": "Poisson",
-    "negative_binomial": "NegativeBinomial",
-    "bernoulli": "Bernoulli",
-    "categorical": "Categorical",
-}
-ENCODERS = {
-    "chain": "Chain",
-    "bigru": "BiGRU",
-    "structured": "Structured",
-    "mean_field": "MeanField",
-}
+
+
+def _table(room: Any, given: set[str], more: Collection[str] = ()) -> dict[str, str]:
+    """What a room offers that is built of these sizes: name of the command line -> class.
+
+    ``given`` are sizes that every one takes, ``more`` those that some ask for beside.
+    """
+    found = {}
+    for name in room.__all__:
+        takes = inspect.signature(getattr(room, name)).parameters
+        asks = {k for k, p in takes.items() if p.default is p.empty}
+        if given <= set(takes) and asks <= given.union(more):
+            found[_SPELT.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()] = name
+    return found
+
+
+_SPELT = {"BiGRU": "bigru"}
+TRANSITIONS = _table(transitions, {"state_dim", "input_dim"}, {"bases", "hidden", "relus"})
+EMISSIONS = _table(emissions, {"state_dim", "obs_dim", "input_dim"}, {"categories", "levels"})
+ENCODERS = _table(encoders, {"obs_dim", "state_dim", "input_dim"})
 PRIORS = ("auto", "none", "manifold_attractor", "ard")
-COUNTS = ("poisson", "negative_binomial", "bernoulli", "categorical")
+COUNTS = (
+    "poisson",
+    "negative_binomial",
+    "zero_inflated_poisson",
+    "bernoulli",
+    "categorical",
+    "ordinal",
+)
 
 LONG, WINDOW, BATCH_STEPS = 1000, 200, 2000
 TREE_ENTRIES = 20_000_000  # numbers in each variable of the DataTree
@@ -85,7 +89,7 @@ def make_emission(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> 
     """The emission of this name for these data."""
     cls = _class(emissions, EMISSIONS[name], "--emission")
     units = ds.sizes["unit"]
-    if name == "categorical":
+    if name in ("categorical", "ordinal"):
         return cls(state_dim, units, int(ds["y"].max()) + 1, input_dim)
     return cls(state_dim, units, input_dim)
 

@@ -12,34 +12,15 @@ from typing import Any
 
 import torch
 
+from latentdyn.cli import choices
 from latentdyn.errors import InputError, NonFiniteError
 
 __all__ = ["main"]
 
-# as in latentdyn.cli.choices, which is imported only when a command runs
-MODELS = (
-    "plrnn",
-    "clipped_plrnn",
-    "dendritic_plrnn",
-    "shallow_plrnn",
-    "almost_linear_rnn",
-    "low_rank_rnn",
-    "linear",
-    "gru",
-    "gated",
-    "mlp",
-)
-EMISSIONS = (
-    "auto",
-    "gaussian",
-    "student_t",
-    "poisson",
-    "negative_binomial",
-    "bernoulli",
-    "categorical",
-)
-PRIORS = ("auto", "none", "manifold_attractor", "ard")
-ENCODERS = ("chain", "bigru", "structured", "mean_field")
+MODELS = tuple(choices.TRANSITIONS)
+EMISSIONS = ("auto", *choices.EMISSIONS)
+PRIORS = choices.PRIORS
+ENCODERS = tuple(choices.ENCODERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
