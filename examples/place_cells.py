@@ -15,7 +15,7 @@ a count has no Gaussian look. Bin width, motion and count model were chosen whil
 decoded part, so its errors are somewhat optimistic.
 
     python examples/place_cells.py            # half a minute
-    python examples/place_cells.py --quick    # decodes one minute only
+    python examples/place_cells.py --quick    # decodes ten seconds only
 """
 
 import sys
@@ -34,7 +34,7 @@ import latentdyn as ld
 QUICK = "--quick" in sys.argv
 DATA = Path(__file__).parents[1] / "../shared/data/ca1_place_cells_animal1.nc"
 FOLDER = Path("runs/place_cells")
-BIN, MINUTE = 0.2, 300  # seconds, bins
+BIN, SHOWN = 0.2, 50 if QUICK else 300  # seconds, bins
 INTERNEURONS = 13, 23
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
@@ -98,7 +98,7 @@ counts = torch.as_tensor(bins.sum()["counts"].values)  # (T, D)
 position = torch.as_tensor(bins.mean()["position"].values)  # (T, 2)
 part = bins.max()["split"].values  # 0 train, 1 valid, 2 test
 train = torch.as_tensor(part == 0)
-test = np.flatnonzero(part == 2)[: MINUTE if QUICK else None]
+test = np.flatnonzero(part == 2)[: SHOWN if QUICK else None]
 truth = position[test]  # (T, 2)
 
 # ---- decode with both kinds of fields, by two methods
@@ -126,9 +126,9 @@ print(f"always the same place {'':13} {(guess - truth).norm(dim=1).median():12.3
 # ---- picture
 figure = Figure(figsize=(10, 5.5), layout="constrained", dpi=150)
 axes = figure.subplot_mosaic([["x", "x", "map"], ["y", "y", "map"]])
-path, now = paths["negative binomial", "Laplace"], slice(0, MINUTE)
+path, now = paths["negative binomial", "Laplace"], slice(0, SHOWN)
 plain = paths["Poisson", "Laplace"]
-seconds = BIN * np.arange(MINUTE)
+seconds = BIN * np.arange(SHOWN)
 for k, name in enumerate("xy"):
     ax = axes[name]
     mean, sd = path.mean[0, now, k], path.variance[0, now, k].sqrt()

@@ -60,6 +60,7 @@ post = ld.fit.mcmc(
     warmup=WARMUP,
     chains=2,
     seed=1,
+    max_tree_depth=3 if QUICK else 10,
     progress=False,
 )
 sites = ["transition.mu", "transition.phi", "transition.sigma"]

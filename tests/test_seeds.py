@@ -163,6 +163,7 @@ CALLS: dict[str, Any] = {
     "Posterior.expected": lambda s: fitted.counts().expected(draws=3, seed=s),
     "Posterior.forecast": lambda s: fitted.counts().forecast(3, draws=3, seed=s),
     "Posterior.impute": lambda s: fitted.counts().impute(draws=3, seed=s),
+    "Posterior.log_likelihood": lambda s: fitted.counts().log_likelihood(draws=3, seed=s),
     "Posterior.sample": lambda s: fitted.counts().sample(3, seed=s),
     "Posterior.simulate": lambda s: fitted.counts().simulate(2, 5, 3, seed=s),
     "Posterior.smooth": lambda s: sampled().smooth(draws=3, seed=s).mean,

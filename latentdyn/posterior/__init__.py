@@ -2,7 +2,7 @@
 
 from latentdyn.posterior.mixture import MixturePath
 from latentdyn.posterior.posterior import Posterior
-from latentdyn.posterior.reading import load
+from latentdyn.posterior.storage import load
 
 __all__ = ["MixturePath", "Posterior", "load"]
 

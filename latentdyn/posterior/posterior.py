@@ -18,7 +18,7 @@ from latentdyn.posterior import predict
 from latentdyn.posterior.drawn import drawn_of, stored_paths
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.mixture import MixturePath
-from latentdyn.posterior.storage import save
+from latentdyn.posterior.saving import save
 from latentdyn.programs import Program
 from latentdyn.programs.program import at_floor
 from latentdyn.rng import seeded
