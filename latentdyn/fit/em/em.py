@@ -20,7 +20,6 @@ from latentdyn.fit.engine.validation import check_support
 from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.programs import Program
 from latentdyn.programs.program import need_no_feedback
 from latentdyn.rng import seeded
 from latentdyn.smooth.discrete.hmm import hmm
@@ -60,9 +59,9 @@ def em(
     quasi-Newton steps at points that have the moments of the states.
 
     Args:
-        model: a `StateSpace` program or `programs.HMM`, also collapsed; known parameters stay. It
-            is not changed; the copy that is fitted has double precision, and keeps it where the
-            data are so far from zero that single precision would lose them.
+        model: a `StateSpace` program or `programs.HMM`; known parameters stay. It is not changed;
+            the copy that is fitted has double precision, and keeps it where the data are so far
+            from zero that single precision would lose them.
         y: whatever `latentdyn.data.as_dataset` takes.
         steps: E steps, at most; a longer step that was taken back counts as one.
         smoother: the E step, one of `latentdyn.smooth`; by default `kalman` or `hmm` where they
@@ -114,8 +113,6 @@ def em(
         (6, True)
     """
     steps, draws = whole("steps", steps), whole("draws", draws, 0)
-    if isinstance(model, Program) and model.core is not model:
-        model, smoother = model.core, model.smoother if smoother is None else smoother
     _check(model, tolerance)
     dataset = kept(y)
     level = Level(model, dataset, able=False)
@@ -168,7 +165,7 @@ def _attempt(run: EMRun, *settings: Any) -> Exception | None:
 def _check(model: Any, tolerance: float) -> None:
     if getattr(model, "form", "") not in ("StateSpace", "HMM"):
         kind = type(model).__name__
-        fix = "use fit.svi or fit.mcmc"
+        fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
         raise InputError("model", "a StateSpace or an HMM", kind, fix)
     if model.form == "StateSpace":
         need_no_feedback(model)
