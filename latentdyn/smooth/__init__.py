@@ -1,5 +1,6 @@
 """States given parameters: exact, approximate and particle smoothers of the same program."""
 
+from latentdyn.smooth import proposals
 from latentdyn.smooth.discrete.assumed_density import expectation_correction, kim
 from latentdyn.smooth.discrete.hmm import hmm
 from latentdyn.smooth.discrete.rao_blackwell import RaoBlackwell
@@ -10,7 +11,6 @@ from latentdyn.smooth.gaussian.iekf import iekf
 from latentdyn.smooth.gaussian.kalman import kalman
 from latentdyn.smooth.gaussian.laplace import laplace
 from latentdyn.smooth.online.online import online
-from latentdyn.smooth.particles import proposals
 from latentdyn.smooth.particles.backward import backward, backward_mcmc, fixed_lag, genealogy
 from latentdyn.smooth.particles.conditional import conditional_particles
 from latentdyn.smooth.particles.particle import particle

@@ -19,8 +19,8 @@ from latentdyn.smooth.online.stream import Online
 from latentdyn.smooth.particles.cloud import Cloud
 from latentdyn.smooth.particles.moves import Moves
 from latentdyn.smooth.particles.particle import Filter
-from latentdyn.smooth.particles.proposals import Auxiliary, FromEncoder, Proposal, as_proposal
 from latentdyn.smooth.particles.steps import Steps
+from latentdyn.smooth.proposals import Auxiliary, FromEncoder, Proposal, as_proposal
 from latentdyn.values import whole
 
 __all__ = ["ParticleOnline"]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from latentdyn.errors import InputError
-from latentdyn.smooth.particles.proposals import Proposal
 from latentdyn.smooth.particles.steps import Step, Steps
+from latentdyn.smooth.proposals import Proposal
 
 __all__ = ["Moves", "root"]
 

@@ -20,8 +20,8 @@ from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.backward import default
 from latentdyn.smooth.particles.cloud import Cloud
 from latentdyn.smooth.particles.moves import Moves
-from latentdyn.smooth.particles.proposals import Bootstrap, as_proposal
 from latentdyn.smooth.particles.steps import Step, Steps
+from latentdyn.smooth.proposals import Bootstrap, as_proposal
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
