@@ -397,6 +397,7 @@ def test_noisy_data_start_from_what_predicts_several_steps():
     assert error < 0.02  # of a filter that leaves the observations as they are, at least 0.01
 
 
+@pytest.mark.slow
 def test_warm_starts_refit_read_outs_that_are_free():
     """Counts of a rotation, of which half of the units are thought to know nothing at the start."""
     A = 0.99 * torch.tensor([[0.96, -0.28], [0.28, 0.96]]).double()
