@@ -33,6 +33,7 @@ class Batch:
         u: (N, T, U) inputs or None.
         session: (N,) session number of each trial or None.
         scored: (N, T, D), entries of y whose probability counts; None: those that may be read.
+            (N, T) are steps: those of their entries that may be read, and they are ``inside``.
         inside: (N, T), steps whose states count, where this batch is a window with some context
             around it; None: all.
         scale: how many times this batch stands for the data.
@@ -52,6 +53,12 @@ class Batch:
     states: Tensor | None = None
     first: Tensor | None = None
     source: Batch | None = None
+
+    def __post_init__(self) -> None:
+        """Scored steps as entries."""
+        if self.scored is not None and self.scored.dim() < self.mask.dim():
+            object.__setattr__(self, "inside", self.scored)
+            object.__setattr__(self, "scored", self.mask & self.scored[..., None])
 
     @classmethod
     def of(

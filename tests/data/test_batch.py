@@ -32,6 +32,15 @@ def test_a_window_has_its_own_steps_and_ends_with_its_trial():
     assert found.source.y.equal(batch.source.y[[2, 0]])
 
 
+def test_scored_steps_are_their_entries():
+    batch = batch_of()
+    steps = torch.arange(8).expand(3, 8) < 4
+    found = batch.replace(scored=steps)
+    assert found.inside.equal(steps)
+    assert found.scored.equal(batch.mask & steps[..., None])
+    assert found.replace(scale=2.0).scored.equal(found.scored)
+
+
 def test_a_head_is_the_first_trials_and_steps():
     found = batch_of().head(2, 6)
     assert found.y.shape == (2, 6, 2)
