@@ -76,7 +76,8 @@ def collapsed(model):
         and model.emission.linear_gaussian() is not None
     ):
         return model.collapse(ld.smooth.kalman)
-    return model.collapse(ld.smooth.laplace)
+    labels = isinstance(model.emission, ld.emissions.Categorical)  # they have no moments
+    return model.collapse(ld.smooth.laplace if labels else ld.smooth.ekf)
 
 
 def with_prior(model):

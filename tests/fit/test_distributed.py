@@ -48,7 +48,7 @@ def launch(world: int, size: str) -> dict[str, list[float]]:
     return json.loads(line.removeprefix("GRADIENTS"))
 
 
-@pytest.mark.parametrize("size", ["all", "5"])
+@pytest.mark.parametrize("size", [pytest.param("all", marks=pytest.mark.slow), "5"])
 def test_two_processes_give_the_gradients_of_one(size):
     """float64 sums in another order: rtol 1e-10."""
     one, two = launch(1, size), launch(2, size)

@@ -65,7 +65,10 @@ def test_leaves_the_posterior_as_it_is(name):
         assert_same_moments(z, q, c.length)
 
 
-@pytest.mark.parametrize("name", ["missing", "inputs-ragged", "varying"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("missing", marks=pytest.mark.slow), "inputs-ragged", "varying"],
+)
 def test_converges_from_a_bad_start(name):
     """Thirty sweeps of 20 particles from three, far out in the posterior."""
     c = CASES[name]()

@@ -73,6 +73,7 @@ def test_demeaned_nile_agrees_with_statsmodels():
     assert abs(log_evidence - -640.1079983) < 1e-6
 
 
+@pytest.mark.slow
 def test_maximum_likelihood_of_the_sunspots():
     model = ARMA(2, 1).double().collapse(ld.smooth.kalman)
     post = ld.fit.svi(model, SUNSPOTS, steps=300, learning_rate=0.05, training=QUIET)

@@ -246,7 +246,8 @@ def test_ragged_trials_are_proper_under_any_autoguide():
     )
     pyro.clear_param_store()
     guide = pyro.infer.autoguide.AutoNormal(model)
-    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.03}), pyro.infer.Trace_ELBO(10))
+    bound = pyro.infer.Trace_ELBO(10, vectorize_particles=True, max_plate_nesting=1)
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.03}), bound)
     for _ in range(400):
         svi.step(batch)
     scale = guide.scales.z.detach()
