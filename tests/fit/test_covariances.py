@@ -89,6 +89,7 @@ def test_laplace_under_the_conjugate_prior():
     assert np.abs(drawn.numpy() / (S / 42) - 1).max() < 0.06  # second order in 1 / 45, twice
 
 
+@pytest.mark.slow
 def test_mcmc_and_svi_under_the_conjugate_prior():
     prior = priors.Independent({"emission.covariances": InverseWishart(5.0, SCALE)})
     model = centred(2, prior)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyro
+import pytest
 import torch
 from pyro.distributions import Normal
 from pyro.infer import SVI, Trace_ELBO
@@ -14,6 +15,7 @@ from latentdyn.conditional import Template
 from latentdyn.guide import local_params
 
 
+@pytest.mark.slow
 def test_shrinks_noise_and_spares_signals():
     """Observed y = theta + 0.1 noise, with 2 of 20 entries 1 and the others 0; mean-field guide."""
     torch.manual_seed(0)

@@ -84,6 +84,7 @@ def test_prior_draws_have_its_moments():
     assert_mean(each["transition.sigma"] ** -2, torch.full((1,), 2.5 / 0.025))
 
 
+@pytest.mark.slow
 def test_fit_and_forecast():
     truth = StochasticVolatility.of(mu=-1.0, phi=0.95, sigma=0.3)
     y = truth.simulate(steps=300, seed=3)["y"].values
