@@ -41,6 +41,8 @@ class PerSession(Conditional):
         torch.Size([3, 1, 3, 2])
     """
 
+    kept = {"conditional": "typical"}
+
     def __init__(self, conditional: Conditional, sessions: int):
         super().__init__()
         self.sessions = whole("sessions", sessions)
@@ -56,19 +58,14 @@ class PerSession(Conditional):
         return self.parts[0]
 
     @property
-    def conditional(self) -> Any:
-        """That of the first session."""
-        return self.parts[0]
-
-    @property
     def time_varying(self) -> frozenset[str]:  # type: ignore[override]
         """Names of parameters with a time axis."""
-        own = self.conditional.time_varying
+        own = self.typical.time_varying
         return frozenset(f"parts.{g}.{name}" for g in range(self.sessions) for name in own)
 
     def rank(self, name: str) -> int:
         """Dimensions of a parameter, as in the conditional of one session."""
-        return self.conditional.rank(name.split(".", 2)[2])
+        return self.typical.rank(name.split(".", 2)[2])
 
     def forward(self, *parents: Any, **named: Any) -> Distribution:
         """Refused: it is called once it is bound to sessions."""
@@ -80,7 +77,7 @@ class PerSession(Conditional):
             raise self._needs("data without sessions")
         if bool(((session < 0) | (session >= self.sessions)).any()):
             raise self._needs(f"session {int(session.max())}")
-        inner, each = self.conditional, [dict(part.named_parameters()) for part in self.parts]
+        inner, each = self.typical, [dict(part.named_parameters()) for part in self.parts]
         own: dict[str, list[Tensor]] = {name: [values[name] for values in each] for name in each[0]}
         return rebind(inner, {n: _of_trials(x, inner.rank(n), session) for n, x in own.items()})
 

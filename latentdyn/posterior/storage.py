@@ -45,7 +45,7 @@ def load(folder: Path | str) -> Posterior:
     with xr.open_dataset(folder / "data.nc", engine="h5netcdf") as ds:
         data = ds.load()
     fits = [_load_fit(c, _part(tensors, f"{i}/")) for i, c in enumerate(config["fits"])]
-    batch = Batch.of(data, fits[0][0].dtype)
+    batch = fits[0][0].fit_batch(Batch.of(data, fits[0][0].dtype))
     held_out = tensors["held_out"].bool() if "held_out" in tensors else None
     if held_out is not None:
         batch = batch.without(held_out)

@@ -51,7 +51,7 @@ def test_a_head_is_the_first_trials_and_steps():
 
 
 @pytest.mark.parametrize("program", ["states", "integrated", "HMM", "network", "EM"])
-def test_labels_are_integers_and_every_program_takes_them(program):
+def test_labels_are_integers_and_every_program_takes_them(program, tmp_path):
     labels = np.random.default_rng(0).integers(0, 3, (2, 20, 2))
     attrs = {"kind": "label"}
     y = xr.DataArray(labels, dims=("trial", "time", "unit"), attrs=attrs)
@@ -70,5 +70,8 @@ def test_labels_are_integers_and_every_program_takes_them(program):
             "network": ld.programs.Autoregressive(emission),
         }[program]
         post = ld.fit.svi(model, y, steps=2, training=QUIET)
-    ahead = post.forecast(3, draws=4, seed=0)["y"].values
+    post.save(tmp_path)
+    again = ld.load(tmp_path)
+    assert again.batch.y.dtype == again.model.dtype  # as the fit had it: expectations are no labels
+    ahead = again.forecast(3, draws=4, seed=0)["y"].values
     assert set(np.unique(ahead)) <= {0, 1, 2}
