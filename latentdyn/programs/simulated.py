@@ -85,9 +85,12 @@ class Simulated:
     ) -> Tensor:
         """Observations of steps whose latents are known, drawn one after another if they hear."""
         past, own = 0 if memory.y is None else memory.y.shape[-2], _as_program(self)
+        past = 0 if self.hears == 0 else past
         y = torch.zeros(*memory.lead, past + steps, own.obs_dim, dtype=own.dtype, device=own.device)
+        if self.hears == 0:
+            return self.observations(latents, _window(y, torch.zeros_like(y).bool(), u)).sample()
         known = torch.ones_like(y).bool()
-        if memory.y is not None and self.hears != 0:
+        if memory.y is not None:
             axis = len(memory.lead)
             y[..., :past, :] = memory.y
             if memory.seen is not None:
@@ -98,9 +101,6 @@ class Simulated:
                 n: torch.cat([z.expand(*memory.lead, *z.shape[axis:]), latents[n]], axis)
                 for n, z in before.items()
             }
-        if self.hears == 0:
-            batch = _window(y[..., -steps:, :], torch.zeros_like(y[..., -steps:, :]).bool(), u)
-            return self.observations(latents, batch).sample()
         for t in range(past, past + steps):
             known[..., t, :] = False
             y[..., t, :] = self._step(latents, y, known, u, t).sample()[..., -1, :]
