@@ -62,13 +62,10 @@ model = ld.StateSpace(
 post = ld.fit.teacher_forcing(
     model,
     z,
-    interval=1,
+    forcing=ld.fit.Forcing(interval=1, warm_start_iterations=10 if QUICK else 50, window=100),
     steps=0,  # least squares is all that forcing at every step needs
-    warm_start_iterations=10 if QUICK else 50,
-    parameters="last-layer",
+    parameters=ld.fit.LastLayer(draws=DRAWS),
     batch_size=2,
-    window=100,
-    draws=DRAWS,
 )
 theta = post.sample(DRAWS, seed=0)
 theta = {n: v.double() for n, v in theta.items() if n.startswith("transition")}
@@ -93,14 +90,10 @@ def known(model, batch):
 found = ld.diagnostics.scores(
     eeg,
     test,
-    length=LENGTH,
-    noise=True,
-    burn_in=200,
     smoother=known,
-    train=train,
-    floor=train,
-    orders=(2,) if QUICK else (2, 20),
-    dt=1 / HZ,
+    against=ld.diagnostics.Against(train=train, floor=train, orders=(2,) if QUICK else (2, 20)),
+    distance=ld.diagnostics.Distance(dt=1 / HZ),
+    runs=ld.diagnostics.Runs(length=LENGTH, noise=True, burn_in=200),
 )
 table = ld.diagnostics.score_table(found)
 print(table.to_dataframe().round(3).to_string())

@@ -65,12 +65,14 @@ def fit(prior):
         post = ld.fit.teacher_forcing(
             model,
             addition(TRIALS, SEED, spread)[0],
-            interval=DELAY + spread + 21,  # free from the first step to the last
-            window=None,
+            forcing=ld.fit.Forcing(
+                interval=DELAY + spread + 21,  # free from the first step to the last
+                window=None,
+                warm_start_iterations=0,
+            ),
             batch_size=100,
             steps=share * STEPS,
             learning_rate=rate,
-            warm_start_iterations=0,
             seed=SEED,
             training=ld.fit.Training(torch.optim.RAdam, ramp=0.0, initialise=spread == 0),
         )

@@ -103,12 +103,10 @@ def by_forcing(name, y):
     return ld.fit.teacher_forcing(
         model(name),
         y,
-        forcing=forcing,
-        parameters="last-layer",
+        forcing=ld.fit.Forcing(forcing, window=None),
+        parameters=ld.fit.LastLayer(draws=2 * DRAWS),
         steps=steps,
-        window=None,
         learning_rate=5e-3,
-        draws=2 * DRAWS,
         training=ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False),
     )
 

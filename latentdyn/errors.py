@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "NoDensityError", "NonFiniteError", "PrecisionWarning"]
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+__all__ = ["InputError", "NoDensityError", "NonFiniteError", "PrecisionWarning", "moved"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -42,3 +49,29 @@ class NonFiniteError(ArithmeticError):
 
 class PrecisionWarning(UserWarning):
     """Fewer digits than seven are left of a result; it names what is ill-conditioned, and how."""
+
+
+def moved(**places: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator: arguments that have gone into another one are refused, naming their place.
+
+    Example:
+        >>> @moved(starts="search=Search(starts=...)")
+        ... def find(search=None): ...
+        >>> find(starts=3)
+        Traceback (most recent call last):
+        ...
+        latentdyn.errors.InputError: 'starts': expected no such argument of find, got 3; pass \
+search=Search(starts=...)
+    """
+
+    def around(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in places.keys() & kwargs.keys():
+                wanted = f"no such argument of {function.__name__}"
+                raise InputError(name, wanted, repr(kwargs[name]), f"pass {places[name]}")
+            return function(*args, **kwargs)
+
+        return call
+
+    return around

@@ -62,12 +62,12 @@ def fit(kind: str, seed: int, delay: int, trials: int, steps: int) -> Any:
         post = _fitted(
             model,
             addition(trials, delay, seed, spread)[0],
-            interval=delay + spread + 21,
-            window=None,
+            forcing=ld.fit.Forcing(
+                interval=delay + spread + 21, window=None, warm_start_iterations=0
+            ),
             batch_size=100,
             steps=share * steps,
             learning_rate=rate,
-            warm_start_iterations=0,
             seed=seed,
             training=how,
         )

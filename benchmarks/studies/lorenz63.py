@@ -37,19 +37,16 @@ def fit(transition, y, seed: int):
     return ld.fit.teacher_forcing(
         model,
         y,
-        forcing=ld.smooth.ekf,
-        interval=1,
+        forcing=ld.fit.Forcing(ld.smooth.ekf, interval=1, warm_start_iterations=60),
         steps=0,
-        parameters="last-layer",
-        warm_start_iterations=60,
-        draws=100,
+        parameters=ld.fit.LastLayer(draws=100),
         seed=seed,
     )
 
 
 def points(post, test: np.ndarray, draws: int) -> dict[str, float]:
     """Shares of draws with the true equilibria, and with stable ones that the system has not."""
-    found = ld.diagnostics.fixed_points(post, draws=draws, starts=200)
+    found = ld.diagnostics.fixed_points(post, draws=draws, search=ld.diagnostics.Search(starts=200))
     # equilibria of the equations, in the units of the data
     whole = ld.data.systems.lorenz63(steps=50_000, dt=DT, seed=1)["y"].values[0]
     c = np.sqrt(72.0)

@@ -102,9 +102,8 @@ def second_fit(
     post = ld.fit.teacher_forcing(
         model,
         y,
-        forcing=smoother,
+        forcing=ld.fit.Forcing(smoother, warm_start_iterations=40),
         steps=steps,
-        warm_start_iterations=40,
         seed=seed,
         training=ld.fit.Training(torch.optim.RAdam, ramp=0.0, initialise=False, progress=False),
     )

@@ -75,12 +75,10 @@ def fit(record: str, kind: str, seed: int, steps: int) -> tuple[list[float], flo
     post = ld.fit.teacher_forcing(
         model,
         piece(record, seed),
-        alpha=0.1,
-        window=200,
+        forcing=ld.fit.Forcing(alpha=0.1, window=200, warm_start_iterations=60),
         batch_size=4,
         steps=steps,
         learning_rate=1e-3,
-        warm_start_iterations=60,
         seed=seed,
         training=ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False),
     )
@@ -190,8 +188,9 @@ def _verdict(values: np.ndarray) -> str:
 def _settings(steps: int, cpu: list[float]) -> str:
     return f"""
 Settings: `transitions.ShallowPLRNN(3, {HIDDEN})` (706 parameters of the dynamics),
-`emissions.Identity` with learned noise, `fit.teacher_forcing(alpha=0.1)` from a warm start of 60
-iterations, {steps} steps of RAdam at 0.001 with a half cosine, 4 windows of 200 in a minibatch,
+`emissions.Identity` with learned noise, `fit.teacher_forcing` with
+`Forcing(alpha=0.1)` from a warm start of 60 iterations,
+{steps} steps of RAdam at 0.001 with a half cosine, 4 windows of 200 in a minibatch,
 posterior mode. PE(n): mean squared error n steps ahead on 20,000 steps of the clean `test`, in
 units of its variance, from the state that is read back. D_stsp: one free run of {RUN:,} steps
 against all of `test`.

@@ -77,7 +77,7 @@ def shallow(y: np.ndarray, hidden: int, steps: int, floor: float = 1e-10, **sett
         ld.emissions.Identity(units, units, noise_floor=floor),
     )
     return ld.fit.teacher_forcing(
-        model, y, parameters="last-layer", steps=steps, draws=100, training=QUIET, **settings
+        model, y, parameters=ld.fit.LastLayer(draws=100), steps=steps, training=QUIET, **settings
     )
 
 
@@ -85,7 +85,10 @@ def fit_lorenz96(y: np.ndarray, quick: bool) -> Any:
     steps = 50 if quick else 1000
     warm = 10 if quick else 40
     post = shallow(
-        y, 20 if quick else 100, steps, alpha=0.1, window=100, warm_start_iterations=warm
+        y,
+        20 if quick else 100,
+        steps,
+        forcing=ld.fit.Forcing(alpha=0.1, window=100, warm_start_iterations=warm),
     )
     return post, ld.smooth.forced
 
@@ -93,8 +96,9 @@ def fit_lorenz96(y: np.ndarray, quick: bool) -> Any:
 def fit_bursting(y: np.ndarray, quick: bool) -> Any:
     """Noisy data: towards smoothed states; predictions start from filtered ones."""
     hidden, steps, warm = (20, 50, 10) if quick else (100, 5000, 60)
-    how = {"interval": 10, "window": 300, "learning_rate": 3e-3, "floor": 1e-8}
-    how |= {"forcing": ld.smooth.ekf, "warm_start_iterations": warm}
+    how = {"learning_rate": 3e-3, "floor": 1e-8}
+    towards = {"interval": 10, "window": 300, "warm_start_iterations": warm}
+    how["forcing"] = ld.fit.Forcing(ld.smooth.ekf, **towards)
     post = shallow(y, hidden, steps, **how)
     return post, ld.smooth.ekf
 
@@ -102,7 +106,10 @@ def fit_bursting(y: np.ndarray, quick: bool) -> Any:
 def fit_ecg(y: np.ndarray, quick: bool) -> Any:
     steps, warm = (50, 10) if quick else (12_000, 60)
     post = shallow(
-        y, 20 if quick else 200, steps, alpha=0.1, window=200, warm_start_iterations=warm
+        y,
+        20 if quick else 200,
+        steps,
+        forcing=ld.fit.Forcing(alpha=0.1, window=200, warm_start_iterations=warm),
     )
     return post, ld.smooth.forced
 
@@ -118,7 +125,9 @@ def fit_eeg(y: np.ndarray, quick: bool) -> Any:
     model = ld.StateSpace(
         ld.transitions.AlmostLinearRNN(K, relus=8, noise_floor=1e-9), ld.emissions.Identity(K, K)
     )
-    post = ld.fit.teacher_forcing(model.double(), z, interval=1, steps=0, training=QUIET)
+    post = ld.fit.teacher_forcing(
+        model.double(), z, forcing=ld.fit.Forcing(interval=1), steps=0, training=QUIET
+    )
     F = post.model.model.transition
     with torch.no_grad():
         e = (torch.as_tensor(z[1:]) - F.step(torch.as_tensor(z[:-1]))).numpy()
@@ -212,14 +221,10 @@ def score(
         post,
         test,
         draws=DRAWS,
-        length=length,
-        noise=case.noise,
-        burn_in=case.burn_in,
         smoother=smoother,
-        train=train,
-        floor=train,
-        orders=(2, 20),
         seed=SEED,
+        against=ld.diagnostics.Against(train=train, floor=train, orders=(2, 20)),
+        runs=ld.diagnostics.Runs(length=length, noise=case.noise, burn_in=case.burn_in),
     )
     return ld.diagnostics.score_table(found)
 

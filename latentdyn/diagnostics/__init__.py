@@ -3,6 +3,10 @@
 from latentdyn.diagnostics.bits import bits_per_spike
 from latentdyn.diagnostics.compare import compare, log_scores
 from latentdyn.diagnostics.dynamics import (
+    Against,
+    Distance,
+    Runs,
+    Search,
     basins,
     cycles,
     fixed_points,
@@ -25,8 +29,12 @@ from latentdyn.diagnostics.weights import log_weights
 
 __all__ = [
     "PSISLOO",
+    "Against",
+    "Distance",
     "HeldOut",
     "LeaveFutureOut",
+    "Runs",
+    "Search",
     "basins",
     "bits_per_spike",
     "compare",

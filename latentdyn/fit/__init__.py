@@ -4,6 +4,10 @@ from latentdyn.fit.em.em import em
 from latentdyn.fit.em.expectations import Expectations
 from latentdyn.fit.em.m_step import m_step, m_step_discrete
 from latentdyn.fit.engine.training import Progress, Training
+from latentdyn.fit.forcing.around import GaussNewton, LastLayer
+from latentdyn.fit.forcing.ensembles import SGLD, SWAG
+from latentdyn.fit.forcing.forcer import Adaptive
+from latentdyn.fit.forcing.settings import Forcing
 from latentdyn.fit.forcing.teacher_forcing import teacher_forcing
 from latentdyn.fit.laplace import laplace
 from latentdyn.fit.sampling.mcmc import mcmc
@@ -13,7 +17,13 @@ from latentdyn.fit.svi import svi
 from latentdyn.fit.uncertainty import with_uncertainty
 
 __all__ = [
+    "SGLD",
+    "SWAG",
+    "Adaptive",
     "Expectations",
+    "Forcing",
+    "GaussNewton",
+    "LastLayer",
     "Progress",
     "Training",
     "em",

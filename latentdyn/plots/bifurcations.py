@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from latentdyn.diagnostics.dynamics.equilibria import Search
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
 from latentdyn.diagnostics.dynamics.free_run import free_run
 from latentdyn.errors import InputError
@@ -133,7 +134,9 @@ def _marks(ax: Any, family: Varied, values: np.ndarray, column: Any, seed: int |
     """Fixed points of the first draw: filled where they are stable, open where not."""
     places: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for v in values[:: max(1, len(values) // 40)]:
-        ds = fixed_points(family.at(v), starts=30, u=family.inputs(v), seed=seed).isel(draw=[0])
+        ds = fixed_points(
+            family.at(v), u=family.inputs(v), seed=seed, search=Search(starts=30)
+        ).isel(draw=[0])
         ds = ds.assign(y=ds["observed"]) if "observed" in ds else ds
         for z, stable in zip(column(ds).values[0], ds["stable"].values[0, 0], strict=True):
             if np.isfinite(z):

@@ -16,7 +16,7 @@ from latentdyn import StateSpace, emissions, encoders, fit, priors, smooth, tran
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.engine.streams import Streams
-from latentdyn.fit.forcing.forcing import Forcing, forcing_interval, strength
+from latentdyn.fit.forcing.forcer import Adaptive, Forcer, forcing_interval, strength
 
 QUIET = fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
 
@@ -52,7 +52,9 @@ def design(y, i):
 
 
 def test_the_warm_start_is_least_squares(data):
-    post = fit.teacher_forcing(fresh(), data, steps=0, interval=1, training=QUIET)
+    post = fit.teacher_forcing(
+        fresh(), data, forcing=fit.Forcing(interval=1), steps=0, training=QUIET
+    )
     t = post.model.model.transition
     for i in range(3):
         x, target = design(data, i), torch.as_tensor(data)[:, 1:, i].reshape(-1)
@@ -68,9 +70,14 @@ def test_the_last_layer_posterior_is_that_of_bayesian_linear_regression(data):
     model = fresh(priors.Independent(wide))
     model.emission = emissions.Identity.of(state_dim=3, R=[R] * 3)
     post = fit.teacher_forcing(
-        model, data, steps=0, interval=1, parameters="last-layer", window=None, batch_size=None,
-        draws=8_000, training=QUIET,
-    )  # fmt: skip
+        model,
+        data,
+        forcing=fit.Forcing(interval=1, window=None),
+        steps=0,
+        parameters=fit.LastLayer(draws=8_000),
+        batch_size=None,
+        training=QUIET,
+    )
     drawn = post.sample(8_000, seed=0)
     for i in range(3):
         x, target = design(data, i), torch.as_tensor(data)[:, 1:, i].reshape(-1)
@@ -101,9 +108,14 @@ def test_laplace_agrees_with_the_exact_hessian(data):
         model.transition.Q.fill_(1.0).requires_grad_(False)
     model.initial.requires_grad_(False)
     ours = fit.teacher_forcing(
-        model, data, steps=0, interval=1, parameters="laplace", window=None, batch_size=None,
-        draws=4000, training=QUIET,
-    )  # fmt: skip
+        model,
+        data,
+        forcing=fit.Forcing(interval=1, window=None),
+        steps=0,
+        parameters=fit.GaussNewton(draws=4000),
+        batch_size=None,
+        training=QUIET,
+    )
     exact = fit.laplace(model.collapse(partial(smooth.forced, interval=1)), data)
     a, b = ours.sample(4000, seed=0), exact.sample(4000, seed=1)
     for name in names:
@@ -118,34 +130,49 @@ def test_temperature_narrows_or_widens_the_posterior(data):
     spreads = []
     for temperature in (0.25, 1.0):
         post = fit.teacher_forcing(
-            fresh(), data, steps=0, interval=1, parameters="last-layer", window=None,
-            batch_size=None, temperature=temperature, draws=3000, training=QUIET,
-        )  # fmt: skip
+            fresh(),
+            data,
+            forcing=fit.Forcing(interval=1, window=None, temperature=temperature),
+            steps=0,
+            parameters=fit.LastLayer(draws=3000),
+            batch_size=None,
+            training=QUIET,
+        )
         spreads.append(post.sample(3000, seed=0)["transition.a"].std(0))
     ratio = spreads[0] / spreads[1]
     assert bool(((ratio - 2).abs() < 2 * 5 / 3000**0.5).all())
 
 
-@pytest.mark.parametrize("kind", ["swag", "sgld", "laplace", "last-layer"])
+@pytest.mark.parametrize("kind", [fit.SWAG, fit.SGLD, fit.GaussNewton, fit.LastLayer])
 def test_posteriors_are_around_the_truth_and_survive_saving(kind, data, tmp_path):
     post = fit.teacher_forcing(
-        fresh(), data, steps=60, interval=2, window=50, batch_size=8, parameters=kind, draws=60,
+        fresh(),
+        data,
+        forcing=fit.Forcing(interval=2, window=50),
+        steps=60,
+        batch_size=8,
+        parameters=kind(draws=60),
         training=QUIET,
-    )  # fmt: skip
+    )
     truth = true_model().transition
     assert not list(pyro.get_param_store().keys())
     drawn = post.sample(60, seed=0)
     assert drawn["transition.W"].shape == (60, 3, 3)
     assert float((drawn["transition.a"].mean(0) - truth.a).abs().max()) < 0.1
     assert float(drawn["transition.a"].std(0).min()) > 0
-    post.save(tmp_path / kind)
-    again = ld.load(tmp_path / kind).sample(60, seed=0)
+    post.save(tmp_path / "fit")
+    again = ld.load(tmp_path / "fit").sample(60, seed=0)
     torch.testing.assert_close(again["transition.W"], drawn["transition.W"])
 
 
 def test_a_posterior_forecasts_smooths_and_becomes_a_tree(data):
     post = fit.teacher_forcing(
-        fresh(), data, steps=0, interval=3, parameters="last-layer", draws=20, training=QUIET
+        fresh(),
+        data,
+        forcing=fit.Forcing(interval=3),
+        steps=0,
+        parameters=fit.LastLayer(draws=20),
+        training=QUIET,
     )
     ahead = post.forecast(5, draws=20, seed=0)
     assert ahead["y"].shape == (20, 4, 5, 3)
@@ -162,9 +189,14 @@ def test_a_posterior_forecasts_smooths_and_becomes_a_tree(data):
 def test_an_autoguide_is_variational_from_the_start(data):
     names = {f"transition.{n}": Normal(0.0, 1.0) for n in "aWh"}
     post = fit.teacher_forcing(
-        fresh(priors.Independent(names)), data, steps=150, interval=1, window=None,
-        parameters=partial(AutoNormal, init_scale=0.003), learning_rate=1e-3, training=QUIET,
-    )  # fmt: skip
+        fresh(priors.Independent(names)),
+        data,
+        forcing=fit.Forcing(interval=1, window=None),
+        steps=150,
+        parameters=partial(AutoNormal, init_scale=0.003),
+        learning_rate=1e-3,
+        training=QUIET,
+    )
     assert post.history["kl_parameters"][-1] > 0
     assert float((post.sample(200, seed=0)["transition.a"].mean(0) - true_model().transition.a)
                  .abs().max()) < 0.1  # fmt: skip
@@ -172,9 +204,13 @@ def test_an_autoguide_is_variational_from_the_start(data):
 
 def test_gradient_steps_raise_the_forced_likelihood(data):
     post = fit.teacher_forcing(
-        fresh(), data, steps=200, interval=10, warm_start_iterations=0, learning_rate=1e-2,
-        window=50, training=QUIET,
-    )  # fmt: skip
+        fresh(),
+        data,
+        forcing=fit.Forcing(interval=10, warm_start_iterations=0, window=50),
+        steps=200,
+        learning_rate=1e-2,
+        training=QUIET,
+    )
     assert post.history["elbo"][-1] > post.history["elbo"][0] + 100
 
 
@@ -182,7 +218,12 @@ def test_what_any_transition_predicts_can_be_learned(data):
     torch.manual_seed(0)
     model = StateSpace(transitions.GRU(3).double(), emissions.Gaussian(3, 3).double())
     post = fit.teacher_forcing(
-        model, data, steps=100, alpha="adaptive", window=50, learning_rate=1e-2, training=QUIET
+        model,
+        data,
+        forcing=fit.Forcing(alpha=fit.Adaptive(), window=50),
+        steps=100,
+        learning_rate=1e-2,
+        training=QUIET,
     )
     assert post.history["elbo"][-1] > post.history["elbo"][0]
     assert 0 < post.model.smoother.settings["alpha"] <= 1
@@ -197,9 +238,13 @@ def test_an_encoder_pulls_where_observations_cannot_be_read_back():
     model = StateSpace(transitions.PLRNN(3), emissions.Poisson(3, 3))
     encoder = encoders.BiGRU(3, 3, hidden=8)
     post = fit.teacher_forcing(
-        model, y, forcing=encoder, interval=5, steps=60, learning_rate=1e-2, window=None,
+        model,
+        y,
+        forcing=fit.Forcing(encoder, interval=5, window=None),
+        steps=60,
+        learning_rate=1e-2,
         training=QUIET,
-    )  # fmt: skip
+    )
     assert post.history["elbo"][-1] > post.history["elbo"][0]
     fitted = post.fits[0][1].states
     assert fitted is not encoder
@@ -215,10 +260,10 @@ def test_pulling_towards_a_smoother_undoes_the_bias_of_noisy_observations():
     noisy = clean + 0.2 * np.random.default_rng(0).normal(size=clean.shape)
     truth = true_model().transition
     errors = {}
-    for name, forcing in (("readback", "readback"), ("ekf", smooth.ekf)):
+    for name, forcing in (("readback", None), ("ekf", smooth.ekf)):
         model = fresh(noise_floor=1e-6)
         post = fit.teacher_forcing(
-            model, noisy, forcing=forcing, steps=0, interval=1, training=QUIET
+            model, noisy, forcing=fit.Forcing(forcing, interval=1), steps=0, training=QUIET
         )
         t = post.model.model.transition
         z = torch.as_tensor(clean)
@@ -238,9 +283,15 @@ def test_sessions_have_dynamics_of_their_own():
     torch.manual_seed(0)
     model = StateSpace(transitions.PLRNN(1), emissions.Identity(1, 1), prior=prior)
     post = fit.teacher_forcing(
-        model, data, steps=400, interval=1, parameters=AutoNormal, window=None, batch_size=None,
-        learning_rate=2e-2, training=QUIET,
-    )  # fmt: skip
+        model,
+        data,
+        forcing=fit.Forcing(interval=1, window=None),
+        steps=400,
+        parameters=AutoNormal,
+        batch_size=None,
+        learning_rate=2e-2,
+        training=QUIET,
+    )
     drawn = post.sample(200, seed=0)
     own = next(v for k, v in drawn.items() if k.endswith("transition.a") and v.shape[1:] == (2, 1))
     # least squares within sessions: standard error 0.05, three of them
@@ -275,19 +326,28 @@ def test_intervals_follow_the_memory_of_the_data():
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"forcing": "oracle"}, "forcing"),
-        ({"alpha": 2.0}, "alpha"),
-        ({"alpha": "fast"}, "alpha"),
-        ({"parameters": "exact"}, "parameters"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"interval": 0}, "interval"),
-        ({"draws": 0}, "draws"),
+        ({"forcing": "readback"}, "'forcing'.*leave it out"),
+        ({"parameters": "last-layer"}, r"'parameters'.*use fit.LastLayer\(\)"),
+        ({"parameters": "exact"}, "'parameters'.*autoguide"),
+        ({"learning_rate": 0.0}, "'learning_rate'"),
+        ({"interval": 1}, r"'interval'.*pass forcing=fit.Forcing\(interval=...\)"),
+        ({"draws": 9}, r"'draws'.*fit.LastLayer\(draws=...\)"),
     ],
 )
-def test_wrong_arguments_are_named(settings, name, data):
-    with pytest.raises(InputError, match=f"'{name}'"):
+def test_wrong_arguments_and_old_spellings_are_named(settings, name, data):
+    with pytest.raises(InputError, match=name):
         fit.teacher_forcing(fresh(), data, **settings)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"alpha": 2.0}, {"alpha": "adaptive"}, {"temperature": 0.0}, {"interval": 0}, {"carry": -1}],
+)
+def test_wrong_settings_are_named(setting):
+    with pytest.raises(InputError, match=f"'{next(iter(setting))}'"):
+        fit.Forcing(**setting)
+    with pytest.raises(InputError, match="'draws'"):
+        fit.LastLayer(draws=0)
 
 
 def test_counts_need_an_encoder_or_a_smoother():
@@ -313,7 +373,12 @@ def test_a_likelihood_that_explodes_leaves_the_last_good_state(data):
     training = fit.Training(torch.optim.SGD, ramp=0.0, clip=1e30, progress=False, evaluations=50)
     with pytest.raises(ArithmeticError) as caught:
         fit.teacher_forcing(
-            model, data, steps=50, interval=50, window=None, learning_rate=1e6, training=training
+            model,
+            data,
+            forcing=fit.Forcing(interval=50, window=None),
+            steps=50,
+            learning_rate=1e6,
+            training=training,
         )
     kept = caught.value.posterior
     for name, value in kept.sample(1).items():
@@ -321,9 +386,9 @@ def test_a_likelihood_that_explodes_leaves_the_last_good_state(data):
 
 
 def test_the_strength_is_part_of_a_checkpoint():
-    forcing = Forcing("readback", 1, "adaptive", 1.0)
+    forcing = Forcer("readback", 1, Adaptive(), 1.0)
     forcing.state[0] = 0.3
-    other = Forcing("readback", 1, "adaptive", 1.0)
+    other = Forcer("readback", 1, Adaptive(), 1.0)
     other.load_state_dict(forcing.state_dict())
     assert other.alpha == pytest.approx(0.3)
 
@@ -337,9 +402,16 @@ def test_resume_is_exact(data, tmp_path):
         )
         callback = [lambda progress: "stop"] if stop else []
         return fit.teacher_forcing(
-            fresh(), data, steps=10, alpha="adaptive", window=40, batch_size=4, seed=3,
-            callbacks=callback, resume_from=resume, training=training,
-        )  # fmt: skip
+            fresh(),
+            data,
+            forcing=fit.Forcing(alpha=fit.Adaptive(), window=40),
+            steps=10,
+            batch_size=4,
+            seed=3,
+            callbacks=callback,
+            resume_from=resume,
+            training=training,
+        )
 
     whole = go(False, tmp_path / "a")
     go(True, tmp_path / "b")
@@ -354,7 +426,7 @@ def test_windows_that_carry_states_are_one_long_window(data):
     """The forced likelihood of windows in a row is that of the whole stretch."""
     model = fresh()
     batch = Batch.of(data, torch.float64)
-    forcing = Forcing("readback", 7, 1.0, 1.0)
+    forcing = Forcer("readback", 7, 1.0, 1.0)
     torch.manual_seed(0)
     streams = Streams(batch, 5, 21, 10, 2, lambda: forcing.last)
     total = forcing(model, streams.draw()).increments.sum(-1)
@@ -367,18 +439,29 @@ def test_windows_that_carry_states_are_one_long_window(data):
     mask = torch.ones_like(y, dtype=torch.bool)
     counted = mask & scored[..., None]
     stretch = Batch(y, mask, torch.full((5,), 73), scored=counted, inside=scored)
-    whole = Forcing("readback", 7, 1.0, 1.0)(model, stretch).increments.sum(-1)
+    whole = Forcer("readback", 7, 1.0, 1.0)(model, stretch).increments.sum(-1)
     torch.testing.assert_close(total, whole, rtol=1e-10, atol=0)
     assert streams.turn == 0
 
 
 def test_carried_states_can_be_learned_with(data):
     post = fit.teacher_forcing(
-        fresh(), data, steps=30, interval=5, window=20, carry=3, batch_size=4, training=QUIET
+        fresh(),
+        data,
+        forcing=fit.Forcing(interval=5, window=20, carry=3),
+        steps=30,
+        batch_size=4,
+        training=QUIET,
     )
     assert np.isfinite(post.history["elbo"]).all()
     with pytest.raises(InputError, match="carry"):
-        fit.teacher_forcing(fresh(), data, steps=5, interval=5, window=60, carry=3, training=QUIET)
+        fit.teacher_forcing(
+            fresh(),
+            data,
+            forcing=fit.Forcing(interval=5, window=60, carry=3),
+            steps=5,
+            training=QUIET,
+        )
 
 
 def test_noisy_data_start_from_what_predicts_several_steps():
@@ -391,7 +474,9 @@ def test_noisy_data_start_from_what_predicts_several_steps():
         transitions.ShallowPLRNN(3, 100, noise_floor=1e-9), emissions.Identity(3, 3)
     )
     quiet = ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
-    post = ld.fit.teacher_forcing(model, y, alpha=0.1, steps=300, batch_size=4, training=quiet)
+    post = ld.fit.teacher_forcing(
+        model, y, forcing=ld.fit.Forcing(alpha=0.1), steps=300, batch_size=4, training=quiet
+    )
     predicted = post.smooth(y, draws=1).predicted.mean
     error = (predicted[..., 20:, :] - torch.as_tensor(clean[:, 20:])).square().mean()
     assert error < 0.02  # of a filter that leaves the observations as they are, at least 0.01
@@ -416,7 +501,11 @@ def test_warm_starts_refit_read_outs_that_are_free():
         for p in model.emission.parameters():
             p.requires_grad_(free)
         post = ld.fit.teacher_forcing(
-            model, y, forcing=smooth.laplace, steps=0, warm_start_iterations=2, training=quiet
+            model,
+            y,
+            forcing=ld.fit.Forcing(smooth.laplace, warm_start_iterations=2),
+            steps=0,
+            training=quiet,
         )
         with torch.no_grad():
             evidence[free] = float(smooth.laplace(post.model.model, y).log_evidence.sum())
@@ -432,9 +521,13 @@ def test_units_that_are_always_off_are_not_drawn(data):
     model = ld.StateSpace(transition, emissions.Identity.of(state_dim=3, R=[0.01] * 3))
     with pytest.warns(UserWarning, match=r"3 of 24 parameters, in 'transition.W1', are the same"):
         post = fit.teacher_forcing(
-            model, data, steps=0, interval=1, warm_start_iterations=0, window=None,
-            parameters="last-layer", draws=10, training=QUIET,
-        )  # fmt: skip
+            model,
+            data,
+            forcing=fit.Forcing(interval=1, warm_start_iterations=0, window=None),
+            steps=0,
+            parameters=fit.LastLayer(draws=10),
+            training=QUIET,
+        )
     W1 = post.sample(10, seed=0)["transition.W1"]
     assert not bool(W1[..., 0].std(0).any())
     assert bool((W1[..., 1:].std(0) > 0).all())

@@ -19,7 +19,9 @@ def fit(y, emission, dtype=torch.float64, **settings):
     torch.manual_seed(0)
     model = ld.StateSpace(ld.transitions.PLRNN(3), emission(3, 3, noise_floor=1e-30)).to(dtype)
     quiet = ld.fit.Training(torch.optim.RAdam, ramp=0.0, progress=False)
-    return ld.fit.teacher_forcing(model, y, steps=15, window=50, training=quiet, **settings)
+    return ld.fit.teacher_forcing(
+        model, y, forcing=ld.fit.Forcing(window=50), steps=15, training=quiet, **settings
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_scaled_data_give_the_same_predictions(y, emission, cases):
 
 
 def test_draws_around_the_mode_are_in_the_units_of_the_data(y):
-    post = fit(y + 1e4, ld.emissions.Gaussian, parameters="laplace", draws=20)
+    post = fit(y + 1e4, ld.emissions.Gaussian, parameters=ld.fit.GaussNewton(draws=20))
     d = post.sample(20)["emission.d"]
     assert float((d.mean(0) - 1e4).abs().max()) < 1.0  # the mean of the data, whose sd is one
 

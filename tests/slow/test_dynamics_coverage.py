@@ -48,9 +48,15 @@ def test_intervals_of_fixed_points_and_exponents_cover():
             transitions.PLRNN(2).double(), emissions.Identity(2, 2).double(), prior=prior
         )
         post = fit.teacher_forcing(
-            free, y, interval=1, steps=0, parameters="last-layer", window=None, batch_size=None,
-            draws=400, seed=s, training=QUIET,
-        )  # fmt: skip
+            free,
+            y,
+            forcing=fit.Forcing(interval=1, window=None),
+            steps=0,
+            parameters=fit.LastLayer(draws=400),
+            batch_size=None,
+            seed=s,
+            training=QUIET,
+        )
         found = diagnostics.fixed_points(post, draws=400)
         each = found["z"].values[0]  # (draw, point, state)
         gap = np.nan_to_num(np.linalg.norm(each - z, axis=-1), nan=np.inf)

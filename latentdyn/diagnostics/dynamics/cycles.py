@@ -6,24 +6,21 @@ from typing import Any
 
 import xarray as xr
 
-from latentdyn.diagnostics.dynamics.equilibria import Search, equilibria
+from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
+from latentdyn.errors import moved
 from latentdyn.values import whole
 
 __all__ = ["cycles"]
 
 
+@moved(**GONE)
 def cycles(
     source: Any,
     order: int,
     *,
     draws: int = 100,
-    method: str | None = None,
-    max_regions: int = 2**16,
-    start: Any = None,
-    starts: int = 100,
     u: Any = None,
-    tolerance: float = 1e-8,
-    max_points: int = 100,
+    search: Search = Search(),
     seed: int | None = 0,
 ) -> xr.Dataset:
     r"""Cycles z_1 -> z_2 -> ... -> z_k -> z_1 of every posterior draw, k = ``order``.
@@ -34,7 +31,7 @@ def cycles(
     2^(R k) sequences, or those that solutions lead to; of other transitions, Newton's method on the
     k-th iterate. Orbits that close earlier (fixed points, cycles of k / 2 steps) do not count.
 
-    Arguments, checks and matching as in `fixed_points`; ``max_regions`` counts sequences.
+    Arguments, checks and matching as in `fixed_points`; `Search.max_regions` counts sequences.
 
     Returns: Dataset as of `fixed_points`, where ``z`` and ``observed`` have a dim ``phase`` before
     the last: z[phase + 1] = F(z[phase]). ``eigenvalues`` are of J(z_k) ... J(z_1): the cycle is
@@ -51,16 +48,4 @@ def cycles(
         >>> cycles(flips, 4)["z"].isel(chain=0, draw=0, point=0).values.tolist()
         [[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
     """
-    search = Search(
-        whole("order", order, 2),
-        draws,
-        method,
-        max_regions,
-        start,
-        starts,
-        u,
-        tolerance,
-        max_points,
-        seed,
-    )
-    return equilibria(source, search)
+    return equilibria(source, whole("order", order, 2), search, draws, u, seed)

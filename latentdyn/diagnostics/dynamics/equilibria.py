@@ -26,76 +26,88 @@ APART = 1e-6  # closer than this times the scale, two orbits are one
 WITHIN = 1.0  # times the scale: further away it is not the same point in another draw
 ROUNDS = 10
 METHODS = ("exhaustive", "scyfi", "newton")
-
-
 VISITED = 1000  # states to which points are compared
+GONE = {
+    name: f"search=diagnostics.Search({name}=...)"
+    for name in ("method", "max_regions", "start", "starts", "tolerance", "max_points")
+}  # where arguments went
 
 
 @dataclass(frozen=True)
 class Search:
-    """How to look for orbits of ``order`` steps: the arguments of `fixed_points`."""
+    """How `fixed_points` and `cycles` look for orbits.
 
-    order: int
-    draws: int
-    method: str | None
-    max_regions: int
-    start: Any
-    starts: int
-    u: Any
-    tolerance: float
-    most: int
-    seed: int | None
+    Args:
+        method: ``"exhaustive"``, ``"scyfi"`` or ``"newton"``; by default what fits the transition.
+        max_regions: regions, or sequences of them, up to which all are tried.
+        start: states (points, K) to start the first round from.
+        starts: in each round.
+        tolerance: of the residual.
+        max_points: in each draw; ``attrs["more"]`` is 1 if there were more.
 
-    def chosen(self, map: Map) -> str:
-        """The method for a map."""
-        few = map.piecewise and map.hinges.kinks * self.order <= np.log2(self.max_regions)  # type: ignore[union-attr]
-        if self.method is None:
-            return "exhaustive" if few else "scyfi" if map.piecewise else "newton"
-        if self.method not in METHODS:
+    Raises: InputError if a setting does not fit.
+    """
+
+    method: str | None = None
+    max_regions: int = 2**16
+    start: Any = None
+    starts: int = 100
+    tolerance: float = 1e-8
+    max_points: int = 100
+
+    def __post_init__(self) -> None:
+        whole("starts", self.starts)
+        whole("max_points", self.max_points)
+        above("tolerance", self.tolerance, 0.0, "give a small positive number")
+        if self.method not in (None, *METHODS):
             fix = "leave it out, or use one of these"
             raise InputError("method", f"one of {METHODS}", repr(self.method), fix)
+
+    def chosen(self, map: Map, order: int) -> str:
+        """The method for a map."""
+        few = map.piecewise and map.hinges.kinks * order <= np.log2(self.max_regions)  # type: ignore[union-attr]
+        if self.method is None:
+            return "exhaustive" if few else "scyfi" if map.piecewise else "newton"
         if self.method != "newton" and not map.piecewise:
             got = type(map.chain.transition).__name__
             fix = "use method='newton'"
             raise InputError("method", "a piecewise-linear transition for it", got, fix)
         if self.method == "exhaustive" and not few:
-            got = f"2^{map.hinges.kinks * self.order} of them"  # type: ignore[union-attr]
+            got = f"2^{map.hinges.kinks * order} of them"  # type: ignore[union-attr]
             fix = "raise max_regions or use method='scyfi'"
             raise InputError("method", f"at most {self.max_regions} regions", got, fix)
         return self.method
 
 
 @torch.no_grad()
-def equilibria(source: Any, search: Search) -> xr.Dataset:
+def equilibria(
+    source: Any, order: int, search: Search, draws: int, u: Any, seed: int | None
+) -> xr.Dataset:
     """Dataset with dims (chain, draw, point, phase, state) of the orbits that were found."""
-    whole("draws", search.draws), whole("starts", search.starts), whole("max_points", search.most)
-    above("tolerance", search.tolerance, 0.0, "give a small positive number")
-    maps = maps_of(source, search.draws, search.seed, search.u)
-    method = search.chosen(maps[0])
+    maps = maps_of(source, whole("draws", draws), seed, u)
+    method = search.chosen(maps[0], order)
     found, more = [], False
     for m in maps:
-        with seeded(search.seed):
-            orbits, cut = _orbits(m, search, method)
+        with seeded(seed):
+            orbits, cut = _orbits(m, order, search, method)
             found.append(_aligned(orbits.cpu().numpy(), float(m.scale().nanmedian())))
         more |= cut
-    with seeded(search.seed):
+    with seeded(seed):
         z = _aligned_chains(found, maps)
         ds = _dataset(z, maps, source)
-    return ds.assign_attrs(
-        method=method, order=search.order, tolerance=search.tolerance, more=int(more)
-    )
+    return ds.assign_attrs(method=method, order=order, tolerance=search.tolerance, more=int(more))
 
 
-def _orbits(m: Map, search: Search, method: str) -> tuple[Tensor, bool]:
+def _orbits(m: Map, order: int, search: Search, method: str) -> tuple[Tensor, bool]:
     """Distinct orbits (S, P, k, K) of each draw, and whether there were more than asked for."""
     scale = m.scale()
-    known = m.like.new_zeros(m.draws, 0, search.order, m.state_dim)
+    known = m.like.new_zeros(m.draws, 0, order, m.state_dim)
     more, before, quiet = False, -1, 0
-    for z, last in _candidates(m, search, method):
-        orbits = kernel.orbit(m.step, z, search.order)
+    for z, last in _candidates(m, order, search, method):
+        orbits = kernel.orbit(m.step, z, order)
         kept = kernel.proper(m.step, m.jacobian, orbits, scale, search.tolerance, APART)
         kept = kept[:, torch.isfinite(kept).all(-1).all(-1).any(0)]
-        known, more = kernel.distinct(torch.cat([known, kept], 1), scale, APART, search.most)
+        known, more = kernel.distinct(torch.cat([known, kept], 1), scale, APART, search.max_points)
         if not last:
             continue
         number = int(torch.isfinite(known).all(-1).all(-1).sum())
@@ -106,23 +118,23 @@ def _orbits(m: Map, search: Search, method: str) -> tuple[Tensor, bool]:
     return known, more
 
 
-def _candidates(m: Map, search: Search, method: str) -> Iterator[tuple[Tensor, bool]]:
+def _candidates(m: Map, order: int, search: Search, method: str) -> Iterator[tuple[Tensor, bool]]:
     """States (S, P, K) that may lie on an orbit, and whether they end a round of starts."""
     pieces: Any = None
     if method != "newton":
         pieces = kernel.Regions(m.step, m.region, m.affine, m.hinges.kinks)  # type: ignore[union-attr]
     if method == "exhaustive":
-        for z in kernel.exhaustive(pieces, search.order, m.visited(1)):
+        for z in kernel.exhaustive(pieces, order, m.visited(1)):
             yield z, False
         return
     given = None if search.start is None else _given(m, search.start)
     chunk = max(1, kernel.ENTRIES // (m.draws * m.state_dim**2))
     for number in range(ROUNDS):
         starts = given if number == 0 and given is not None else m.spread(search.starts)
-        parts = _seeds(m, starts, search.order).split(chunk, 1)
+        parts = _seeds(m, starts, order).split(chunk, 1)
         for i, seeds in enumerate(parts):
             if method == "newton":
-                z = kernel.newton(m.step, m.jacobian, seeds[:, :, 0], search.order)
+                z = kernel.newton(m.step, m.jacobian, seeds[:, :, 0], order)
             else:
                 z = kernel.search(pieces, seeds)
             yield z, i + 1 == len(parts)

@@ -6,22 +6,19 @@ from typing import Any
 
 import xarray as xr
 
-from latentdyn.diagnostics.dynamics.equilibria import Search, equilibria
+from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
+from latentdyn.errors import moved
 
 __all__ = ["fixed_points"]
 
 
+@moved(**GONE)
 def fixed_points(
     source: Any,
     *,
     draws: int = 100,
-    method: str | None = None,
-    max_regions: int = 2**16,
-    start: Any = None,
-    starts: int = 100,
     u: Any = None,
-    tolerance: float = 1e-8,
-    max_points: int = 100,
+    search: Search = Search(),
     seed: int | None = 0,
 ) -> xr.Dataset:
     r"""Fixed points z = E[z' | z] of every posterior draw, and how sure they are.
@@ -41,13 +38,8 @@ def fixed_points(
     Args:
         source: a Posterior, a `StateSpace` (bound to draws or not), or a transition.
         draws: of each chain of a Posterior.
-        method: ``"exhaustive"``, ``"scyfi"`` or ``"newton"``; by default what fits the transition.
-        max_regions: up to which all are tried.
-        start: states (points, K) to start the first round from.
-        starts: in each round.
         u: inputs (U,), held constant; by default none.
-        tolerance: of the residual.
-        max_points: in each draw; ``attrs["more"]`` is 1 if there were more.
+        search: method, starts and tolerance.
         seed: of draws and starts.
 
     Returns: Dataset with ``z`` (chain, draw, point, state), NaN where a draw has no such point;
@@ -70,5 +62,4 @@ def fixed_points(
         >>> sorted(found["kind"].values.ravel().tolist())
         ['saddle', 'stable node', 'stable node']
     """
-    search = Search(1, draws, method, max_regions, start, starts, u, tolerance, max_points, seed)
-    return equilibria(source, search).isel(phase=0, drop=True)
+    return equilibria(source, 1, search, draws, u, seed).isel(phase=0, drop=True)

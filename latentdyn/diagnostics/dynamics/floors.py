@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,33 +20,31 @@ from latentdyn.diagnostics.dynamics.baselines import (
 from latentdyn.diagnostics.dynamics.divergence import state_space_divergence
 from latentdyn.diagnostics.dynamics.errors import prediction_error
 from latentdyn.diagnostics.dynamics.free_run import free_run
+from latentdyn.diagnostics.dynamics.scoring import Against, Distance, Runs
 from latentdyn.diagnostics.dynamics.series import records
 from latentdyn.diagnostics.dynamics.spectra import default_smoothing, power_spectrum_distance
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, moved
 from latentdyn.posterior import Posterior
 from latentdyn.values import whole
 
 __all__ = ["floors", "score_table", "scores"]
 
+BESIDE = {name: f"against=diagnostics.Against({name}=...)" for name in ("train", "floor", "orders")}
+BESIDE |= {n: f"distance=diagnostics.Distance({n}=...)" for n in ("method", "smoothing", "dt")}
+RUNS = ("length", "burn_in", "noise", "start", "inputs")
 
+
+@moved(**BESIDE, **{name: f"runs=diagnostics.Runs({name}=...)" for name in RUNS})
 def scores(
     source: Any,
     y: Any,
     *,
     steps: int = 20,
     draws: int = 100,
-    length: int | None = None,
-    burn_in: int = 0,
-    noise: bool = False,
-    start: Any = None,
-    inputs: Any = None,
+    runs: Runs = Runs(),
     smoother: Any = None,
-    train: Any = None,
-    floor: Any = None,
-    orders: Sequence[int] = (1, 2, 5, 20),
-    method: str | None = None,
-    smoothing: float | None = None,
-    dt: float = 1.0,
+    against: Against = Against(),
+    distance: Distance = Distance(),
     seed: int | None = 0,
 ) -> xr.Dataset:
     r"""D_stsp, D_H and PE(n) of every draw, beside their floors and simple models.
@@ -61,102 +59,82 @@ def scores(
         y: the truth to score against, best data that were not fitted; whatever `as_dataset` takes.
         steps: the largest n of PE(n).
         draws: of each chain of a posterior.
-        length: steps of the runs, by default those of the longest trial of y.
-        burn_in: steps of a run that are left out.
-        noise: whether runs have the model's noise; see `free_run`.
-        start: first states of the runs; see `free_run`.
-        inputs: of the runs; see `free_run`. PE takes those in y.
+        runs: length, start, noise and inputs of the model's free runs.
         smoother: that filters y for PE; see `prediction_error`.
-        train: what the simple models are fitted to; by default the data of the fit, else y.
-        floor: another record of the truth; by default the halves of y are compared.
-        orders: of vector autoregressions.
-        method: of `state_space_divergence`.
-        smoothing: of `power_spectrum_distance`.
-        dt: time between two steps, the unit of ``smoothing``.
+        against: what the scores are set beside.
+        distance: how spaces and spectra are compared.
         seed: of everything random.
     """
     ds = as_dataset(y)
-    length = ds.sizes["time"] if length is None else whole("length", length)
-    way = {"start": start, "burn_in": burn_in, "noise": noise, "inputs": inputs}
-    run = free_run(source, length, draws=draws, seed=seed, **way)
+    length = ds.sizes["time"] if runs.length is None else runs.length
+    way = {"start": runs.start, "burn_in": runs.burn_in, "noise": runs.noise}
+    run = free_run(source, length, draws=draws, inputs=runs.inputs, seed=seed, **way)
     if "y" not in run:
         fix = "pass the StateSpace it belongs to"
         raise InputError("source", "a model with an emission", "a transition", fix)
-    how = _Settings(method, _smoothing(smoothing, ds, floor, length, dt), dt, seed)
-    found = xr.Dataset(_compared(run, ds, how))
+    how = _same_width(distance, ds, against.floor, length)
+    found = xr.Dataset(_compared(run, ds, how, seed))
     found["PE"] = prediction_error(source, ds, steps, draws=draws, smoother=smoother, seed=seed)
-    if train is None:
-        train = source.data if isinstance(source, Posterior) else ds
-    beside = _floors(ds, steps, length, records(train, "train"), floor, orders, how)
+    own = source.data if isinstance(source, Posterior) else ds
+    beside = _floors(ds, steps, length, against, own, how, seed)
     return found.merge(beside.rename({name: f"floor_{name}" for name in beside.data_vars}))
 
 
+@moved(**BESIDE)
 def floors(
     y: Any,
     *,
     steps: int = 20,
     length: int | None = None,
-    train: Any = None,
-    floor: Any = None,
-    orders: Sequence[int] = (1, 2, 5, 20),
-    method: str | None = None,
-    smoothing: float | None = None,
-    dt: float = 1.0,
+    against: Against = Against(),
+    distance: Distance = Distance(),
     seed: int | None = 0,
 ) -> xr.Dataset:
     r"""D_stsp, D_H (model) and PE (model, step) of the truth itself and of simple models.
 
-    ``"truth"``: another record of the truth, ``floor``, against y, or the second half of y (of its
-    trials, if there are several) against the first; no score below it means anything. Then vector
-    autoregressions, persistence, the mean, white noise with the covariance of the data, and the
-    data in another order, whose D_stsp is that of a perfect model. Arguments: as in `scores`.
+    ``"truth"``: another record of the truth, `Against.floor`, against y, or the second half of y
+    (of its trials, if there are several) against the first; no score below it means anything. Then
+    vector autoregressions, persistence, the mean, white noise with the covariance of the data, and
+    the data in another order, whose D_stsp is that of a perfect model. Arguments: as in `scores`.
     Orders with too few data are NaN. By default all spectra are smoothed as the shortest needs.
     """
     ds = as_dataset(y)
     length = ds.sizes["time"] if length is None else whole("length", length)
-    trials = records(ds if train is None else train, "train")
-    how = _Settings(method, _smoothing(smoothing, ds, floor, length, dt), dt, seed)
-    return _floors(ds, whole("steps", steps), length, trials, floor, orders, how)
+    how = _same_width(distance, ds, against.floor, length)
+    return _floors(ds, whole("steps", steps), length, against, ds, how, seed)
 
 
-def _smoothing(given: float | None, ds: xr.Dataset, floor: Any, length: int, dt: float) -> float:
-    """One width for all spectra that are compared."""
-    if given is not None:
-        return given
+def _same_width(how: Distance, ds: xr.Dataset, floor: Any, length: int) -> Distance:
+    """One width of smoothing for all spectra that are compared."""
+    if how.smoothing is not None:
+        return how
     true = _halves(ds) if floor is None else [records(ds), records(floor, "floor")]
-    return default_smoothing([length, *(len(x) for trials in true for x in trials)], dt)
-
-
-class _Settings(NamedTuple):
-    """Of the scores."""
-
-    method: str | None
-    smoothing: float | None
-    dt: float
-    seed: int | None
+    lengths = [length, *(len(x) for trials in true for x in trials)]
+    return replace(how, smoothing=default_smoothing(lengths, how.dt))
 
 
 def _floors(
     ds: xr.Dataset,
     steps: int,
     length: int,
-    train: list[np.ndarray],
-    floor: Any,
-    orders: Sequence[int],
-    how: _Settings,
+    against: Against,
+    own: Any,
+    how: Distance,
+    seed: int | None,
 ) -> xr.Dataset:
+    train = records(own if against.train is None else against.train, "train")
     made = [Persistence(train), FixedPoint(train), WhiteNoise(train), Shuffled(train)]
-    named: dict[str, Baseline | None] = {f"VAR({p})": _var(train, p) for p in orders}
+    named: dict[str, Baseline | None] = {f"VAR({p})": _var(train, p) for p in against.orders}
     named |= {model.name: model for model in made}
     nan = xr.DataArray(np.nan)
-    rows = [_truth(ds, floor, how) | {"PE": nan}]
+    rows = [_truth(ds, against.floor, how, seed) | {"PE": nan}]
     for model in named.values():
         if model is None:
             rows.append({"D_stsp": nan, "D_H": nan, "PE": nan})
             continue
-        run = model.free_run(length, seed=how.seed).isel(draw=0, drop=True)
+        run = model.free_run(length, seed=seed).isel(draw=0, drop=True)
         error = model.prediction_error(ds, steps)
-        rows.append(_compared(run.values, ds, how) | {"PE": error})
+        rows.append(_compared(run.values, ds, how, seed) | {"PE": error})
     parts = [xr.Dataset(row) for row in rows]
     each_pe = [np.broadcast_to(part["PE"].values, (steps,)) for part in parts]
     found = xr.Dataset(
@@ -193,18 +171,20 @@ def score_table(found: xr.Dataset, quantiles: tuple[float, float] = (0.05, 0.95)
     return xr.Dataset(columns, {"model": ["posterior", *found["model"].values]})
 
 
-def _compared(generated: Any, truth: Any, how: _Settings) -> dict[str, xr.DataArray]:
-    space = state_space_divergence(generated, truth, method=how.method, seed=how.seed)
+def _compared(
+    generated: Any, truth: Any, how: Distance, seed: int | None
+) -> dict[str, xr.DataArray]:
+    space = state_space_divergence(generated, truth, method=how.method, seed=seed)
     spectrum = power_spectrum_distance(generated, truth, smoothing=how.smoothing, dt=how.dt)
     return {"D_stsp": space, "D_H": spectrum}
 
 
-def _truth(ds: xr.Dataset, floor: Any, how: _Settings) -> dict[str, xr.DataArray]:
+def _truth(ds: xr.Dataset, floor: Any, how: Distance, seed: int | None) -> dict[str, xr.DataArray]:
     """The truth against itself."""
     if floor is not None:
-        return _compared(as_dataset(floor), ds, how)
+        return _compared(as_dataset(floor), ds, how, seed)
     first, second = _halves(ds)
-    return _compared(second, first, how)
+    return _compared(second, first, how, seed)
 
 
 def _halves(ds: xr.Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:

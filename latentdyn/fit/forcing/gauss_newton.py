@@ -29,7 +29,7 @@ def fisher(density: LogDensity, x: Tensor, places: Tensor, batches: Sequence[Bat
     1/2 sum (d log V)^2. Derivatives are central differences, all parameters of ``places`` at once.
 
     Args:
-        density: of a program that is collapsed with a `latentdyn.fit.forcing.Forcing`.
+        density: of a program that is collapsed with a `latentdyn.fit.forcing.forcer.Forcer`.
         x: unconstrained parameters, (all,).
         places: indices of those that count, (P,).
         batches: data, each with its scale.

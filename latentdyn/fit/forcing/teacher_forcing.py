@@ -9,38 +9,39 @@ from typing import Any
 import torch
 
 from latentdyn.data.kept import kept
-from latentdyn.errors import InputError
+from latentdyn.errors import InputError, moved
 from latentdyn.fit.engine.entry import FAR, Level
 from latentdyn.fit.engine.loop import Run, attempt
 from latentdyn.fit.engine.training import Progress, Training
 from latentdyn.fit.engine.validation import check_support
-from latentdyn.fit.forcing.forced_posterior import POSTERIORS
-from latentdyn.fit.forcing.forced_settings import Settings
+from latentdyn.fit.forcing.around import AroundMode
 from latentdyn.fit.forcing.forced_task import Task
+from latentdyn.fit.forcing.settings import Forcing
 from latentdyn.posterior import Posterior
 from latentdyn.programs import StateSpace
+from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
-from latentdyn.values import whole
+from latentdyn.values import above, whole
 
 __all__ = ["teacher_forcing"]
 
+SETTINGS = "interval", "alpha", "window", "carry", "temperature", "warm_start_iterations"
+NAMED = {"last-layer": "LastLayer", "laplace": "GaussNewton", "swag": "SWAG", "sgld": "SGLD"}
 
+
+@moved(
+    **{name: f"forcing=fit.Forcing({name}=...)" for name in SETTINGS},
+    draws="parameters=fit.LastLayer(draws=...)",
+)
 def teacher_forcing(
     model: StateSpace,
     y: Any,
     *,
-    forcing: Any = "readback",
-    interval: int | None = None,
-    alpha: float | str = 1.0,
+    forcing: Any = None,
     parameters: Any = None,
     steps: int = 2000,
     batch_size: int | None = 16,
-    window: int | None = 200,
-    carry: int = 0,
     learning_rate: float = 1e-3,
-    temperature: float = 1.0,
-    draws: int = 400,
-    warm_start_iterations: int = 50,
     restarts: int = 1,
     seed: int = 0,
     callbacks: Sequence[Callable[[Progress], Any]] = (),
@@ -56,36 +57,24 @@ def teacher_forcing(
     Args:
         model: a `StateSpace`. It is not changed.
         y: whatever `latentdyn.data.as_dataset` takes.
-        forcing: what states are pulled towards: "readback", the states that Gaussian observations
-            show; an encoder, learned with the rest, for observations of any kind; or a smoother
-            such as `latentdyn.smooth.ekf`, whose mean given the current parameters it then is.
-        interval: steps from one pull to the next; by default from the data's memory if ``alpha`` is
-            1 (`latentdyn.fit.forcing_interval`), else 1.
-        alpha: strength in (0, 1], or "adaptive": from the Jacobians along the data.
-        parameters: how uncertainty about random parameters is found. An autoguide: variational
-            inference from the start. Otherwise the posterior mode is found first, and then: None or
-            "map", that is all; "laplace", a Gaussian with the Gauss-Newton curvature; "last-layer",
-            the same for the parameters in which F is linear only; "swag", from the iterates of the
-            optimiser; "sgld", Langevin dynamics. Free parameters take part in the last four, with a
-            flat prior.
+        forcing: a `latentdyn.fit.Forcing`: what states are pulled towards, how often, how strongly,
+            and from where; or only what they are pulled towards: an encoder, or a smoother such as
+            `latentdyn.smooth.ekf`.
+        parameters: how uncertainty about random parameters is found. None: the posterior mode. An
+            autoguide: variational inference from the start. `fit.GaussNewton`, `fit.LastLayer`,
+            `fit.SWAG` or `fit.SGLD`: from the mode; free parameters then take part, with a flat
+            prior.
         steps: gradient steps; 0 keeps the warm start.
         batch_size: windows in a minibatch; None takes all.
-        window: steps of a window, at random places; None takes whole trials.
-        carry: how many windows after the first start from the states that it ended with (truncated
-            backpropagation through time); by default every window starts from the steps before it.
         learning_rate: at the start; it falls along a half cosine.
-        temperature: weight of the likelihood against the prior.
-        draws: of the parameters that are kept, unless ``parameters`` is an autoguide.
-        warm_start_iterations: of the least squares that start hinge maps (`transitions.PLRNN` and
-            its family) where the states are known from the forcing; 0 leaves that out.
         restarts: independent fits from other starting values, kept as chains.
         seed: of everything random in the fit.
         callbacks: called with a `Progress` at every evaluation; returning "stop" stops.
         resume_from: folder of a checkpoint to continue from, exactly.
         training: further settings; by default RAdam without a ramp, warmed up.
 
-    Returns: a `Posterior`. Its dynamics have no process noise if ``forcing`` is "readback";
-    otherwise its states are the smoother's or the encoder's.
+    Returns: a `Posterior`. Its dynamics have no process noise if they were pulled towards
+    what observations show; otherwise its states are the smoother's or the encoder's.
     Raises: InputError if an argument does not fit; NonFiniteError, with the fit so far as its
     ``posterior``, if the likelihood stops being finite.
     Source: Williams & Zipser (1989); Brenner et al. (2022, 2024); Hess et al. (2023); Bissiri,
@@ -93,30 +82,23 @@ def teacher_forcing(
     """
     if training is None:
         training = Training(torch.optim.RAdam, ramp=0.0, warmup=0.05)
-    draws, carry = whole("draws", draws), whole("carry", carry, 0)
-    how = parameters, temperature, draws, warm_start_iterations
-    settings = Settings(forcing, interval, alpha, batch_size, window, carry, *how, training)
+    settings = Forcing.of(forcing)
+    need_form(model, "StateSpace", "build one with ld.StateSpace")
+    settings.check(model)
+    _check_parameters(parameters)
+    above("learning_rate", learning_rate, 0.0, "use 1e-3")
     steps, restarts = whole("steps", steps, 0), whole("restarts", restarts)
-    settings.check(model, learning_rate)
     dataset = kept(y)
-    level = Level(model, dataset, able=settings.kind not in POSTERIORS)
+    level = Level(model, dataset, able=not isinstance(parameters, AroundMode))
     check_support(model, level.batch)
     _need_near(model, level)
     fits, histories, error = [], [], None
     for chain in range(restarts):
         with seeded(seed + chain):
-            task = Task(settings, level, chain)
+            task = Task(settings, parameters, batch_size, training, level, chain)
             data = task.minibatches(settings.carry)
-            run = Run(
-                task.objective,
-                data,
-                max(steps, 1),
-                learning_rate,
-                settings.training,
-                None,
-                callbacks,
-                level.given,
-            )
+            how = learning_rate, training, None, callbacks, level.given
+            run = Run(task.objective, data, max(steps, 1), *how)
             run.progress.chain = chain
             if resume_from is not None:
                 run.resume(Path(resume_from) / f"chain{chain}")
@@ -131,6 +113,15 @@ def teacher_forcing(
         error.posterior = posterior  # type: ignore[union-attr]
         raise error
     return posterior
+
+
+def _check_parameters(parameters: Any) -> None:
+    if parameters is None or isinstance(parameters, AroundMode) or callable(parameters):
+        return
+    name = NAMED.get(parameters) if isinstance(parameters, str) else None
+    fix = "leave it out for the mode" if parameters == "map" else f"use fit.{name or 'LastLayer'}()"
+    wanted = "an autoguide, or fit.GaussNewton(), fit.LastLayer(), fit.SWAG() or fit.SGLD()"
+    raise InputError("parameters", wanted, repr(parameters), fix)
 
 
 def _need_near(model: Any, level: Level) -> None:

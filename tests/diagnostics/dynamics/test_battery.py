@@ -7,7 +7,13 @@ import pytest
 import torch
 
 import latentdyn as ld
-from latentdyn.diagnostics.dynamics import basins, fixed_points, flow_field, lyapunov_spectrum
+from latentdyn.diagnostics.dynamics import (
+    Search,
+    basins,
+    fixed_points,
+    flow_field,
+    lyapunov_spectrum,
+)
 from tests.helpers import FLOAT32, fresh, random_draws
 from tests.registry import TRANSITIONS
 
@@ -26,7 +32,7 @@ def drawn(name, S=3):
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_fixed_points_are_fixed_and_their_eigenvalues_those_of_the_jacobian(name):
     model, draws, bound = drawn(name)
-    ds = fixed_points(bound, starts=40)
+    ds = fixed_points(bound, search=Search(starts=40))
     for s in range(3):
         one = model.at_values({k: v[s] for k, v in draws.items()}).transition
         z = torch.as_tensor(ds["z"].values[0, s][ds["found"].values[0, s]])
@@ -60,6 +66,6 @@ def test_exponents_are_those_of_the_product_of_jacobians(name):
 def test_single_precision_and_no_draws(name):
     transition = fresh(TRANSITIONS[name], dtype=FLOAT32)
     assert lyapunov_spectrum(transition, 20, burn_in=5).dtype == np.float64
-    assert fixed_points(transition, starts=10)["z"].dtype == np.float64
+    assert fixed_points(transition, search=Search(starts=10))["z"].dtype == np.float64
     assert basins(transition, steps=10, tail=5)["label"].sizes["start"] == 100
     assert flow_field(transition, points=3)["flow"].shape == (1, 1, 3, 3, 2)

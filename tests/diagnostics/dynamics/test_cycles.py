@@ -10,6 +10,7 @@ import torch
 
 import latentdyn as ld
 from latentdyn.diagnostics.dynamics.cycles import cycles
+from latentdyn.diagnostics.dynamics.equilibria import Search
 from latentdyn.errors import InputError
 from tests.diagnostics.dynamics.systems import Henon, bound
 from tests.diagnostics.dynamics.test_fixed_points import plrnn
@@ -48,7 +49,9 @@ def by_hand(a, W, h, order):
 )
 def test_all_are_found(K, order, seed, method):
     draws = turning(8, K, seed)
-    ds = cycles(bound(ld.transitions.PLRNN(K), **draws), order, method=method, starts=200)
+    ds = cycles(
+        bound(ld.transitions.PLRNN(K), **draws), order, search=Search(method=method, starts=200)
+    )
     number = 0
     for s in range(8):
         expected = by_hand(*(draws[n][s] for n in "aWh"), order)
@@ -105,19 +108,21 @@ def test_phases_follow_the_map():
 @pytest.mark.parametrize("method", ["exhaustive", "newton"])
 def test_a_fixed_point_is_no_cycle(method):
     assert (
-        cycles(plrnn([0.5, 0.2], np.zeros((2, 2)), [1.0, 1.0]), 2, method=method).sizes["point"]
+        cycles(
+            plrnn([0.5, 0.2], np.zeros((2, 2)), [1.0, 1.0]), 2, search=Search(method=method)
+        ).sizes["point"]
         == 0
     )
 
 
 def test_a_two_cycle_is_no_four_cycle():
-    assert cycles(plrnn(*SWAP), 4, method="exhaustive").sizes["point"] == 0
+    assert cycles(plrnn(*SWAP), 4, search=Search(method="exhaustive")).sizes["point"] == 0
 
 
 @pytest.mark.parametrize(("order", "number"), [(2, 1), (3, 0), (4, 1), (5, 0), (6, 2)])
 def test_numbers_of_cycles_of_the_henon_map(order, number):
     """Of low period at a = 1.4, b = 0.3. Galias & Tucker (2011)."""
-    ds = cycles(Henon(), order, starts=200)
+    ds = cycles(Henon(), order, search=Search(starts=200))
     assert ds.sizes["point"] == number
     assert (ds["kind"].values == "saddle").all()
 

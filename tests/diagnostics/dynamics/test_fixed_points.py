@@ -11,6 +11,7 @@ import torch
 
 import latentdyn as ld
 from latentdyn.conditional import Conditional
+from latentdyn.diagnostics.dynamics.equilibria import Search
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
 from latentdyn.diagnostics.dynamics.kinds import kinds
 from latentdyn.errors import InputError
@@ -62,7 +63,7 @@ def ordered(z):
 def test_all_are_found(K, method):
     """12 random networks; each fixed point, each stability, nothing else."""
     draws = random_plrnns(12, K)
-    ds = fixed_points(bound(ld.transitions.PLRNN(K), **draws), method=method)
+    ds = fixed_points(bound(ld.transitions.PLRNN(K), **draws), search=Search(method=method))
     several = 0
     for s in range(12):
         z, largest = by_hand(*(draws[n][s] for n in "aWh"))
@@ -93,7 +94,9 @@ def test_closed_form():
 
 def test_stability_uses_the_whole_jacobian():
     """diag(a) alone would call it stable, and a vector taken for a matrix would change it."""
-    ds = fixed_points(plrnn([0.5, 0.5], [[0, 1.0], [1.0, 0]], [-0.5, -0.5]), method="scyfi")
+    ds = fixed_points(
+        plrnn([0.5, 0.5], [[0, 1.0], [1.0, 0]], [-0.5, -0.5]), search=Search(method="scyfi")
+    )
     kind = {
         tuple(np.round(z, 6)): k
         for z, k in zip(ds["z"].values[0, 0], ds["kind"].values[0, 0], strict=True)
@@ -125,7 +128,9 @@ class Staircase(PiecewiseLinear):
 def test_close_neighbours_are_two_points(method):
     """0.004 apart: rounded to two decimals they would be one."""
     gap = 0.004
-    ds = fixed_points(Staircase(gap, 6), method=method, start=np.linspace(-0.01, 0.03, 50)[:, None])
+    ds = fixed_points(
+        Staircase(gap, 6), search=Search(method=method, start=np.linspace(-0.01, 0.03, 50)[:, None])
+    )
     np.testing.assert_allclose(np.sort(points(ds, 0)[:, 0]), gap * np.arange(7), atol=1e-9)
 
 
@@ -169,7 +174,7 @@ def test_shallow_networks_with_too_many_regions_to_try(seed):
     rng = np.random.default_rng(seed)
     W, V = 0.5 * rng.standard_normal((2, 40)), rng.standard_normal((40, 2))
     m = Shallow(np.full(2, 0.5), W, V, 2 * rng.standard_normal(40), 0.3 * rng.standard_normal(2))
-    ds = fixed_points(m, start=10 * rng.standard_normal((300, 2)))
+    ds = fixed_points(m, search=Search(start=10 * rng.standard_normal((300, 2))))
     assert ds.attrs["method"] == "scyfi"
     np.testing.assert_allclose(ordered(points(ds, 0)), ordered(cells_by_hand(m)), atol=1e-6)
 
@@ -235,7 +240,7 @@ def test_lorenz_equilibria_and_their_kinds():
 
 
 def test_more_points_than_asked_for_are_said():
-    ds = fixed_points(Staircase(1.0, 12), max_points=7)
+    ds = fixed_points(Staircase(1.0, 12), search=Search(max_points=7))
     assert (ds.sizes["point"], ds.attrs["more"]) == (7, 1)
 
 
@@ -249,7 +254,7 @@ class Saturating(Conditional):
 
 
 def test_places_where_a_map_fades_are_no_fixed_points():
-    ds = fixed_points(Saturating(), start=np.linspace(-20, 20, 100)[:, None])
+    ds = fixed_points(Saturating(), search=Search(start=np.linspace(-20, 20, 100)[:, None]))
     np.testing.assert_allclose(points(ds, 0), [[1.0]], atol=1e-6)
 
 
@@ -324,12 +329,14 @@ def test_kinds():
 
 def test_wrong_inputs():
     with pytest.raises(InputError, match="method"):
-        fixed_points(Henon(), method="exhaustive")
+        fixed_points(Henon(), search=Search(method="exhaustive"))
     with pytest.raises(InputError, match="method"):
-        fixed_points(plrnn(**BISTABLE), method="guess")
+        fixed_points(plrnn(**BISTABLE), search=Search(method="guess"))
     with pytest.raises(InputError, match="max_regions"):
-        fixed_points(plrnn(**BISTABLE), method="exhaustive", max_regions=3)
+        fixed_points(plrnn(**BISTABLE), search=Search(method="exhaustive", max_regions=3))
     with pytest.raises(InputError, match="start"):
-        fixed_points(Henon(), start=[1.0, 2.0])
+        fixed_points(Henon(), search=Search(start=[1.0, 2.0]))
     with pytest.raises(InputError, match="source"):
         fixed_points(3)
+    with pytest.raises(InputError, match=r"'starts'.*pass search=diagnostics.Search\(starts=...\)"):
+        fixed_points(Henon(), starts=3)

@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 
 import latentdyn as ld
 from latentdyn import emissions, transitions
-from latentdyn.diagnostics import floors, score_table, scores
+from latentdyn.diagnostics import Against, Runs, floors, score_table, scores
 from latentdyn.errors import InputError
 from tests.diagnostics.dynamics.records import recording
 from tests.diagnostics.dynamics.systems import posterior
@@ -41,7 +41,12 @@ def fitted(chains=2, draws=4):
 def test_scores_of_a_posterior_beside_floors():
     y = oscillator(3000, 0)
     found = scores(
-        fitted(), y, draws=4, steps=5, floor=oscillator(3000, 1), start=[2.0, 0.0], orders=(1, 2)
+        fitted(),
+        y,
+        draws=4,
+        steps=5,
+        against=Against(floor=oscillator(3000, 1), orders=(1, 2)),
+        runs=Runs(start=[2.0, 0.0]),
     )
     assert found["D_stsp"].dims == found["D_H"].dims == ("chain", "draw")
     assert found["PE"].sizes == {"chain": 2, "draw": 4, "step": 5}
@@ -62,7 +67,14 @@ def test_scores_of_a_posterior_beside_floors():
 
 
 def test_one_table():
-    found = scores(fitted(), oscillator(2000, 0), draws=4, steps=5, start=[2.0, 0.0], orders=(1, 2))
+    found = scores(
+        fitted(),
+        oscillator(2000, 0),
+        draws=4,
+        steps=5,
+        against=Against(orders=(1, 2)),
+        runs=Runs(start=[2.0, 0.0]),
+    )
     table = score_table(found).to_dataframe()
     assert list(table.index) == ["posterior", *NAMES]
     assert "PE(5)" in table.columns
@@ -78,7 +90,9 @@ def test_a_true_model_scores_near_the_floor():
     linear = transitions.Linear.of(A=A, Q=[0.1, 0.1])
     model = ld.StateSpace(linear, emissions.Identity.of(state_dim=2, R=[1e-6, 1e-6]))
     first, second = (model.simulate(1, 8000, seed=s)["y"] for s in (0, 1))
-    found = scores(model, first, noise=True, steps=3, floor=second, orders=(1,))
+    found = scores(
+        model, first, steps=3, against=Against(floor=second, orders=(1,)), runs=Runs(noise=True)
+    )
     assert abs(found["D_stsp"] / found["floor_D_stsp"][0] - 1).item() < 0.2
     assert abs(found["D_H"] / found["floor_D_H"][0] - 1).item() < 0.2
     var = found["floor_PE"].sel(model="VAR(1)")
@@ -88,10 +102,10 @@ def test_a_true_model_scores_near_the_floor():
 def test_floors_without_a_second_record():
     """Halves of a trial, or of the trials; ragged ones too."""
     y = oscillator(2000, 0)
-    halves = floors(y, steps=2, orders=(1,))
-    trials = floors([y[:1000], y[1000:]], steps=2, orders=(1,))
+    halves = floors(y, steps=2, against=Against(orders=(1,)))
+    trials = floors([y[:1000], y[1000:]], steps=2, against=Against(orders=(1,)))
     assert float(halves["D_stsp"][0]) == pytest.approx(float(trials["D_stsp"][0]), abs=1e-12)
-    ragged = floors([y[:900], y[900:], y[:500]], steps=2, orders=(1, 700))
+    ragged = floors([y[:900], y[900:], y[:500]], steps=2, against=Against(orders=(1, 700)))
     assert np.isfinite(ragged["D_H"].sel(model="truth"))
     assert np.isnan(ragged["D_stsp"].sel(model="VAR(700)"))
 
@@ -99,7 +113,7 @@ def test_floors_without_a_second_record():
 def test_white_noise_fools_the_divergence_on_eeg():
     """Measured: white noise below the truth's own floor in D_stsp, far above it in D_H."""
     (x,) = recording("eeg64_rest", "eeg")
-    found = floors(x, steps=1, orders=(1, 2))
+    found = floors(x, steps=1, against=Against(orders=(1, 2)))
     space, spectrum = found["D_stsp"].to_series(), found["D_H"].to_series()
     assert space["white noise"] < space["truth"] + 0.2
     assert spectrum["white noise"] > 0.8 > 0.2 > spectrum["truth"]
@@ -108,6 +122,6 @@ def test_white_noise_fools_the_divergence_on_eeg():
 
 def test_wrong_input():
     with pytest.raises(InputError, match="emission"):
-        scores(transitions.PLRNN(2), np.zeros((50, 2)), start=[0.0, 0.0])
+        scores(transitions.PLRNN(2), np.zeros((50, 2)), runs=Runs(start=[0.0, 0.0]))
     with pytest.raises(InputError, match="length"):
         floors(oscillator(100, 0), length=0)

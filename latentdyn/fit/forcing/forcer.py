@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,39 @@ from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
 from latentdyn.smooth.forced import pulled, schedule, towards_readback
 
-__all__ = ["Forcing", "forcing_interval"]
+__all__ = ["Adaptive", "Forcer", "forcing_interval"]
 
-EVERY = 5  # minibatches between two looks at the Jacobians, as published
-SLOW = 0.999  # how slowly the strength falls, as published
 PART, TRIALS = 20_000, 20  # steps and trials from which memory is judged
 
 
-class Forcing(nn.Module):
+@dataclass(frozen=True)
+class Adaptive:
+    """Strength of forcing that follows the Jacobians along the data: 1 - 1 / their largest gain.
+
+    It starts at ``start``, rises at once and falls slowly,
+
+    alpha <- max(now, slow alpha + (1 - slow) now).
+
+    Args:
+        start: the first strength.
+        slow: how slowly it falls.
+        every: minibatches between two looks at the Jacobians.
+
+    The defaults are the published ones. Source: Hess et al. (2023), section 3.3.
+    """
+
+    start: float = 1.0
+    slow: float = 0.999
+    every: int = 5
+
+
+class Forcer(nn.Module):
     """The smoother of a model while it is learned by teacher forcing.
 
     Args:
         towards: "readback"; an encoder; or "states", those of the batch.
         interval: steps from one pull to the next.
-        alpha: strength, or "adaptive": 1 - 1 / (largest gain of the Jacobians), found while
-            learning (`strength`).
+        alpha: strength, or `Adaptive`, found while learning (`strength`).
         temperature: weight of the likelihood.
         prediction: weight of log p(y_t | z_t), if there is an encoder.
 
@@ -44,7 +63,7 @@ class Forcing(nn.Module):
         self,
         towards: Any,
         interval: int,
-        alpha: float | str,
+        alpha: float | Adaptive,
         temperature: float,
         prediction: float = 1.0,
     ):
@@ -52,8 +71,8 @@ class Forcing(nn.Module):
         self._towards = (towards,)  # not a part: an encoder belongs to what is learned
         self.interval, self.temperature = interval, temperature
         self.prediction = prediction
-        self.adaptive = alpha == "adaptive"
-        start = 1.0 if self.adaptive else float(alpha)
+        self.adaptive = alpha if isinstance(alpha, Adaptive) else None
+        start = alpha.start if isinstance(alpha, Adaptive) else alpha
         self.last: Tensor | None = None  # where the last path ended
         self.state: Tensor
         self.register_buffer("state", torch.tensor([start, 0.0], dtype=torch.float64))
@@ -90,8 +109,8 @@ class Forcing(nn.Module):
                 fix = "pass Batch.replace(states=...)"
                 raise InputError("batch", "states to be pulled towards", "none", fix)
             pull = _everywhere(batch.states, weight)
-        if self.adaptive and torch.is_grad_enabled():
-            self._adapt(model, batch, pull)
+        if self.adaptive is not None and torch.is_grad_enabled():
+            self._adapt(self.adaptive, model, batch, pull)
         path = pulled(model, batch, pull, self.temperature)
         return path if self.towards == "readback" else self._of_states(model, batch, path)
 
@@ -145,13 +164,13 @@ class Forcing(nn.Module):
         return found
 
     @torch.no_grad()
-    def _adapt(self, model: Any, batch: Batch, pull: Pull) -> None:
+    def _adapt(self, how: Adaptive, model: Any, batch: Batch, pull: Pull) -> None:
         self.state[1] += 1
-        if int(self.state[1]) % EVERY != 1:
+        if how.every > 1 and int(self.state[1]) % how.every != 1:
             return
         u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
         now = strength(model.transition, pull.target[..., :-1, :].detach(), u)
-        slow = SLOW * self.alpha + (1 - SLOW) * now
+        slow = how.slow * self.alpha + (1 - how.slow) * now
         self.state[0] = max(now, slow, 1e-3)
 
 
@@ -190,7 +209,7 @@ def forcing_interval(batch: Batch, most: int = 100, bins: int = 64) -> int:
             if seen.sum() > 10 and x[seen].std() > 0:
                 found.append((_decay(x, seen, most), _information(x, seen, most, bins)))
     if not found:
-        raise InputError("y", "units that vary", "constant ones", "give interval=")
+        raise InputError("y", "units that vary", "constant ones", "give Forcing(interval=...)")
     return max(1, int(min(np.median(np.array(found), 0))))
 
 

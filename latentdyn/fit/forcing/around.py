@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,22 +13,62 @@ from torch import Tensor
 from latentdyn.errors import InputError
 from latentdyn.fit.engine.flat import Flat
 from latentdyn.fit.engine.minibatches import Minibatches
-from latentdyn.fit.forcing.ensembles import sgld, swag
 from latentdyn.fit.forcing.gauss_newton import factor, fisher, laplace_draws, prior_precision
 from latentdyn.fit.sampling.density import LogDensity, free_names, start_values
 from latentdyn.guide import local_params
 from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.values import whole
 
-__all__ = ["POSTERIORS", "around"]
+__all__ = ["AroundMode", "GaussNewton", "LastLayer", "around"]
 
-POSTERIORS = ("laplace", "last-layer", "swag", "sgld")
 LOOKS = 8  # minibatches of at least so many windows from which the curvature is taken
-RATES = {"swag": 1e-4, "sgld": 1e-3}  # around the mode; a wider walk leaves where it is Gaussian
 
 
-def around(
-    program: Any, mode: Any, data: Minibatches, kind: str, draws: int, steps: int
-) -> DrawnGuide:
+@dataclass(frozen=True)
+class AroundMode:
+    """How the posterior of parameters is found from its mode; free parameters have a flat prior.
+
+    A new way is one method: `find`, draws from the density around ``density.centre``.
+
+    Args:
+        draws: of the parameters that are kept.
+    """
+
+    draws: int = 400
+
+    def __post_init__(self) -> None:
+        whole("draws", self.draws)
+
+    def find(self, density: LogDensity, data: Minibatches, steps: int) -> DrawnGuide:
+        """Draws, from minibatches, after an optimisation of so many steps."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GaussNewton(AroundMode):
+    """A Gaussian in all parameters, with the Gauss-Newton curvature (`fisher`).
+
+    Source: Martens (2020), section 8.
+    """
+
+    def find(self, density: LogDensity, data: Minibatches, steps: int) -> DrawnGuide:
+        """Draws of the Gaussian, one Newton step from the mode."""
+        return _gaussian(density, data, self.draws, torch.arange(density.size))
+
+
+@dataclass(frozen=True)
+class LastLayer(AroundMode):
+    """A Gaussian in the parameters in which F is linear, exact for one-step predictions.
+
+    The other parameters are the same in all draws. Source: Kristiadi et al. (2020).
+    """
+
+    def find(self, density: LogDensity, data: Minibatches, steps: int) -> DrawnGuide:
+        """Draws of the Gaussian, one Newton step from the mode."""
+        return _gaussian(density, data, self.draws, _outer(density))
+
+
+def around(program: Any, mode: Any, data: Minibatches, how: AroundMode, steps: int) -> DrawnGuide:
     """Draws of all random and free parameters around the mode.
 
     The program then has a flat prior on its free parameters, so that they are drawn as well.
@@ -36,8 +77,7 @@ def around(
         program: collapsed, with the forcing as its smoother, at the mode.
         mode: point guide of the random parameters, or None.
         data: minibatches.
-        kind: one of `POSTERIORS`.
-        draws: how many.
+        how: the posterior around the mode.
         steps: of the optimisation so far; ensembles take as many.
     """
     inner = program.model
@@ -53,13 +93,7 @@ def around(
             start |= {k: v.detach().double() for k, v in mode().items() if k in start}
     batch = data.batch.to(torch.float64)
     data = Minibatches(batch, data.size, data.window, data.context, data.lookahead, data.shift)
-    density = LogDensity(double, data.draw(), start)
-    if kind in ("swag", "sgld"):
-        method = swag if kind == "swag" else sgld
-        found = method(density, density.centre, data, max(steps, 500), RATES[kind], draws)
-    else:
-        found = _gaussian(density, data, kind, draws)
-    return _as(found, inner.dtype)
+    return _as(how.find(LogDensity(double, data.draw(), start), data, steps), inner.dtype)
 
 
 def _matters(model: Any, name: str) -> bool:
@@ -67,10 +101,7 @@ def _matters(model: Any, name: str) -> bool:
     return name != "transition.Q" and not name.startswith("initial.")
 
 
-def _gaussian(density: LogDensity, data: Minibatches, kind: str, draws: int) -> DrawnGuide:
-    places = torch.arange(density.size)
-    if kind == "last-layer":
-        places = _outer(density)
+def _gaussian(density: LogDensity, data: Minibatches, draws: int, places: Tensor) -> DrawnGuide:
     batches = [data.draw() for _ in range(1 if data.draw() is data.batch else LOOKS)]
     shares = [b.replace(scale=b.scale / len(batches)) for b in batches]
     x = density.centre
@@ -101,7 +132,7 @@ def _outer(density: Any) -> Tensor:
     transition = density.program.model.transition
     outer = transition.outer
     if not outer:
-        fix = "use parameters='laplace'"
+        fix = "use fit.GaussNewton()"
         got = type(transition).__name__
         raise InputError("parameters", "a map that is linear in some of its parameters", got, fix)
     first = torch.zeros(1, transition.state_dim, dtype=torch.float64)
