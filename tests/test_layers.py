@@ -20,6 +20,7 @@ ROOMS = [
     "nn",
     "kernels",
     "distributions",
+    "bindable",
     "conditional",
     "per_session",
     "initials",
