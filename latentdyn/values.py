@@ -10,20 +10,26 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 
-__all__ = ["above", "as_float", "whole"]
+__all__ = ["above", "as_float", "native", "whole"]
 
 
 def as_float(name: str, value: Any) -> Tensor:
     """A floating-point tensor from numpy, torch, lists or numbers, in its own precision."""
     try:
-        tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
-    except (TypeError, ValueError) as error:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(native(value))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(name, "numbers", type(value).__name__, "pass an array") from error
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
     if not bool(torch.isfinite(tensor).all()):
         raise InputError(name, "finite values", "NaN or infinity", "give known numbers")
     return tensor.detach()
+
+
+def native(value: Any) -> np.ndarray:
+    """Any array, table or view as a copy that torch can take: in order, native bytes, writable."""
+    array = np.asarray(value)
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def above(name: str, value: Any, bound: float, fix: str) -> Tensor:

@@ -33,7 +33,7 @@ def is_trials(obj: Any) -> bool:
 
 
 def _ragged(obj: Sequence[Any]) -> bool:
-    if not all(isinstance(x, (list, tuple)) for x in obj):
+    if not obj or not all(isinstance(x, (list, tuple)) for x in obj):
         return False
     return len({len(x) for x in obj}) > 1 or _ragged([y for x in obj for y in x])
 

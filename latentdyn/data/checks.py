@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from latentdyn.data.clock import is_calendar
 from latentdyn.errors import InputError
 
 __all__ = [
@@ -113,7 +114,7 @@ def check_time(time: xr.DataArray, argument: str = "time") -> None:
             f"{values[k + 1]} after {values[k]}",
             "sort with x.sortby('time') and drop duplicates, e.g. x.drop_duplicates('time')",
         )
-    if not (_uniform(values, steps) or _calendar(values)):
+    if not (_uniform(values, steps) or is_calendar(time)):
         k = int(np.argmax(np.abs(steps - np.median(steps))))
         raise InputError(
             argument,
@@ -130,22 +131,6 @@ def _uniform(values: np.ndarray, steps: np.ndarray) -> bool:
     if values.dtype.kind == "f":
         rounding = 4 * float(np.finfo(values.dtype).eps) * float(np.abs(values).max())
     return bool(np.abs(steps - step).max() <= IRREGULAR * step + rounding)
-
-
-def _calendar(values: np.ndarray) -> bool:
-    if values.dtype.kind != "M":
-        return False
-    days = values.astype("M8[D]")
-    if np.unique(values - days).size > 1:
-        return False
-    if np.is_busday(days).all() and np.unique(np.busday_count(days[:-1], days[1:])).size == 1:
-        return True
-    return any(_monthly(day) for day in (days, days + 1))  # the day after a month's end is a 1st
-
-
-def _monthly(days: np.ndarray) -> bool:
-    months = days.astype("M8[M]")
-    return np.unique(days - months).size == 1 and np.unique(np.diff(months)).size == 1
 
 
 def check_length(length: xr.DataArray, steps: int) -> None:

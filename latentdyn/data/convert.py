@@ -18,7 +18,7 @@ from latentdyn.data.standard import check, standard
 from latentdyn.data.tsd import from_tsd, is_pynapple, is_spike_group
 from latentdyn.errors import InputError
 
-__all__ = ["as_dataset"]
+__all__ = ["as_dataset", "inputs_of"]
 
 
 def as_dataset(
@@ -75,7 +75,12 @@ def as_dataset(
     ds = check(_converted(obj, given, bin_size, "y"), "y")
     if inputs is None:
         return ds
-    return attach_inputs(ds, check(_converted(inputs, {}, None, "inputs"), "inputs"))
+    return attach_inputs(ds, inputs_of(inputs, "inputs"))
+
+
+def inputs_of(obj: Any, argument: str) -> xr.Dataset:
+    """Known inputs of any kind that `as_dataset` takes: ``y(trial, time, unit)``, all finite."""
+    return check(_converted(obj, {}, None, argument), argument)
 
 
 def _converted(

@@ -11,6 +11,7 @@ import xarray as xr
 
 from latentdyn.data.arrays import kind_of
 from latentdyn.data.checks import numeric
+from latentdyn.data.clock import calendar_of
 from latentdyn.data.dims import guess, resolve
 from latentdyn.errors import InputError
 
@@ -128,7 +129,8 @@ def _wide(table: pd.DataFrame, argument: str) -> xr.Dataset:
     time = "time" if name is None else name
     unit = "unit" if table.columns.name in (None, time) else table.columns.name
     values, kind = _values(table, argument)
-    coords = {time: labels(table.index), unit: labels(table.columns)}
+    clock = (time, labels(table.index), calendar_of(table.index))
+    coords = {time: clock, unit: labels(table.columns)}
     return xr.Dataset({"y": ((time, unit), values, dict(table.attrs, kind=kind))}, coords)
 
 
@@ -174,7 +176,9 @@ def _cube(
     dims: list[Any] = [names[levels[role]] for role in roles]
     codes, keys = zip(*(_codes(table.index, levels[role], role) for role in roles), strict=True)
     cells, present = _scatter(values, codes, tuple(len(k) for k in keys))
-    coords = {dim: labels(k) for dim, k in zip(dims, keys, strict=True)}
+    coords: dict[Any, Any] = {dim: labels(k) for dim, k in zip(dims, keys, strict=True)}
+    time = names[levels["time"]]
+    coords[time] = (time, coords[time], calendar_of(keys[roles.index("time")]))
     if "unit" in levels:
         cells, present = cells[..., 0], np.asarray(present.any(-1))
     else:

@@ -151,8 +151,8 @@ def _sampled_groups(posterior: Any, arrays: Mapping[str, np.ndarray]) -> dict[st
     if "predictions" in groups:
         future = xr.Dataset(groups["predictions"])
         future["y"].attrs.update(posterior.data["y"].attrs)
-        clock = predict.steps_after(posterior.data["time"].values, future.sizes["time"])
-        named["predictions"] = predict.named(future.assign_coords(time=clock), posterior.data)
+        own = predict.named(future, posterior.data)
+        named["predictions"] = predict.clocked(own, posterior.data)
     if "log_likelihood" in named and posterior.model.integrated:
         named["log_likelihood"]["y"].attrs["density"] = "p(y_t | y_1..y_{t-1}, parameters)"
     return named

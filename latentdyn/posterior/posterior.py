@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.data import Batch, as_dataset
+from latentdyn.data.matching import like
 from latentdyn.distributions import Path
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
@@ -178,13 +179,14 @@ class Posterior:
     ) -> xr.Dataset:
         """Draws of what follows each trial: y (draw, trial, time, unit) and z.
 
-        The clock goes on where that of the data ends; of trials that end earlier, the steps are
-        those after their own end.
+        The clock goes on where that of the data ends, by its calendar. Of trials that end earlier,
+        the steps are those after their own end, whose times are in ``clock`` (trial, time).
 
         Args:
             steps: how many beyond the end of each trial.
             draws: of parameters, paths and noise.
-            u: inputs of these steps, (steps, U) or (N, steps, U), if the model has inputs.
+            u: inputs of these steps, (steps, U) or (N, steps, U), if the model has inputs: whatever
+                `as_dataset` takes. Inputs, trials and times with names are matched with the data's.
             seed: to have the same draws again.
         """
         steps, draws = whole("steps", steps), whole("draws", draws)
@@ -280,7 +282,8 @@ class Posterior:
     def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:
         if new_y is None:
             return self.data, self.batch
-        return as_dataset(new_y), self._batch_of(new_y)
+        data = like(as_dataset(new_y), self.data, "new_y")
+        return data, self._batch_of(data)
 
     def _batch_of(self, y: Any) -> Batch:
         sessions = self.data["session"].values if "session" in self.data.coords else None

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.data.ahead import future_inputs
+from latentdyn.data.clock import steps_after
 from latentdyn.errors import InputError
 from latentdyn.posterior.draws import Draws, for_batch
 from latentdyn.smoother import as_smoother
@@ -20,6 +22,7 @@ __all__ = [
     "bind_draws",
     "can_continue",
     "chunks",
+    "clocked",
     "expected",
     "forecast",
     "future",
@@ -28,7 +31,6 @@ __all__ = [
     "named",
     "need_latents",
     "observations",
-    "steps_after",
 ]
 
 CHUNK = 20_000_000
@@ -111,7 +113,7 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
 def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
     """Draws of the steps after each trial's end."""
     model, batch = posterior.model.core, posterior.batch
-    u = _future_inputs(model, batch, steps, u)
+    u = _future_inputs(model, posterior.data, steps, u)
     found = []
     for number in chunks(draws, batch.trials * (batch.steps + steps) * model.obs_dim):
         found.append(future(posterior.model, posterior.draws(number), batch, steps, u))
@@ -146,16 +148,15 @@ def future(
     return y, latents
 
 
-def _future_inputs(model: Any, batch: Batch, steps: int, u: Any) -> Tensor | None:
+def _future_inputs(model: Any, data: xr.Dataset, steps: int, u: Any) -> Tensor | None:
     if not model.input_dim:
+        if u is not None:
+            got, fix = "inputs", "leave them out, or build the model with input_dim="
+            raise InputError("u", "None, as the model has no inputs", got, fix)
         return None
-    wanted = f"inputs ({batch.trials}, {steps}, {model.input_dim}) of the steps to come"
-    if u is None:
-        raise InputError("u", wanted, "None", "pass u=, the model has inputs")
-    values = torch.as_tensor(np.asarray(u), dtype=model.dtype, device=model.device)
-    if values.shape[-2:] != (steps, model.input_dim):
-        raise InputError("u", wanted, f"shape {tuple(values.shape)}", "give each step its inputs")
-    return values.expand(batch.trials, -1, -1)
+    values = future_inputs(u, data, steps, model.input_dim, "u")
+    found = torch.as_tensor(np.array(values), dtype=model.dtype, device=model.device)
+    return found.expand(data.sizes["trial"], -1, -1)
 
 
 def _forecast_dataset(
@@ -165,36 +166,17 @@ def _forecast_dataset(
     ds = xr.Dataset({"y": ((*dims, "unit"), y.cpu().numpy(), data["y"].attrs)})
     for name, z in latents.items():
         ds[name] = ((*dims, *own[name]), z.cpu().numpy())
-    ds = ds.assign_coords(time=("time", steps_after(data["time"].values, y.shape[-2])))
-    return named(ds, data)
+    return clocked(named(ds, data), data)
 
 
-def steps_after(time: np.ndarray, steps: int) -> np.ndarray:
-    """The next coordinates of a regular time axis."""
-    if len(time) < 2:
-        return np.arange(1, steps + 1)
-    if np.issubdtype(time.dtype, np.datetime64):
-        return _dates_after(time, steps)
-    step = (time[-1] - time[0]) / (len(time) - 1)
-    return time[-1] + step * np.arange(1, steps + 1)
-
-
-def _dates_after(time: np.ndarray, steps: int) -> np.ndarray:
-    """Months and business days go on by the calendar, everything else by its last step."""
-    import pandas as pd
-
-    dates = pd.DatetimeIndex(time)
-    months = np.diff(12 * np.asarray(dates.year) + np.asarray(dates.month))
-    if months.min() > 0 and months.min() == months.max():
-        ends = bool(dates.is_month_end.all())
-        after = [dates[-1] + pd.DateOffset(months=int(months[0]) * k) for k in range(1, steps + 1)]
-        return (
-            pd.DatetimeIndex(after) + pd.offsets.MonthEnd(0) if ends else pd.DatetimeIndex(after)
-        ).values
-    gaps = np.diff(time)
-    if gaps.min() < gaps.max() and not np.isin(dates.day_of_week, (5, 6)).any():
-        return pd.bdate_range(dates[-1], periods=steps + 1)[1:].values
-    return time[-1] + gaps[-1] * np.arange(1, steps + 1)
+def clocked(ds: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
+    """A forecast with the times of its steps; of trials that end early, in ``clock`` their own."""
+    steps, time = ds.sizes["time"], data["time"]
+    ds = ds.assign_coords(time=("time", steps_after(time, steps), time.attrs))
+    if "length" not in data:
+        return ds
+    each = [steps_after(time[:n], steps) for n in data["length"].values]
+    return ds.assign_coords(clock=(("trial", "time"), np.stack(each)))
 
 
 def named(ds: xr.Dataset, data: xr.Dataset, time: bool = False) -> xr.Dataset:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from latentdyn.data import Batch
+from latentdyn.data.ahead import plain_inputs
 from latentdyn.errors import InputError
 
 __all__ = ["fit_batch", "simulation_inputs", "widest"]
@@ -19,7 +21,10 @@ def fit_batch(program: Any, batch: Batch) -> Batch:
     if program.obs_dim != D:
         raise InputError("y", f"{program.obs_dim} units", f"{D}", f"use obs_dim={D}")
     U = 0 if batch.u is None else batch.u.shape[-1]
-    if program.input_dim not in (0, U):
+    if U and not program.input_dim:
+        fix = f"build it with input_dim={U}, or leave them out: ds.drop_vars('u')"
+        raise InputError("u", "no inputs, as the model takes none", f"{U} inputs", fix)
+    if program.input_dim != U:
         fix = f"pass inputs with {program.input_dim} columns, or build with input_dim={U}"
         raise InputError("u", f"{program.input_dim} inputs", f"{U}", fix)
     batch = batch.to(program.dtype, program.device)
@@ -30,14 +35,9 @@ def simulation_inputs(program: Any, inputs: Any, trials: int, steps: int) -> Ten
     """Inputs (N, T, U) of what is simulated, None of a program without."""
     if not program.input_dim:
         return None
-    wanted = f"an array ({trials}, {steps}, {program.input_dim})"
-    if inputs is None:
-        raise InputError("inputs", wanted, "None", "the model has inputs: pass their values")
-    u = torch.as_tensor(inputs, dtype=program.dtype, device=program.device)
-    u = u.expand(trials, -1, -1) if u.dim() == 2 else u
-    if u.shape != (trials, steps, program.input_dim):
-        raise InputError("inputs", wanted, f"{tuple(u.shape)}", "give every step its inputs")
-    return u
+    values = plain_inputs(inputs, trials, steps, program.input_dim, "inputs")
+    u = torch.as_tensor(np.array(values), dtype=program.dtype, device=program.device)
+    return u.expand(trials, -1, -1)
 
 
 def widest(*parts: nn.Module) -> torch.dtype:

@@ -186,7 +186,7 @@ def test_explosions_are_reported():
         (lambda: PoissonAutoregression.of(d, w[:2], J), "'d': expected shape"),
         (
             lambda: PoissonAutoregression(1, 1, input_dim=2).simulate(),
-            "'inputs': expected an array",
+            "'inputs': expected inputs ",
         ),
     ],
 )

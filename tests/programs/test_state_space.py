@@ -149,11 +149,10 @@ def test_inputs_may_act_on_one_part_only(into, out):
     assert model.simulate(3, 5, inputs=np.ones((3, 5, 2)))["u"].shape == (3, 5, 2)
 
 
-def test_inputs_that_the_model_does_not_have_are_ignored():
+def test_inputs_that_the_model_does_not_have_are_refused_with_both_ways_out():
     batch = ragged_batch(units=3, inputs=2)
-    z = torch.randn(3, 7, 2, dtype=FLOAT64)
-    model = learned()
-    assert_close(log_joint(model, batch, z), log_joint(model, batch.replace(u=None), z))
+    with pytest.raises(InputError, match=r"'u': .*input_dim=2, or leave them out: ds.drop_vars"):
+        learned().fit_batch(batch)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.smooth.given import in_double
-from latentdyn.values import as_float, whole
+from latentdyn.values import as_float, native, whole
 
 __all__ = ["Online", "until"]
 
@@ -124,7 +123,7 @@ class Online(abc.ABC):
         return x[..., 0] if self._vector and x.dim() else x
 
     def _observation(self, y: Any) -> Tensor:
-        value = torch.as_tensor(y if isinstance(y, Tensor) else np.asarray(y))
+        value = y if isinstance(y, Tensor) else torch.as_tensor(native(y))
         value = value.detach().to(self.model.device, self.model.dtype)
         D, N = self.model.obs_dim, self._streams
         rows = torch.atleast_2d(value)

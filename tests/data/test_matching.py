@@ -1,0 +1,94 @@
+"""Names that both sides have are matched; positions decide only where one side has none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+import latentdyn as ld
+from latentdyn.data.ahead import future_inputs, plain_inputs
+from latentdyn.data.matching import like, order_of
+
+DAYS = pd.date_range("2024-01-01", periods=12, freq="D")
+TABLE = pd.DataFrame(np.arange(24.0).reshape(12, 2), index=DAYS, columns=["price", "warmth"])
+
+
+def data(index=DAYS[:9]):
+    y = pd.Series(np.arange(9.0), index=index)
+    return ld.data.as_dataset(y, inputs=TABLE.iloc[:9].set_index(index))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TABLE.iloc[9:],
+        TABLE.iloc[9:][["warmth", "price"]],  # another order
+        TABLE,  # the past as well: the steps to come are chosen by date
+        TABLE.iloc[9:].to_numpy(),  # no names: positions
+        TABLE.iloc[9:].to_numpy()[::-1][::-1],  # a view
+        TABLE.iloc[9:].to_numpy().astype(">f4"),
+        TABLE.iloc[9:].reset_index(drop=True),  # no dates
+        torch.as_tensor(TABLE.iloc[9:].to_numpy().copy()),
+        xr.DataArray(TABLE.iloc[9:].to_numpy()[None], dims=("trial", "time", "input")),
+        TABLE.iloc[9:].to_numpy().tolist(),
+    ],
+)
+def test_future_inputs_are_those_of_the_steps_to_come(given):
+    found = future_inputs(given, data(), 3, 2, "u")
+    np.testing.assert_array_equal(found, TABLE.to_numpy()[None, 9:])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (TABLE.iloc[9:].rename(columns={"price": "cost"}), r"2 inputs \['price', 'warmth'\].*cost"),
+        (TABLE.iloc[:3], "inputs at the steps to come, 2024-01-10"),
+        (TABLE.iloc[9:11], "steps to come"),
+        (TABLE.iloc[9:].to_numpy()[:, :1], "the 2 inputs.*got 1"),
+        (TABLE.iloc[9:].to_numpy()[:2], "shape"),
+        (TABLE.iloc[9:].where(TABLE.iloc[9:] != 20.0), r"finite numbers.*nan at trial 0, step 1"),
+        (None, "pass u="),
+    ],
+)  # fmt: skip
+def test_future_inputs_that_differ_are_refused(given, message):
+    with pytest.raises(ld.InputError, match=rf"'u': .*{message}"):
+        future_inputs(given, data(), 3, 2, "u")
+
+
+def test_trials_of_future_inputs_are_matched_by_name():
+    dims, values = ("trial", "time", "unit"), np.arange(4.0).reshape(2, 2, 1)
+    y = xr.DataArray(np.zeros((2, 5, 1)), dims=dims, coords={"trial": ["b", "a"]})
+    u = xr.DataArray(values, dims=dims, coords={"trial": ["a", "b"]})
+    found = future_inputs(u, ld.data.as_dataset(y, inputs=np.zeros((5, 1))), 2, 1, "u")
+    assert found[..., 0].tolist() == [[2.0, 3.0], [0.0, 1.0]]
+
+
+def test_inputs_of_simulations_have_no_holes_and_no_names_to_match():
+    assert plain_inputs(TABLE, 4, 12, 2, "inputs").shape == (1, 12, 2)
+    with pytest.raises(ld.InputError, match="'inputs': expected finite"):
+        plain_inputs(TABLE.where(TABLE > 3), 1, 12, 2, "inputs")
+
+
+def test_new_data_take_the_order_of_known_units():
+    known = ld.data.as_dataset(TABLE)
+    turned = like(ld.data.as_dataset(TABLE[["warmth", "price"]]), known, "new_y")
+    np.testing.assert_array_equal(turned["y"].values, known["y"].values)
+    plain = like(ld.data.as_dataset(TABLE.to_numpy()), known, "new_y")
+    np.testing.assert_array_equal(plain["y"].values, known["y"].values)
+    with pytest.raises(ld.InputError, match=r"'new_y': .*\['cost'\] are not known"):
+        like(ld.data.as_dataset(TABLE.rename(columns={"price": "cost"})), known, "new_y")
+    assert order_of(np.array(["a"]), np.array(["a"]), "y", "unit") is None
+
+
+def test_views_tables_and_foreign_bytes_are_known_values():
+    A = np.array([[0.9, 0.1], [0.0, 0.8]])
+    for given in (A[::-1, ::-1][::-1, ::-1], A.astype(">f8"), pd.DataFrame(A), xr.DataArray(A)):
+        made = ld.transitions.Linear.of(A=given, Q=[1.0, 1.0])
+        np.testing.assert_array_equal(made.A.detach(), A)
+
+
+def test_nested_empty_sequences_are_refused():
+    for given in ((), ((),), [[[]]], ((), ())):
+        with pytest.raises(ld.InputError):
+            ld.data.as_dataset(given)
