@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
+from typing import Any
 
 import torch
 
-__all__ = ["seeded"]
+__all__ = ["BuiltAlone", "seeded"]
+
+ONE = RLock()  # torch's generator and Pyro's stack of handlers are one for all threads
+
+
+class BuiltAlone(ABCMeta):
+    """Of classes whose starting values are random: none is built while another thread draws."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Build one."""
+        with ONE:
+            return super().__call__(*args, **kwargs)
 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Draw from a generator seeded here, then restore the caller's; None draws from the caller's.
+
+    Threads take turns: what one draws or learns here is what it would be alone.
 
     Example:
         >>> with seeded(3):
@@ -22,10 +38,11 @@ def seeded(seed: int | None) -> Iterator[None]:
         >>> bool(a == b)
         True
     """
-    if seed is None:
-        yield
-        return
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
-        yield
+    with ONE:
+        if seed is None:
+            yield
+            return
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=list(devices)):
+            torch.manual_seed(seed)
+            yield

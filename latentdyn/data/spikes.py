@@ -29,7 +29,8 @@ def bin_spikes(
 
     Shapes: ``y(trial, time, unit)`` integers; ``time`` is the left edge of each bin, in the unit
     of the spike times (seconds). A spike on an edge, up to rounding, belongs to the bin that
-    begins there.
+    begins there. Bins of which nothing lies in the ``time_support`` of a pynapple object were not
+    recorded: they are missing (NaN).
 
     Args:
         spike_times: dict unit -> times, list of arrays, or a pynapple TsGroup or Ts; any order.
@@ -66,8 +67,26 @@ def bin_spikes(
     )
     coords |= {"trial": np.arange(len(origins)), "time": time, "unit": units}
     attrs = {"kind": "count", "units": "spikes per bin"}
-    y = (("trial", "time", "unit"), counts(times, origins, first, width, bins), attrs)
+    found = _recorded(
+        counts(times, origins, first, width, bins), spike_times, origins, time[1], width
+    )
+    y = (("trial", "time", "unit"), found, attrs)
     return xr.Dataset({"y": y}, coords, {"bin_size": width})
+
+
+def _recorded(
+    y: np.ndarray, spike_times: Any, origins: np.ndarray, edges: np.ndarray, width: float
+) -> np.ndarray:
+    """Counts, NaN in bins of which nothing lies in the ``time_support``."""
+    support = getattr(spike_times, "time_support", None)
+    if support is None:
+        return y
+    left = (origins[:, None] + edges)[..., None]
+    slack = 1e-9 * max(1.0, float(np.abs(left).max()) / width) * width
+    begin, end = np.asarray(support.start), np.asarray(support.end)
+    inside = ((left + width > begin + slack) & (left < end - slack)).any(-1)
+    inside |= y.any(-1)  # a last spike on the edge ends the support
+    return y if inside.all() else np.where(inside[..., None], y, np.nan)
 
 
 def _units(spike_times: Any) -> tuple[np.ndarray, list[np.ndarray], dict[str, Any]]:

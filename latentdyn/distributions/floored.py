@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentdyn.distributions.covariance import Covariances, Variances
+from latentdyn.rng import BuiltAlone
 
 __all__ = ["Floored"]
 
@@ -17,7 +18,7 @@ MARGIN = 1.05  # times the floor, within which a parameter rests on it
 FINE = 0.08  # of the scale, about the size of noise: where a search looks first
 
 
-class Floored(nn.Module):
+class Floored(nn.Module, metaclass=BuiltAlone):
     r"""A module whose learned noise stays above a floor: ``noise_floor`` times ``noise_scale``.
 
     ``noise_scale`` (K,) are variances that data have given, one for each entry of the child, and

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -21,6 +20,7 @@ from latentdyn.per_session import PerSession
 from latentdyn.priors.prior import as_prior
 from latentdyn.programs._common import fit_batch
 from latentdyn.programs.simulated import Simulated
+from latentdyn.rng import BuiltAlone
 
 __all__ = ["Program", "at_floor", "is_free", "need_form", "need_no_feedback", "without_states"]
 
@@ -32,7 +32,7 @@ _FORMS = {
 }
 
 
-class Program(Simulated, nn.Module, abc.ABC):
+class Program(Simulated, nn.Module, metaclass=BuiltAlone):
     r"""A Pyro model over a `Batch`, whose parameters are named by their dotted path.
 
     Parameters that the prior draws are sample sites; the others are ``pyro.param`` sites (of known

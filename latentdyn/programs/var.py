@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -12,6 +11,7 @@ from latentdyn import initials, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian
+from latentdyn.distributions.point import PointPath
 from latentdyn.distributions.stationary_matrices import side_by_side, stationary_matrices
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
@@ -19,7 +19,7 @@ from latentdyn.nn.companion import companion
 from latentdyn.programs.arma import first_states
 from latentdyn.programs.state_space import StateSpace
 
-__all__ = ["VAR", "ConditionalEvidence", "given_first_steps"]
+__all__ = ["VAR", "given_first_steps"]
 
 
 class VAR(StateSpace):
@@ -119,17 +119,11 @@ class VAR(StateSpace):
         self.transition.start(A=A, constant=beta[-1], covariance=0.99 * V + 0.01 * scale)
 
 
-@dataclass(frozen=True)
-class ConditionalEvidence:
-    """``log_evidence`` (..., N): the log-density of the steps after the first p."""
-
-    log_evidence: Tensor
-
-
-def given_first_steps(model: Any, batch: Batch) -> ConditionalEvidence:
+def given_first_steps(model: Any, batch: Batch) -> PointPath:
     r"""log p(y_{p+1:T} | y_{1:p}) of each trial under a `VAR`, for ``model.collapse``.
 
-    Its maximum over A and constant is least squares, and it needs no stationary start.
+    Its maximum over A and constant is least squares, and it needs no stationary start. The states
+    are the last p observations, as they were seen; values before the first one are zero in them.
     Raises: InputError if a value is missing; the Kalman filter integrates such values out.
     """
     inside = torch.arange(batch.steps, device=batch.y.device) < batch.length[:, None]
@@ -140,7 +134,14 @@ def given_first_steps(model: Any, batch: Batch) -> ConditionalEvidence:
     covariance, A = model.transition.timed("covariance"), model.transition.timed("A")
     loc = matvec(side_by_side(A), past) + model.transition.timed("constant")
     terms = gaussian(loc, covariance, "full").log_prob(y)
-    return ConditionalEvidence(terms.where(whole, 0).sum(-1))
+    first = terms.new_zeros(*terms.shape[:-1], model.p)
+    early = [
+        torch.nn.functional.pad(batch.y, (0, 0, i, 0))[:, : batch.steps] for i in range(model.p)
+    ]
+    z = torch.cat(early, -1).expand(*terms.shape[:-1], batch.steps, -1)
+    counted = torch.cat([torch.zeros_like(whole[:, : model.p]), whole], -1)[:, : batch.steps]
+    each = torch.cat([first, terms.where(whole, 0)], -1)
+    return PointPath(z, z, each, batch.length, counted=counted.expand(each.shape))
 
 
 def lagged(batch: Batch, p: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from latentdyn.data import as_dataset
+from latentdyn.data import as_dataset, bin_spikes
 
 X = np.random.default_rng(1).normal(size=(3, 6, 3))
 WIDE = pd.DataFrame(X[0], columns=list("pqr"), index=pd.Index(range(1900, 1906), name="year"))
@@ -189,5 +189,7 @@ def test_pynapple_time_support(nap, refused):
     epochs = nap.IntervalSet([0, 1.5], [1, 3])
     with refused("spike_times", "2 intervals"):
         as_dataset(whole.restrict(epochs), bin_size=0.5)
+    across = bin_spikes(whole.restrict(epochs), 0.5, start=0, stop=4)["y"].values[0, :, 0]
+    np.testing.assert_array_equal(across, [1, 1, np.nan, 0, 1, 0, np.nan, np.nan])
     with refused("time"):
         as_dataset(nap.Tsd(t=0.1 * np.arange(40), d=np.arange(40.0)).restrict(epochs))

@@ -176,3 +176,23 @@ def test_singular_covariance_can_be_simulated():
 def test_wrong_orders_and_values(make, message):
     with pytest.raises(ld.InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_least_squares_goes_on_from_the_last_steps_of_each_trial(p):
+    """The mean path of the fitted coefficients, from the last p steps; 6 standard errors."""
+    rng = np.random.default_rng(0)
+    y = [rng.normal(size=(n, 2)).cumsum(0) * 0.3 for n in (60, 45)]
+    model = VAR(p, 2).collapse(given_first_steps)
+    post = ld.fit.svi(model, y, steps=3, training=QUIET)
+    found = post.forecast(3, draws=3000, seed=0)["y"]
+    fitted = post.model.model
+    A, c = fitted.A.detach().numpy(), fitted.constant.detach().numpy()
+    for n, seen in enumerate(y):
+        path = list(seen)
+        for _ in range(3):
+            path.append(sum(A[i] @ path[-1 - i] for i in range(p)) + c)
+        error = found[:, n].std("draw").values / 3000**0.5
+        assert (np.abs(found[:, n].mean("draw").values - path[-3:]) < 6 * error).all()
+    smoothed = post.expected()["y"].values
+    np.testing.assert_allclose(smoothed[0], y[0], atol=1e-5)  # float32
