@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABCMeta
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,12 @@ ONE = RLock()  # torch's generator and Pyro's stack of handlers are one for all 
 
 class BuiltAlone(ABCMeta):
     """Of classes whose starting values are random: none is built while another thread draws."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, for those who look it up."""
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """Build one."""

@@ -94,12 +94,12 @@ def test_report_writes_the_page_again(run):
 
 def test_small_numbers_are_standardised_and_shown_in_their_units(file, tmp_path, capsys):
     args = ["--var", "field", "--model", "linear", "--state-dim", "2", "--prior", "ard"]
-    assert main(["fit", file, *args, "--out", str(tmp_path), *TINY, "--restarts", "2"]) == 0
+    assert main(["fit", file, *args, "--out", str(tmp_path / "run"), *TINY, "--restarts", "2"]) == 0
     assert "standardised" in capsys.readouterr().out
-    post = ld.load(tmp_path)
+    post = ld.load(tmp_path / "run")
     assert float(post.data["y"].std()) == pytest.approx(1, rel=0.01)
     assert len(post.fits) == 2
-    assert "units of measurement</td><td>V" in (tmp_path / "report.html").read_text()
+    assert "units of measurement</td><td>V" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_csv_with_dates(tmp_path, capsys):

@@ -37,6 +37,7 @@ ROOMS = [
     "plots",
     "report",
     "cli",
+    "__main__",
 ]
 KNOWN_IN = {
     "xarray": {"data", "posterior", "diagnostics", "plots", "report", "cli"},

@@ -10,7 +10,7 @@ import numpy as np
 
 from latentdyn import emissions, encoders, priors, transitions
 from latentdyn.cli.check import show
-from latentdyn.cli.folder import write_run
+from latentdyn.cli.folder import contents, write_run
 from latentdyn.cli.period import dominant_period, strongest_period
 from latentdyn.cli.progress import printer
 from latentdyn.data import sunspots, systems
@@ -31,10 +31,7 @@ def demo(args: argparse.Namespace) -> int:
     """Sunspots, or with ``--spikes`` a population of neurons; 0 when done."""
     start = time.time()
     (_spikes if args.spikes else _sunspots)(args)
-    print(
-        f"written to {args.out}: report.html, posterior.nc, pictures/, and the model; "
-        f"total {time.time() - start:.0f} s"
-    )
+    print(f"written to {args.out}: {contents()}; total {time.time() - start:.0f} s")
     return 0
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from latentdyn.cli import choices
 from latentdyn.cli.check import show
-from latentdyn.cli.folder import write_run
+from latentdyn.cli.folder import contents, need_new, write_run
 from latentdyn.cli.progress import printer
 from latentdyn.cli.read import read
 from latentdyn.fit import Training, svi
@@ -24,10 +24,13 @@ from latentdyn.rng import seeded
 
 __all__ = ["fit"]
 
+TABLE = ("time", "trial", "columns", "freq", "dayfirst")
+
 
 def fit(args: argparse.Namespace) -> int:
     """Fit a state-space model as the arguments say; 0 when done."""
     start = time.time()
+    need_new(args.out, args.overwrite)
     ds, emission = _data(args)
     model, encoder = _model(args, ds, emission)
     trials, steps, _ = ds["y"].shape
@@ -47,15 +50,13 @@ def fit(args: argparse.Namespace) -> int:
     title = str(ds.attrs.get("title") or args.var or args.data)
     about = {"title": title, "settings": _settings(args, chosen)}
     write_run(posterior, args.out, about, draws=args.draws, checks=checks)
-    print(
-        f"written to {args.out}: report.html, posterior.nc, pictures/, and the model; "
-        f"total {time.time() - start:.0f} s"
-    )
+    print(f"written to {args.out}: {contents()}; total {time.time() - start:.0f} s")
     return 0
 
 
 def _data(args: argparse.Namespace) -> tuple[xr.Dataset, str]:
-    ds = read(args.data, args.var, args.select, args.inputs)
+    table = {name: value for name, value in vars(args).items() if name in TABLE}
+    ds = read(args.data, args.var, args.select, args.inputs, **table)
     trials, steps, units = ds["y"].shape
     kind = ds["y"].attrs.get("kind")
     print(f"{args.data}: {trials} trials x {steps} steps x {units} units, {kind} values")
@@ -103,7 +104,8 @@ def _fitted(
         validation=args.holdout,
         restarts=args.restarts,
         seed=args.seed,
-        training=Training(progress=False, evaluations=args.evaluations),
+        training=Training(progress=False, evaluations=args.evaluations, checkpoint=args.checkpoint),
+        resume_from=args.resume,
         callbacks=[printer(entries, args.steps)],
         **batches,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -16,7 +17,26 @@ from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior, load
 from latentdyn.report.readings import Reading
 
-__all__ = ["read_run", "write_report", "write_run"]
+__all__ = ["contents", "need_new", "read_run", "write_report", "write_run"]
+
+
+def need_new(folder: str, overwrite: bool) -> None:
+    """Refuse, before any work, a folder that cannot be written or that holds something."""
+    out = Path(folder)
+    if out.exists() and not out.is_dir():
+        raise InputError("--out", "a folder", f"the file {folder}", "choose another name")
+    if out.is_dir() and not overwrite and any(out.iterdir()):
+        fix = "choose another, or say --overwrite"
+        raise InputError("--out", "a new or empty folder", f"{folder} with files", fix)
+    parent = next(p for p in (out, *out.resolve().parents) if p.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError("--out", "a folder that can be written", folder, "choose another place")
+
+
+def contents() -> str:
+    """What a run folder holds, in words."""
+    drawn = "report.html, pictures/, " if find_spec("matplotlib") is not None else ""
+    return f"{drawn}posterior.nc and the model"
 
 
 def write_run(

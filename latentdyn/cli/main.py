@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from latentdyn import __version__
 from latentdyn.cli import choices
 from latentdyn.errors import InputError, NonFiniteError
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="latentdyn", description="What dynamics made this time series, and how sure can I be."
     )
+    parser.add_argument("--version", action="version", version=f"latentdyn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(commands.add_parser("demo", help="learn the sunspot cycle (or --spikes) and report"))
     _fit(commands.add_parser("fit", help="fit a state-space model to a data file"))
@@ -86,6 +88,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add("--inputs", help="variable with known inputs")
     part = "part of the data, by position, e.g. time=0:2000; may be repeated"
     add("--select", action="append", default=[], metavar="DIM=START:STOP", help=part)
+    _table(add)
     add("--model", default="plrnn", choices=MODELS)
     add("--state-dim", type=_positive, default=8, help="latent states (default: %(default)s)")
     which = "auto: poisson for counts, gaussian for real numbers"
@@ -96,7 +99,22 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     share = "share of entries kept for testing (default: %(default)s)"
     add("--holdout", type=_share, default=0.1, help=share)
     add("--out", default="runs/fit", help="folder (default: %(default)s)")
+    add("--overwrite", action="store_true", help="write into a folder that holds something")
     _training(add)
+
+
+def _table(add: Callable[..., Any]) -> None:
+    """What a csv file does not say itself."""
+    add("--columns", type=_names, default=(), metavar="A,B", help="columns of a csv file to fit")
+    add("--time", help="column of a csv file that is the clock")
+    add("--trial", help="column of a long csv file that names the trial of each row")
+    add("--freq", help="step of the clock, e.g. D, MS, 15min: steps not in the file are missing")
+    which = "whether 01/02/2024 is the first of February; found where the dates tell"
+    add("--dayfirst", action=argparse.BooleanOptionalAction, default=None, help=which)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _training(add: Callable[..., Any]) -> None:
@@ -108,6 +126,8 @@ def _training(add: Callable[..., Any]) -> None:
     add("--evaluations", type=_positive, default=20, help="lines of progress")
     add("--draws", type=_positive, default=400, help="kept in posterior.nc (default: %(default)s)")
     add("--seed", type=int, default=0)
+    add("--checkpoint", help="folder that is written to during the fit")
+    add("--resume", help="folder of a checkpoint to go on from")
 
 
 def _positive(text: str) -> int:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from latentdyn.cli.table import read_table
 from latentdyn.data import as_dataset
-from latentdyn.data.dims import guess
 from latentdyn.errors import InputError
 
 __all__ = ["read"]
 
 
 def read(
-    path: str, variable: str | None = None, select: Sequence[str] = (), inputs: str | None = None
+    path: str,
+    variable: str | None = None,
+    select: Sequence[str] = (),
+    inputs: str | None = None,
+    **table: Any,
 ) -> xr.Dataset:
     """Data of a netCDF or csv file as ``y(trial, time, unit)``, attributes of the file kept.
 
@@ -26,13 +30,14 @@ def read(
         variable: which one; not needed where there is only one of numbers, or one called ``y``.
         select: ``dim=start:stop``, ``dim=start:stop:step`` or ``dim=number``, by position.
         inputs: variable with known inputs.
+        table: of a csv file, what `read_table` takes.
 
     Raises: InputError for files, variables and dimensions that are not there.
     """
     file = Path(path)
     if not file.is_file():
         raise InputError("data", "a netCDF or csv file", str(path), "check the path")
-    ds = _csv(file) if file.suffix.lower() in (".csv", ".tsv", ".txt") else _netcdf(file)
+    ds = _csv(file, table) if file.suffix.lower() in (".csv", ".tsv", ".txt") else _netcdf(file)
     name = _variable(ds, variable, "--var")
     cuts = dict(_cut(text, ds) for text in select)
     whole = ds
@@ -52,17 +57,8 @@ def _netcdf(file: Path) -> xr.Dataset:
         raise InputError("data", "a netCDF-4 file", got, "convert it, or write a csv") from error
 
 
-def _csv(file: Path) -> xr.Dataset:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(file, sep=None, engine="python")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise InputError("data", "a table of numbers", file.name, str(error)) from error
-    for column in table.columns:
-        if table[column].dtype.kind not in "biuf" and guess(column) == "time":
-            table[column] = pd.to_datetime(table[column])
-    ds = as_dataset(table)
+def _csv(file: Path, table: Mapping[str, Any]) -> xr.Dataset:
+    ds = as_dataset(read_table(file, **table))
     return ds.rename(y=file.stem) if file.stem not in ds.variables else ds
 
 
