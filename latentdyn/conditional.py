@@ -15,7 +15,7 @@ from latentdyn.distributions.floored import Floored
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
-from latentdyn.nn.rebind import rebind
+from latentdyn.nn.rebind import parameter_of, rebind
 from latentdyn.values import as_float, whole
 
 __all__ = [
@@ -116,6 +116,7 @@ class Conditional(Floored, abc.ABC):
     # what some conditionals know, as methods; None of those that do not
     design: Any = None
     readback: Any = None
+    stationary_covariance: Any = None
     state_scales: Any = None
     unit_roots: Any = None
 
@@ -182,8 +183,7 @@ class Conditional(Floored, abc.ABC):
 
     def jacobian(self, z: Tensor, u: Tensor | None = None) -> Tensor:
         """Derivative of `step` in z, (..., K, K) or (..., D, K): by automatic differentiation."""
-        rows = getattr(self, "obs_dim", self.state_dim)
-        return jacobian(lambda x: self.step(x, u), z, rows)
+        return jacobian(lambda x: self.step(x, u), z, self._size("obs_dim") or self.state_dim)
 
     def linear_gaussian(self, u: Tensor | None = None) -> Affine | None:
         """The child as an affine function of its parent plus Gaussian noise, if it is one."""
@@ -191,7 +191,7 @@ class Conditional(Floored, abc.ABC):
 
     def timed(self, name: str) -> Tensor:
         """A parameter with a time axis before its own dimensions, (..., T or 1, ...)."""
-        value = getattr(self, name)
+        value = parameter_of(self, name)
         return value if value.dim() > self.rank(name) else value[None]
 
     def fix(self, **values: Any) -> Self:
@@ -228,8 +228,8 @@ class Conditional(Floored, abc.ABC):
             return self
         cut = {}
         for name in self.time_varying:
-            event = (slice(None),) * self.rank(name)
-            cut[name] = getattr(self, name)[(..., times, *event)]
+            where: Any = (..., times, *(slice(None),) * self.rank(name))
+            cut[name] = parameter_of(self, name)[where]
         return rebind(self, cut)
 
     def rank(self, name: str) -> int:
@@ -251,7 +251,11 @@ class Conditional(Floored, abc.ABC):
     def extra_repr(self) -> str:
         """Dimensions, for print."""
         dims = ("state_dim", "obs_dim", "input_dim")
-        return ", ".join(f"{d}={getattr(self, d)}" for d in dims if getattr(self, d, 0))
+        return ", ".join(f"{d}={self._size(d)}" for d in dims if self._size(d))
+
+    def _size(self, dim: str) -> int:
+        """A dimension by name, 0 where there is no such one."""
+        return getattr(self, dim, 0)
 
 
 class Wrapper(Conditional):
@@ -309,7 +313,7 @@ def need_dims(argument: str, part: Any, *dims: str) -> None:
         fix = f"subclass latentdyn.Conditional, or use one of latentdyn.{room}"
         raise InputError(argument, "a Conditional", type(part).__name__, fix)
     for dim in dims:
-        if not isinstance(getattr(part, dim, None), int):
+        if not part._size(dim):
             wanted = f"a Conditional that says its {dim}"
             got = f"{type(part).__name__} without one"
             raise InputError(argument, wanted, got, f"set self.{dim} = ... in its __init__")
