@@ -14,7 +14,6 @@ from torch.distributions import constraints
 
 from latentdyn.data import Batch
 from latentdyn.diagnostics.bits import bits_per_spike
-from latentdyn.distributions.moments_of import entry_support
 from latentdyn.errors import InputError
 from latentdyn.posterior.predict import chunks, observations
 from latentdyn.rng import seeded
@@ -81,7 +80,7 @@ def _predicted(
         at = chosen if each.dim() == 4 else chosen.any(-1)  # (S, N, T) if joint
         total = torch.logaddexp(total, each[:, at].logsumexp(0))
         mean += y.expected(whole.y).sum(0)
-        support = entry_support(y.steps)
+        support = getattr(y.steps.support, "base_constraint", y.steps.support)
     score = (total - math.log(draws)).sum() / chosen.sum()
     return float(score), mean / draws, support
 

@@ -1,16 +1,12 @@
-"""Second moments of one step, and where its entries live."""
+"""Second moments of one step."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
-__all__ = ["covariance_of", "entry_support", "full_covariance"]
-
-_OF_VECTORS = constraints.independent, constraints.MixtureSameFamilyConstraint
+__all__ = ["covariance_of", "full_covariance"]
 
 
 def full_covariance(child: Distribution) -> Tensor | None:
@@ -22,9 +18,3 @@ def covariance_of(child: Distribution) -> Tensor:
     """The covariance (..., K, K), diagonal for independent entries."""
     full = full_covariance(child)
     return torch.diag_embed(child.variance) if full is None else full
-
-
-def entry_support(child: Distribution) -> Any:
-    """Where each entry lives, of a distribution of vectors with independent entries."""
-    support: Any = child.support
-    return support.base_constraint if isinstance(support, _OF_VECTORS) else support

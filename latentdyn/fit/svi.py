@@ -238,9 +238,5 @@ def _check_encoders(guide: Guide, program: Any) -> None:
     sizes |= {"obs_dim": (program.obs_dim, states.obs_dim)}
     for name, (size, own) in sizes.items():
         if size != own:
-            raise InputError(
-                "states",
-                f"an encoder with {name}={size}",
-                own,
-                "build the encoder with the model's dimensions",
-            )
+            fix = "build the encoder with the model's dimensions"
+            raise InputError("states", f"an encoder with {name}={size}", own, fix)

@@ -17,9 +17,7 @@ __all__ = ["parameter_of", "rebind"]
 def parameter_of(module: nn.Module, name: str) -> Tensor:
     """A parameter by dotted name, also where it is bound to a tensor: torch's own refuses those."""
     owner, _, leaf = name.rpartition(".")
-    found = module.get_submodule(owner)._parameters[leaf]
-    assert found is not None
-    return found
+    return module.get_submodule(owner)._parameters[leaf]  # type: ignore[return-value]
 
 
 def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:

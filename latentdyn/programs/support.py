@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from latentdyn.data import Batch
-from latentdyn.distributions.moments_of import entry_support
 from latentdyn.errors import InputError
 from latentdyn.programs.hmm import HMM
 from latentdyn.programs.state_space import StateSpace
@@ -27,7 +26,8 @@ def check_support(model: Any, batch: Batch) -> None:
         u = None if batch.u is None or not program.emission.input_dim else batch.u[:1, :1]
         if program.emission.linear_gaussian(u) is not None:
             return  # Gaussian: any number will do
-        support = entry_support(program.emission.at(slice(0, 1))(z, u))
+        support: Any = program.emission.at(slice(0, 1))(z, u).support
+        support = getattr(support, "base_constraint", support)
         if support.event_dim:
             return
         wrong = ~support.check(batch.y) & batch.mask
