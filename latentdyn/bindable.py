@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentdyn.distributions.floored import Floored
 from latentdyn.errors import InputError
-from latentdyn.nn.rebind import rebind
+from latentdyn.nn.rebind import parameter_of, rebind
 from latentdyn.values import as_float, whole
 
 __all__ = ["PARAMETER_DIMS", "Bindable", "rank_of", "rebind"]
@@ -65,7 +65,7 @@ class Bindable(Floored):
 
     def timed(self, name: str) -> Tensor:
         """A parameter with a time axis before its own dimensions, (..., T or 1, ...)."""
-        value = getattr(self, name)
+        value = parameter_of(self, name)
         return value if value.dim() > self.rank(name) else value[None]
 
     def fix(self, **values: Any) -> Self:
@@ -102,8 +102,8 @@ class Bindable(Floored):
             return self
         cut = {}
         for name in self.time_varying:
-            event = (slice(None),) * self.rank(name)
-            cut[name] = getattr(self, name)[(..., times, *event)]
+            where: Any = (..., times, *(slice(None),) * self.rank(name))
+            cut[name] = parameter_of(self, name)[where]
         return rebind(self, cut)
 
     def rank(self, name: str) -> int:
@@ -125,7 +125,11 @@ class Bindable(Floored):
     def extra_repr(self) -> str:
         """Dimensions, for print."""
         dims = ("state_dim", "obs_dim", "input_dim")
-        return ", ".join(f"{d}={getattr(self, d)}" for d in dims if getattr(self, d, 0))
+        return ", ".join(f"{d}={self._size(d)}" for d in dims if self._size(d))
+
+    def _size(self, dim: str) -> int:
+        """A dimension by name, 0 where there is no such one."""
+        return getattr(self, dim, 0)
 
 
 def _widest(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -89,6 +89,7 @@ class Conditional(Bindable, abc.ABC):
     # what some conditionals know, as methods; None of those that do not
     design: Any = None
     readback: Any = None
+    stationary_covariance: Any = None
     state_scales: Any = None
     unit_roots: Any = None
 
@@ -142,8 +143,7 @@ class Conditional(Bindable, abc.ABC):
 
     def jacobian(self, z: Tensor, u: Tensor | None = None) -> Tensor:
         """Derivative of `step` in z, (..., K, K) or (..., D, K): by automatic differentiation."""
-        rows = getattr(self, "obs_dim", self.state_dim)
-        return jacobian(lambda x: self.step(x, u), z, rows)
+        return jacobian(lambda x: self.step(x, u), z, self._size("obs_dim") or self.state_dim)
 
     def linear_gaussian(self, u: Tensor | None = None) -> Affine | None:
         """The child as an affine function of its parent plus Gaussian noise, if it is one."""
@@ -186,7 +186,7 @@ def need_dims(argument: str, part: Any, *dims: str) -> None:
         fix = f"subclass latentdyn.Conditional, or use one of latentdyn.{room}"
         raise InputError(argument, "a Conditional", type(part).__name__, fix)
     for dim in dims:
-        if not isinstance(getattr(part, dim, None), int):
+        if not part._size(dim):
             wanted = f"a Conditional that says its {dim}"
             got = f"{type(part).__name__} without one"
             raise InputError(argument, wanted, got, f"set self.{dim} = ... in its __init__")

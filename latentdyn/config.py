@@ -71,16 +71,9 @@ def _distribution(d: Any, argument: str) -> dict[str, Any]:
 
 def _object(value: Any, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
     cls = type(value)
-    names = [
-        p.name
-        for p in inspect.signature(cls.__init__).parameters.values()
-        if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    several = [
-        p.name
-        for p in inspect.signature(cls.__init__).parameters.values()
-        if p.kind == p.VAR_POSITIONAL
-    ]
+    takes = [p for n, p in inspect.signature(cls.__init__).parameters.items() if n != "self"]
+    names = [p.name for p in takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    several = [p.name for p in takes if p.kind == p.VAR_POSITIONAL]
     kept = getattr(cls, "kept", {})
     held: dict[str, Any] = {n: getattr(value, kept.get(n, n), _MISSING) for n in (*names, *several)}
     missing = [n for n in names if held[n] is _MISSING]
@@ -94,8 +87,7 @@ def _object(value: Any, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
     }
     if several and held[several[0]] is not _MISSING:
         out["several"] = [describe(v, several[0], seen) for v in held[several[0]]]
-    known = getattr(value, "known", ())
-    if known:
+    if known := getattr(value, "known", ()):
         out["known"] = {n: describe(getattr(value, n)) for n in known}
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -115,7 +116,7 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
 
 def _starts(given: Any) -> bool:
     """Whether a class of guides (or a partial of one) can be told where to start."""
-    kind = getattr(given, "func", given)
+    kind = given.func if isinstance(given, partial) else given
     flow = isinstance(kind, type) and issubclass(kind, AutoIAFNormal)  # takes it, and warns
     return not flow and "init_loc_fn" in signature(given).parameters
 

@@ -30,17 +30,18 @@ __all__ = [
 HIDDEN, BASES, RELUS = 50, 20, 2  # of those that ask for them
 
 
-def _table(room: Any, given: set[str], more: Collection[str] = ()) -> dict[str, str]:
+def _table(room: Any, given: set[str], more: Collection[str] = ()) -> dict[str, Any]:
     """What a room offers that is built of these sizes: name of the command line -> class.
 
     ``given`` are sizes that every one takes, ``more`` those that some ask for beside.
     """
     found = {}
     for name in room.__all__:
-        takes = inspect.signature(getattr(room, name)).parameters
+        cls = getattr(room, name)
+        takes = inspect.signature(cls).parameters
         asks = {k for k, p in takes.items() if p.default is p.empty}
         if given <= set(takes) and asks <= given.union(more):
-            found[_SPELT.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()] = name
+            found[_SPELT.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()] = cls
     return found
 
 
@@ -81,14 +82,12 @@ def make_transition(name: str, state_dim: int, input_dim: int) -> Any:
         "almost_linear_rnn": {"relus": min(RELUS, state_dim)},
         "low_rank_rnn": {"hidden": HIDDEN},
     }
-    cls = _class(transitions, TRANSITIONS[name], "--model")
-    return cls(state_dim, input_dim=input_dim, **sizes.get(name, {}))
+    return TRANSITIONS[name](state_dim, input_dim=input_dim, **sizes.get(name, {}))
 
 
 def make_emission(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> Any:
     """The emission of this name for these data."""
-    cls = _class(emissions, EMISSIONS[name], "--emission")
-    units = ds.sizes["unit"]
+    cls, units = EMISSIONS[name], ds.sizes["unit"]
     if name in ("categorical", "ordinal"):
         return cls(state_dim, units, int(ds["y"].max()) + 1, input_dim)
     return cls(state_dim, units, input_dim)
@@ -96,7 +95,7 @@ def make_emission(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> 
 
 def make_encoder(name: str, ds: xr.Dataset, state_dim: int, input_dim: int) -> Any:
     """The encoder of this name for these data."""
-    return _class(encoders, ENCODERS[name], "--encoder")(ds.sizes["unit"], state_dim, input_dim)
+    return ENCODERS[name](ds.sizes["unit"], state_dim, input_dim)
 
 
 def make_prior(name: str, model: str, state_dim: int) -> Any:
@@ -108,16 +107,10 @@ def make_prior(name: str, model: str, state_dim: int) -> Any:
     if name == "ard":
         with_W = ("plrnn", "clipped_plrnn", "dendritic_plrnn", "almost_linear_rnn")
         matrices = {"linear": "transition.A"} | dict.fromkeys(with_W, "transition.W")
-        return _class(priors, "ARD", "--prior")(matrices.get(model, "emission.C"))
+        return priors.ARD(matrices.get(model, "emission.C"))
     if model != "plrnn":
         raise InputError("--prior", "none or ard for this model", name, "or use --model plrnn")
-    return _class(priors, "ManifoldAttractor", "--prior")(max(1, state_dim // 2))
-
-
-def _class(room: Any, name: str, argument: str) -> Any:
-    if name not in room.__all__:
-        raise InputError(argument, f"one of {sorted(room.__all__)}", name, "choose another")
-    return getattr(room, name)
+    return priors.ManifoldAttractor(max(1, state_dim // 2))
 
 
 def batches(trials: int, steps: int, window: int | None, size: int | None) -> tuple[Any, Any]:

@@ -130,14 +130,14 @@ class Marginal:
     def counts(self) -> bool | None:
         """Whether it gives probabilities, not densities; None where it does not say."""
         program = self.program.core.at_sessions(self.batch.session)
-        emission = getattr(program, "emission", None)
+        emission = program.named_conditionals().get("emission")
         if emission is None:
             return None
         emission, like = emission.at(slice(0, 1)), self.batch.y
         u = like.new_zeros(1, emission.input_dim)
         z = torch.eye(1, emission.state_dim, dtype=like.dtype, device=like.device)  # one-hot too
         found = emission(z, u if emission.input_dim else None)
-        return bool(getattr(found.support, "is_discrete", False))
+        return bool(found.support.is_discrete)
 
     @torch.no_grad()
     def up_to(self, points: list[int], start: int = 0) -> np.ndarray:
@@ -155,7 +155,7 @@ class Marginal:
 
     @property
     def _width(self) -> int:
-        return max(1, getattr(self.program, "state_dim", 1)) ** 2
+        return max(1, self.program.state_dim) ** 2
 
     def _of(self, theta: dict[str, Tensor], number: int, points: list[int], start: int) -> Tensor:
         batch, shape = self.batch, (number, self.batch.trials)
@@ -182,8 +182,8 @@ class Marginal:
 
     def _proper(self, found: Any, start: int) -> None:
         """A flat first state has no density until the data have determined it."""
-        first = getattr(self.program.core, "first", None)
-        if first is None or not any(first().flat):
+        core = self.program.core
+        if core.form != "StateSpace" or not any(core.first().flat):
             return
         each = found.each if isinstance(found, OneByOne) else [found]
         if start == 0 or any(bool(x.predicted.mean[..., start, :].isnan().any()) for x in each):

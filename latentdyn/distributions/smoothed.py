@@ -44,6 +44,10 @@ class Moments(NamedTuple):
 class Solution(Protocol):
     """What a smoother found, each part computed when it is asked for."""
 
+    found: Any = None  # the evidence of the chain with its run, of solutions that have one
+    skipped: int = 0  # steps of the chain before the first of the trial
+    moved: Any = None  # which steps are linearised at modes of their own, if some are
+
     def mean(self) -> Tensor:
         """Smoothed means (..., T, K)."""
 

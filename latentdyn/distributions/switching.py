@@ -47,16 +47,15 @@ class Regimes:
 
     def unsqueeze(self, dims: int) -> Regimes:
         """With axes of size one between trials and the parameters' own dimensions (of b: times)."""
-        own = {"log_initial": 1, "log_transition": 2, "A": 3, "b": 3, "Q": 3, "mean": 1}
-        own |= {"covariance": 2, "G": 2}
-        new: dict[str, Any] = {}
-        for name, rank in own.items():
-            x = getattr(self, name)
-            lead = 0 if x is None else x.dim() - rank
-            new[name] = (
-                x if x is None else x.reshape(*x.shape[:lead], *(1,) * dims, *x.shape[lead:])
-            )
-        return Regimes(**new)
+
+        def wide(x: Tensor, rank: int) -> Tensor:
+            lead = x.dim() - rank
+            return x.reshape(*x.shape[:lead], *(1,) * dims, *x.shape[lead:])
+
+        first, later = wide(self.log_initial, 1), wide(self.log_transition, 2)
+        A, b, Q = (wide(x, 3) for x in (self.A, self.b, self.Q))
+        G = None if self.G is None else wide(self.G, 2)
+        return Regimes(first, later, A, b, Q, wide(self.mean, 1), wide(self.covariance, 2), G)
 
 
 class SwitchingPath(Path):

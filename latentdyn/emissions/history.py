@@ -60,8 +60,8 @@ class History(Conditional):
 
     def initialise(self, batch: Batch) -> None:
         """Rates at the mean counts, no influence of the past: the likelihood is concave."""
-        zero = {name: torch.zeros_like(getattr(self, name)) for name in ("w", "J", "D")}
-        self.start(d=log_mean(batch.y, batch.mask), **zero)
+        w, J, D = (torch.zeros_like(weight) for weight in (self.w, self.J, self.D))
+        self.start(d=log_mean(batch.y, batch.mask), w=w, J=J, D=D)
 
     def forward(self, z: Tensor, u: Tensor | None = None) -> Distribution:
         """Distribution of the counts."""

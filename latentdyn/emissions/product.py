@@ -48,7 +48,7 @@ class Product(Conditional):
             raise InputError("parts", "emissions", [type(p).__name__ for p in parts], fix)
         for part in parts:
             need_dims("parts", part, "state_dim", "obs_dim")
-        states, inputs = ({getattr(p, n) for p in parts} for n in ("state_dim", "input_dim"))
+        states, inputs = {p.state_dim for p in parts}, {p.input_dim for p in parts}
         if len(states) > 1:
             fix = "all emissions see the same states"
             raise InputError("parts", "one state_dim", sorted(states), fix)

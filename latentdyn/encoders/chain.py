@@ -113,14 +113,14 @@ class Chain(Encoder):
     def _take(self, chain: LinearChain) -> None:
         """The parameters that say the same as a linear-Gaussian chain."""
         center, scale = (x.double() for x in (self.features.center, self.features.scale))
-        for name in ("F", "g", "m"):
-            getattr(self, name).copy_(getattr(chain, name))
+        for mine, value in ((self.F, chain.F), (self.g, chain.g), (self.m, chain.m)):
+            mine.copy_(value)
         G, E = (pad(B, (0, self.input_dim - B.shape[-1])) for B in (chain.G, chain.E))
         self.G.copy_(G)
-        for name, V in (("S", chain.S), ("S1", chain.V)):
-            off, variance = unit_factor(V)
-            getattr(self, f"off_{name}").copy_(off)
-            getattr(self, f"log_{name}").copy_(variance.log())
+        for off, log, V in ((self.off_S, self.log_S, chain.S), (self.off_S1, self.log_S1, chain.V)):
+            below, variance = unit_factor(V)
+            off.copy_(below)
+            log.copy_(variance.log())
         R = chain.R / scale / scale[:, None]
         M, variance = unit_factor(R if self.mixed else torch.diag(R.diagonal()))
         self.M.copy_(M[:, : self.M.shape[1]])

@@ -216,7 +216,7 @@ def _objective(
         program.initialise(batch)
         need_finite_start(program, level.given)
         for encoder in guide.encoders.values():
-            emission = getattr(program, "emission", None)
+            emission = program.named_conditionals().get("emission")
             encoder.initialise(batch, emission and emission.typical)
     guide.parameters_guide = parameter_guide(program, copy.deepcopy(parameters))
     levels = levels_of(program, batch, free_names(program))
@@ -232,12 +232,11 @@ def _check_encoders(guide: Guide, program: Any) -> None:
         )
         raise InputError("states", wanted, got, fix)
     states = guide.states
-    for name in ("state_dim", "obs_dim") if states is not None else ():
-        size, own = getattr(program, name), getattr(states, name)
+    if states is None:
+        return
+    sizes = {"state_dim": (program.state_dim, states.state_dim)}
+    sizes |= {"obs_dim": (program.obs_dim, states.obs_dim)}
+    for name, (size, own) in sizes.items():
         if size != own:
-            raise InputError(
-                "states",
-                f"an encoder with {name}={size}",
-                own,
-                "build the encoder with the model's dimensions",
-            )
+            fix = "build the encoder with the model's dimensions"
+            raise InputError("states", f"an encoder with {name}={size}", own, fix)

@@ -48,9 +48,8 @@ class Stationary(Conditional):
             kind = type(transition).__name__
             raise InputError("initial", "a linear transition", kind, "use initials.Gaussian")
         A, b, Q = linear.weight, linear.offset, linear.covariance
-        own = getattr(transition, "stationary_covariance", None)
+        own = None if any(self.flat) else transition.stationary_covariance
         if any(self.flat):
-            own = None
             keep = (~torch.tensor(self.flat)).to(A.dtype)
             A, b, Q = A * keep[:, None] * keep, b * keep, Q * keep[:, None] * keep
         eye = torch.eye(self.state_dim, dtype=A.dtype, device=A.device)

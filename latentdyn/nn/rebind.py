@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from latentdyn.errors import InputError
 from latentdyn.nn.linear import BroadcastingLinear
 
-__all__ = ["rebind"]
+__all__ = ["parameter_of", "rebind"]
+
+
+def parameter_of(module: nn.Module, name: str) -> Tensor:
+    """A parameter by dotted name, also where it is bound to a tensor: torch's own refuses those."""
+    owner, _, leaf = name.rpartition(".")
+    return module.get_submodule(owner)._parameters[leaf]  # type: ignore[return-value]
 
 
 def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:

@@ -86,11 +86,10 @@ def label(data: Any, name: str) -> str:
         >>> label(time, "time")
         'time (s)'
     """
-    attrs = getattr(data, "attrs", {})
-    if np.issubdtype(getattr(data, "dtype", float), np.datetime64):
+    if np.issubdtype(data.dtype, np.datetime64):
         return "date"
-    text = str(attrs.get("long_name", name))
-    return f"{text} ({attrs['units']})" if attrs.get("units") else text
+    text = str(data.attrs.get("long_name", name))
+    return f"{text} ({data.attrs['units']})" if data.attrs.get("units") else text
 
 
 def heat_map(ax: Any, values: np.ndarray, *, x: Sequence[Any] | None = None, **style: Any) -> Any:

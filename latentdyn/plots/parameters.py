@@ -108,7 +108,7 @@ def connectivity(
 
 def _parts(source: Any, name: str, rows: int) -> dict[str, list[int]]:
     """Groups of the rows in the prior, as far as it says."""
-    for prior in _priors(getattr(getattr(source, "model", None), "prior", None)):
+    for prior in () if isinstance(source, xr.DataTree) else _priors(source.model.prior):
         if isinstance(prior, ManifoldAttractor) and name in prior.names:
             quiet = prior.regularised
             first = list(range(quiet)) if isinstance(quiet, int) else sorted(quiet)
@@ -119,8 +119,7 @@ def _parts(source: Any, name: str, rows: int) -> dict[str, list[int]]:
 
 def _priors(prior: Any) -> list[Any]:
     """A prior and those that it is made of."""
-    inner = [*getattr(prior, "priors", ()), getattr(prior, "population", None)]
-    return [prior, *(p for each in inner if each is not None for p in _priors(each))]
+    return [prior, *(p for each in prior.made_of for p in _priors(each))]
 
 
 def _groups(

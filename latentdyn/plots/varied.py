@@ -41,7 +41,7 @@ class Varied:
     @property
     def obs_dim(self) -> int:
         """D, 0 of a transition alone."""
-        return getattr(self.model, "obs_dim", 0)
+        return 0 if isinstance(self.model, Conditional) else self.model.obs_dim
 
     def at(self, value: float) -> Any:
         """The model at this value."""

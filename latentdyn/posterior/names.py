@@ -21,7 +21,7 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
     """
     model = model.core
     sizes = {"state": model.state_dim, "unit": model.obs_dim, "input": model.input_dim}
-    sizes |= model.sizes | {"session": getattr(model.prior, "sessions", None)}
+    sizes |= model.sizes | {"session": model.prior.sessions}
     for wanted in _candidates(model, name, len(shape)):
         if [sizes.get(dim.removesuffix("_aux")) for dim in wanted] == list(shape):
             return wanted

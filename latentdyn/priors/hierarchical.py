@@ -69,6 +69,7 @@ class Hierarchical(Prior):
         self.population: Prior = (
             population if isinstance(population, Prior) else Independent(population)
         )
+        self.made_of = (self.population,)
         self.sessions: int = count("sessions", sessions)
         self.spread = dict(spread) if isinstance(spread, Mapping) else spread
         self._check()

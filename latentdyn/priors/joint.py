@@ -36,7 +36,7 @@ class Joint(Prior):
         for prior in priors:
             if not isinstance(prior, Prior):
                 raise InputError("priors", "priors", repr(prior), "wrap it in priors.Independent")
-        self.priors = priors
+        self.priors = self.made_of = priors
         for one, other in combinations(priors, 2):
             _disjoint(one.names, other.names)
 

@@ -31,6 +31,7 @@ class Prior(nn.Module, abc.ABC):
     random = True  # whether it draws anything
     sessions: int | None = None
     moved: tuple[str, ...] = ()  # parameters whose sites are not their values
+    made_of: tuple[Prior, ...] = ()  # other priors, of one that is made of some
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def delayed(model: StateSpace) -> StateSpace:
         34
     """
     if not isinstance(model, StateSpace) or not model.emission.memory:
-        kind = type(getattr(model, "emission", model)).__name__
+        kind = type(model.emission if isinstance(model, StateSpace) else model).__name__
         fix = "the program can be used as it is; delayed is for emissions.Hemodynamic"
         raise InputError("model", "a StateSpace whose emission has memory", kind, fix)
     if model.prior.random:

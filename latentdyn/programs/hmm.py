@@ -76,7 +76,6 @@ class HMM(Program):
         stay = 0.9 if S > 1 else 0.0
         self.transition = nn.Parameter(stay * torch.eye(S) + (1 - stay) / S)
         self.emission = emission
-        self.time_varying: frozenset[str] = frozenset()
         self.to(widest(emission))
 
     @classmethod

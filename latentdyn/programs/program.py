@@ -59,6 +59,7 @@ class Program(Simulated, nn.Module, metaclass=BuiltAlone):
     latents: tuple[str, ...] = ()
     form = ""  # what algorithms find in it, see `need_form`
     integrated = False  # whether no states are left to sample: fits then are in double precision
+    time_varying: frozenset[str] = frozenset()  # of its own parameters
     batched = True  # whether, bound to draws, `path_of` takes all of them at once
     lead = torch.Size()  # of the parameters it is bound to, trials included
 
@@ -70,6 +71,10 @@ class Program(Simulated, nn.Module, metaclass=BuiltAlone):
             drawn = {name: pyro.sample(name, program.path_of(batch, name)) for name in self.latents}
             y = pyro.sample("y", program.observations(drawn, batch), obs=batch.y)
         return (*drawn.values(), y) if drawn else y
+
+    def named_conditionals(self) -> dict[str, Conditional]:
+        """The conditionals that it is made of, by name."""
+        return {n: m for n, m in self.named_children() if isinstance(m, Conditional)}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -117,8 +122,9 @@ class Program(Simulated, nn.Module, metaclass=BuiltAlone):
         Those of an emission come from the data, those of states only where an emission shows them
         as they are (``state_scales``) or has a known read-out (``state_scale``).
         """
-        emission: Any = getattr(self, "emission", None)
-        if not isinstance(emission, Conditional):
+        parts = self.named_conditionals()
+        emission = parts.pop("emission", None)
+        if emission is None:
             return {}
         shown = emission.state_scales
         own = location_scale(batch.y, batch.mask)
@@ -127,9 +133,8 @@ class Program(Simulated, nn.Module, metaclass=BuiltAlone):
         if shown is not None or known is not None:
             states = (torch.zeros_like(known), known.sqrt()) if known is not None else shown(*own)
             for name in ("initial", "transition"):
-                part = getattr(self, name, None)
-                if isinstance(part, Conditional):
-                    found |= {f"{name}.{n}": v for n, v in part.parameter_scales(*states).items()}
+                part = parts[name].parameter_scales(*states) if name in parts else {}
+                found |= {f"{name}.{n}": v for n, v in part.items()}
         return found
 
     @property
@@ -198,7 +203,7 @@ class Program(Simulated, nn.Module, metaclass=BuiltAlone):
 
     def at_sessions(self, session: Tensor | None) -> Self:
         """The same program for trials of these sessions, (N,), where sessions differ."""
-        parts = {n: m for n, m in self.named_children() if isinstance(m, Conditional)}
+        parts = self.named_conditionals()
         mine = {name: part.of_sessions(session) for name, part in parts.items()}
         if all(mine[name] is part for name, part in parts.items()):
             return self
@@ -251,7 +256,7 @@ def need_form(model: Any, form: str, fix: str) -> None:
     ``initial``, ``transition`` and ``log_likelihood(batch)`` of discrete states;
     "SwitchingLinear": ``regimes(u)`` and ``emission``.
     """
-    if getattr(model, "form", "") != form:
+    if not isinstance(model, Program) or model.form != form:
         raise InputError("model", _FORMS[form], type(model).__name__, fix)
     if form != "HMM":
         need_no_feedback(model)

@@ -48,6 +48,7 @@ class Structural(StateSpace):
     """
 
     transition: transitions.Blocks
+    irregular: float | None
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Structural(StateSpace):
     ):
         if not components:
             raise InputError("components", "at least one", "none", "use LocalLevel(), say")
-        known = [irregular, *[getattr(c, "irregular", None) for c in components]]
+        known = [irregular, *[c.irregular for c in components if isinstance(c, Structural)]]
         said = [float(v) for v in known if v is not None]
         if len(said) > 1:
             fix = "there is one observation noise: name it once"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from latentdyn import emissions
-from latentdyn.conditional import Conditional
+from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath, SwitchingPath
 from latentdyn.distributions.floored import Floored
@@ -18,6 +18,7 @@ from latentdyn.distributions.gaussian import given, noise_support, white
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.nn.rebind import parameter_of
 from latentdyn.programs._clusters import switching_start
 from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
@@ -65,7 +66,6 @@ class SwitchingLinear(Program, Floored):
         (('trial', 'time', 'state'), ('trial', 'time'))
     """
 
-    time_varying: frozenset[str] = frozenset()
     form = "SwitchingLinear"
     latents = ("z",)
     hears = 0
@@ -100,10 +100,11 @@ class SwitchingLinear(Program, Floored):
         S, K = whole("states", states), whole("state_dim", state_dim)
         U = whole("input_dim", input_dim, 0)
         emission = emissions.Gaussian(K, obs_dim) if emission is None else emission
-        for name, size in (("state_dim", K), ("obs_dim", obs_dim)):
-            if getattr(emission, name, None) != size:
-                got = f"{name}={getattr(emission, name, None)}"
-                raise InputError("emission", f"{name}={size}", got, "build both alike")
+        need_dims("emission", emission, "state_dim", "obs_dim")
+        sizes = {"state_dim": (K, emission.state_dim), "obs_dim": (obs_dim, emission.obs_dim)}
+        for name, (size, got) in sizes.items():
+            if got != size:
+                raise InputError("emission", f"{name}={size}", f"{name}={got}", "build both alike")
         self.states, self.state_dim, self.dynamics_inputs = S, K, U
         self.recurrent, self.noise, self.prior = recurrent, noise, prior
         self.noise_floor = noise_floor
@@ -203,7 +204,7 @@ class SwitchingLinear(Program, Floored):
 
     def _own(self, name: str) -> Tensor:
         """A parameter without the axis of time that binding draws adds: (..., own dims)."""
-        value, rank = getattr(self, name), self.rank(name)
+        value, rank = parameter_of(self, name), self.rank(name)
         return value if value.dim() == rank else value.squeeze(-rank - 1)
 
     def path_of(self, batch: Batch, name: str = "z") -> SwitchingPath:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from latentdyn import plots
@@ -117,4 +118,4 @@ def _fan(posterior: Any) -> xr.Dataset | None:
 
 
 def _figure(axes: Any) -> Any:
-    return getattr(axes, "ravel", lambda: [axes])()[0].figure
+    return np.ravel(axes)[0].figure

@@ -29,15 +29,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
-        for name in ("trials", "steps"):
-            at_least_one(name, getattr(self, name))
+        at_least_one("trials", self.trials)
+        at_least_one("steps", self.steps)
         if not self.dt > 0:
             raise InputError("dt", "a positive number", self.dt, "pass e.g. dt=0.01")
-        for name in ("process_noise", "obs_noise"):
-            if not (np.asarray(getattr(self, name)) >= 0).all():
-                raise InputError(
-                    name, "standard deviations", getattr(self, name), f"pass e.g. {name}=0.1"
-                )
+        noises = {"process_noise": self.process_noise, "obs_noise": self.obs_noise}
+        for name, given in noises.items():
+            if not (np.asarray(given) >= 0).all():
+                raise InputError(name, "standard deviations", given, f"pass e.g. {name}=0.1")
 
 
 def at_least_one(name: str, value: int) -> None:

@@ -134,7 +134,7 @@ def kaplan_yorke(spectrum: xr.DataArray) -> xr.DataArray:
         >>> kaplan_yorke(xr.DataArray([0.906, 0.0, -14.572], dims="exponent")).round(3).item()
         2.062
     """
-    if "exponent" not in getattr(spectrum, "dims", ()):
+    if not isinstance(spectrum, xr.DataArray) or "exponent" not in spectrum.dims:
         fix = "pass what lyapunov_spectrum returned"
         raise InputError("spectrum", "a DataArray with a dim exponent", type(spectrum), fix)
     ordered = -np.sort(-spectrum.transpose(..., "exponent").values, -1)

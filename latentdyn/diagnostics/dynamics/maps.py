@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import Conditional, rebind
+from latentdyn.conditional import Conditional, rank_of, rebind
 from latentdyn.diagnostics.dynamics.source import Chain, chains_of
 from latentdyn.errors import InputError
 from latentdyn.kernels.hinges import Hinges
+from latentdyn.nn.rebind import parameter_of
 from latentdyn.posterior import Posterior
 from latentdyn.rng import seeded
 from latentdyn.transitions.piecewise import PiecewiseLinear
@@ -219,8 +220,8 @@ def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
 
 def _autonomous(transition: Conditional) -> None:
     for module in transition.modules():
-        for name in getattr(module, "time_varying", ()):
-            value = getattr(module, name)
-            if value.shape[value.dim() - module.rank(name) - 1] > 1:  # type: ignore[operator]
+        for name in module.time_varying if isinstance(module, Conditional) else ():
+            value = parameter_of(module, name)
+            if value.shape[value.dim() - rank_of(module, name) - 1] > 1:
                 fix = "pass transition.at(slice(t, t + 1)), the dynamics at one time"
                 raise InputError("source", "dynamics that stay the same", f"{name} in time", fix)

@@ -20,7 +20,7 @@ from latentdyn.fit.engine.validation import check_support
 from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.programs.program import need_no_feedback
+from latentdyn.programs.program import Program, need_no_feedback
 from latentdyn.rng import seeded
 from latentdyn.smooth.discrete.hmm import hmm
 from latentdyn.smooth.gaussian.iekf import iekf
@@ -163,7 +163,7 @@ def _attempt(run: EMRun, *settings: Any) -> Exception | None:
 
 
 def _check(model: Any, tolerance: float) -> None:
-    if getattr(model, "form", "") not in ("StateSpace", "HMM"):
+    if not isinstance(model, Program) or model.form not in ("StateSpace", "HMM"):
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="
         raise InputError("model", "a StateSpace or an HMM", kind, fix)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.distributions.particles import ParticlePath
+from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.kernels.layout import preceding
 from latentdyn.rng import seeded
 
@@ -39,11 +40,9 @@ class Expectations:
         if batch.idle is not None:
             inside[batch.idle.cpu().numpy()] = 0
         self.inside: ndarray = inside
-        solution = getattr(q, "solution", None)
-        found = getattr(solution, "found", None)
-        self._rows: Any = None
-        if found is not None and not getattr(solution, "skipped", 0):
-            self._rows = found.run.smoothed
+        solution = q.solution if isinstance(q, SmoothedPath) else None
+        whole = solution is not None and solution.found is not None and not solution.skipped
+        self._rows: Any = solution.found.run.smoothed if whole else None  # type: ignore[union-attr]
 
     @cached_property
     def mean(self) -> ndarray:

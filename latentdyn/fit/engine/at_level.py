@@ -25,9 +25,9 @@ Level = tuple[
 def levels_of(program: Any, batch: Batch, names: Collection[str]) -> dict[str, Level]:
     """Of those constants of a program that are among ``names``, with the mean of the data."""
     inner = program.core
-    part = getattr(inner, "transition", None)
+    part = inner.named_conditionals().get("transition")
     found: dict[str, Level] = {}
-    for own, matrix in getattr(part, "at_level", {}).items():
+    for own, matrix in ({} if part is None else part.at_level).items():
         name, matrix = f"transition.{own}", f"transition.{matrix}"
         if name in names and matrix in inner.templates:
             mean, _ = location_scale(batch.y, batch.mask)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
 from latentdyn.fit.sampling.density import free_names
+from latentdyn.guide import Guide
 from latentdyn.programs import Program
 
 __all__ = ["FAR", "Level"]
@@ -67,17 +67,16 @@ class Level:
         for name in self.names:
             value = program.templates[name].value
             value.copy_(value.double() + self.centre.to(value.device))
-        states: Any = getattr(guide, "states", None)
-        if states is not None and self.names:
-            center = states.features.center
+        if self.names and isinstance(guide, Guide) and guide.states is not None:
+            center = guide.states.features.center
             center.copy_(center.double() + self.centre.to(center.device))
         return program, guide
 
 
 def _levels(model: Any, mean: Tensor, scale: Tensor) -> list[str]:
     """The parameters that are the level of all units; none if one of them is random or known."""
-    emission = getattr(model.core, "emission", None)
-    if not isinstance(emission, Conditional) or len(emission.modalities) > 1:
+    emission = model.core.named_conditionals().get("emission")
+    if emission is None or len(emission.modalities) > 1:
         return []
     named = emission.parameter_scales(mean, scale)
     found = [f"emission.{name}" for name, own in named.items() if isinstance(own[0], Tensor)]

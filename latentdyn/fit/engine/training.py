@@ -49,16 +49,16 @@ class Training:
 
     def __post_init__(self) -> None:
         checks = [
-            ("particles", self.particles >= 1, "an integer >= 1"),
-            ("ramp", 0 <= self.ramp < 1, "a share in [0, 1)"),
-            ("warmup", 0 <= self.warmup < 1, "a share in [0, 1)"),
-            ("context", self.context >= 1, "an integer >= 1"),
-            ("clip", self.clip > 0, "a positive number"),
-            ("evaluations", self.evaluations >= 1, "an integer >= 1"),
+            ("particles", self.particles, self.particles >= 1, "an integer >= 1"),
+            ("ramp", self.ramp, 0 <= self.ramp < 1, "a share in [0, 1)"),
+            ("warmup", self.warmup, 0 <= self.warmup < 1, "a share in [0, 1)"),
+            ("context", self.context, self.context >= 1, "an integer >= 1"),
+            ("clip", self.clip, self.clip > 0, "a positive number"),
+            ("evaluations", self.evaluations, self.evaluations >= 1, "an integer >= 1"),
         ]
-        for name, good, wanted in checks:
+        for name, got, good, wanted in checks:
             if not good:
-                raise InputError(f"training.{name}", wanted, getattr(self, name), "change it")
+                raise InputError(f"training.{name}", wanted, got, "change it")
 
 
 @dataclass

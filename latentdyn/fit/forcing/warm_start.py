@@ -33,7 +33,7 @@ PATHS, CLIMB = 4, 10  # smoothed paths, and quasi-Newton steps, of emissions wit
 def noiseless(program: StateSpace) -> None:
     """Take the process noise out of a program: forced states have none."""
     transition: Any = program.transition
-    Q = getattr(transition, "Q", None)
+    Q = dict(transition.named_parameters()).get("Q")
     if Q is None:
         return  # a stranger's transition, of which only the mean is used
     if "transition.Q" in program.prior.names:

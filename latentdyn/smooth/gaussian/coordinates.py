@@ -20,7 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.conditional import Affine
-from latentdyn.distributions.smoothed import Moments
+from latentdyn.distributions.smoothed import Moments, Solution
 from latentdyn.nn import matvec
 
 __all__ = ["Chain", "InCoordinates", "around", "in_units", "sizes_of", "units_of"]
@@ -118,7 +118,7 @@ def _by(x: Tensor, rows: Any, columns: Any) -> Tensor:
     return x * (rows[:, None] * columns) if isinstance(rows, Tensor) else x
 
 
-class InCoordinates:
+class InCoordinates(Solution):
     """A solution of the chain in other coordinates, in those of the program."""
 
     def __init__(

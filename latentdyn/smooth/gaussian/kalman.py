@@ -54,17 +54,17 @@ def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> 
 
 def parts(model: Any, batch: Batch) -> tuple[Affine, Affine, Affine]:
     """First state, transition and emission as affine functions with Gaussian noise."""
-    u = batch.u
+    u, first, transition, emission = batch.u, model.first(), model.transition, model.emission
     found = (
-        model.first().linear_gaussian(),
-        model.transition.linear_gaussian(u if model.transition.input_dim else None),
-        model.emission.linear_gaussian(u if model.emission.input_dim else None),
+        first.linear_gaussian(),
+        transition.linear_gaussian(u if transition.input_dim else None),
+        emission.linear_gaussian(u if emission.input_dim else None),
     )
-    for name, affine in zip(("initial", "transition", "emission"), found, strict=True):
+    named = {"initial": first, "transition": transition, "emission": emission}
+    for (name, part), affine in zip(named.items(), found, strict=True):
         if affine is None:
-            kind = type(getattr(model, name)).__name__
             fix = "use smooth.ekf, smooth.laplace or smooth.particle"
-            raise InputError("model", f"a linear-Gaussian {name}", kind, fix)
+            raise InputError("model", f"a linear-Gaussian {name}", type(part).__name__, fix)
     return found
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.data import Batch
-from latentdyn.distributions.smoothed import Moments
+from latentdyn.distributions.smoothed import Moments, Solution
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.smooth.gaussian.condition import dependence
@@ -45,7 +45,7 @@ class _Step(NamedTuple):
     condition: float
 
 
-class SequentialSolution:
+class SequentialSolution(Solution):
     """Evidence and moments of a chain whose y has a density, whatever the rank of its noises."""
 
     def __init__(self, chain: Chain, batch: Batch, units: Tensor, flat: tuple[bool, ...] = ()):

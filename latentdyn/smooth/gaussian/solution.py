@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
-from latentdyn.distributions.smoothed import Moments
+from latentdyn.distributions.smoothed import Moments, Solution
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import matvec
@@ -32,10 +32,8 @@ STIFF = 1e4  # signal to noise
 __all__ = ["ChainSolution", "ExactSolution", "SiteSolution", "solve"]
 
 
-class ChainSolution:
+class ChainSolution(Solution):
     """Moments of a chain with sites that know all data at once, so without a filter."""
-
-    skipped = 0  # steps of the chain before the first of the trial
 
     def __init__(self, found: Evidence):
         self.found = found

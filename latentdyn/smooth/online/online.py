@@ -124,7 +124,7 @@ class GaussianOnline(Online):
         self._total, self._increment = (
             x.detach() for x in (path.log_evidence, path.increments[..., -1])
         )
-        self._step.note(self._total, getattr(path.solution, "moved", None))
+        self._step.note(self._total, path.solution.moved)
 
     def _out(self, state: Moments) -> Moments:
         dtype = self._dtype

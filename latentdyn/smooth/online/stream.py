@@ -10,10 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import rebind
+from latentdyn.conditional import rank_of, rebind
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
+from latentdyn.nn.rebind import parameter_of
 from latentdyn.smooth.given import in_double
 from latentdyn.values import as_float, native, whole
 
@@ -161,13 +162,12 @@ class Online(abc.ABC):
 
 def _varying(model: Any) -> Iterator[tuple[str, Tensor, int]]:
     """Parameters with a time axis: dotted name, value, and where that axis is from the right."""
-    for prefix in ("", "transition", "emission"):
-        part = getattr(model, prefix) if prefix else model
-        for name in getattr(part, "time_varying", ()):
+    parts = model.named_conditionals()
+    parts = {"": model} | {n: parts[n] for n in ("transition", "emission") if n in parts}
+    for prefix, part in parts.items():
+        for name in part.time_varying:
             dotted = f"{prefix}.{name}" if prefix else name
-            path, _, leaf = name.rpartition(".")
-            owner = part.get_submodule(path)
-            yield dotted, getattr(owner, leaf), -owner.rank(leaf) - 1
+            yield dotted, parameter_of(part, name), -rank_of(part, name) - 1
 
 
 def _last(model: Any) -> int | None:

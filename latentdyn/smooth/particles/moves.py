@@ -56,8 +56,8 @@ class Moves:
     def _draw(self, child: Any) -> Tensor:
         """A draw for every particle; of plain Gaussians, from normal numbers made in blocks."""
         base = child.base_dist if isinstance(child, Independent) else None
-        if getattr(type(base), "rsample", None) is Normal.rsample:
-            return torch.addcmul(base.loc, base.scale, self.normals())  # type: ignore[union-attr]
+        if isinstance(base, Normal) and type(base).rsample is Normal.rsample:
+            return torch.addcmul(base.loc, base.scale, self.normals())
         if type(child).rsample is MultivariateNormal.rsample:
             return child.loc + _product(child._unbroadcasted_scale_tril, self.normals())
         return child.expand(self.shape).sample()

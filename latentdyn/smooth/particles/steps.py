@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, Independent, Normal
 
 from latentdyn.conditional import Affine
 from latentdyn.data import Batch
@@ -136,9 +136,9 @@ class Step:
 
 def _log_prob(child: Any, y: Tensor) -> Tensor:
     """As ``child.log_prob(y)``, in fewer passes where it is made of plain normals."""
-    base: Any = getattr(child, "base_dist", None)
-    log_prob = getattr(type(base), "log_prob", None)
-    if log_prob is not Normal.log_prob or child.reinterpreted_batch_ndims != 1:
+    base: Any = child.base_dist if isinstance(child, Independent) else None
+    plain = isinstance(base, Normal) and type(base).log_prob is Normal.log_prob
+    if not plain or child.reinterpreted_batch_ndims != 1:
         return child.log_prob(y)
     each = torch.add(base.scale.log(), ((y - base.loc) / base.scale).square_(), alpha=0.5)
     total = each.squeeze(-1) if each.shape[-1] == 1 else each.sum(-1)
