@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +11,7 @@ from latentdyn.errors import InputError
 __all__ = ["above", "as_float", "native", "whole"]
 
 
-def as_float(name: str, value: Any) -> Tensor:
+def as_float(name: str, value: object) -> Tensor:
     """A floating-point tensor from numpy, torch, lists or numbers, in its own precision."""
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(native(value))
@@ -26,13 +24,13 @@ def as_float(name: str, value: Any) -> Tensor:
     return tensor.detach()
 
 
-def native(value: Any) -> np.ndarray:
+def native(value: object) -> np.ndarray:
     """Any array, table or view as a copy that torch can take: in order, native bytes, writable."""
     array = np.asarray(value)
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def above(name: str, value: Any, bound: float, fix: str) -> Tensor:
+def above(name: str, value: object, bound: float, fix: str) -> Tensor:
     """A floating-point tensor whose entries all lie above ``bound``."""
     tensor = as_float(name, value)
     if not bool((tensor > bound).all()):
@@ -40,7 +38,7 @@ def above(name: str, value: Any, bound: float, fix: str) -> Tensor:
     return tensor
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
+def whole(name: str, value: float, least: int = 1) -> int:
     """A whole number that is at least ``least``."""
     good = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not good or value < least:

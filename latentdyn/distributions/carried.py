@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ class Carried(TorchDistribution):
             "integrate the states out (model.collapse), or use the program before programs.delayed",
         )
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Carried:
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Carried:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return Carried(self.child.expand(shape), self.rest.expand(*shape, -1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from latentdyn.errors import InputError
 from latentdyn.plots.canvas import COLOURS, INK, axes_of, tidy
 from latentdyn.plots.source import best_chain, observed
 from latentdyn.posterior import Posterior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["loss"]
 
@@ -20,7 +23,7 @@ PARTS = {
 }
 
 
-def loss(source: Any, *, ax: Any = None) -> Any:
+def loss(source: object, *, ax: Axes | None = None) -> Any:
     """The evidence lower bound of each chain over the steps, and its parts in the best one.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -88,7 +87,7 @@ class _Written(Prior):
         return self.program(templates)
 
 
-def as_prior(prior: Any) -> Prior:
+def as_prior(prior: object) -> Prior:
     """A prior as an object: None draws nothing, a function of the templates is a Pyro program."""
     if prior is None:
         return _Nothing()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import xarray as xr
 
 from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
 from latentdyn.errors import moved
+from latentdyn.posterior.posterior import Posterior
 from latentdyn.values import whole
 
 __all__ = ["cycles"]
@@ -15,11 +14,11 @@ __all__ = ["cycles"]
 
 @moved(**GONE)
 def cycles(
-    source: Any,
+    source: Posterior,
     order: int,
     *,
     draws: int = 100,
-    u: Any = None,
+    u: object = None,
     search: Search = Search(),
     seed: int | None = 0,
 ) -> xr.Dataset:

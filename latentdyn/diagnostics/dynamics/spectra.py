@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -17,8 +15,8 @@ STEPS, BINS = 100_000, 20  # the series and the smoothing of published scores
 
 
 def power_spectrum_distance(
-    generated: Any,
-    truth: Any,
+    generated: object,
+    truth: object,
     *,
     smoothing: float | None = None,
     smoothing_bins: float | None = None,

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from latentdyn.data.batch import Batch
 from latentdyn.errors import InputError
 from latentdyn.kernels.resampling import multinomial
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.steps import Step, Steps
@@ -21,10 +23,10 @@ __all__ = ["conditional_particles"]
 
 @torch.no_grad()
 def conditional_particles(
-    model: Any,
-    y: Any,
+    model: Program,
+    y: Batch,
     path: Tensor,
-    u: Any = None,
+    u: object = None,
     *,
     particles: int = 30,
     seed: int | None = None,
@@ -71,7 +73,7 @@ def conditional_particles(
         return sweep().to(dtype)
 
 
-def _fitting(path: Any, steps: Steps) -> Tensor:
+def _fitting(path: object, steps: Steps) -> Tensor:
     like = steps.y[0]
     z = torch.as_tensor(path).to(like.device, like.dtype)
     event = (steps.lead[-1], len(steps), steps.model.state_dim)
