@@ -142,8 +142,8 @@ def _sample(data: Minibatches, seed: int) -> Batch:
 
 def _started(
     level: Level,
-    states: Any,
-    parameters: Any,
+    states: object,
+    parameters: object,
     batch: Batch,
     chain: int,
     training: Training,

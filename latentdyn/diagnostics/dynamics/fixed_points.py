@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import xarray as xr
+from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
 from latentdyn.errors import moved
@@ -14,10 +13,10 @@ __all__ = ["fixed_points"]
 
 @moved(**GONE)
 def fixed_points(
-    source: Any,
+    source: object,
     *,
     draws: int = 100,
-    u: Any = None,
+    u: Tensor | None = None,
     search: Search = Search(),
     seed: int | None = 0,
 ) -> xr.Dataset:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
 from latentdyn.errors import InputError
@@ -18,14 +19,14 @@ __all__ = ["flow_field"]
 
 @torch.no_grad()
 def flow_field(
-    source: Any,
+    source: object,
     dims: tuple[int, int] | str = (0, 1),
     *,
     trial: int = 0,
     points: int = 24,
-    limits: Any = None,
+    limits: object = None,
     draws: int = 100,
-    u: Any = None,
+    u: Tensor | None = None,
     seed: int | None = 0,
 ) -> xr.Dataset:
     """E[z' | z] - z on a grid in a plane of the state space, for every posterior draw.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of, started
 from latentdyn.errors import InputError
@@ -19,15 +20,15 @@ __all__ = ["kaplan_yorke", "lyapunov_spectrum"]
 
 @torch.no_grad()
 def lyapunov_spectrum(
-    source: Any,
+    source: object,
     steps: int = 10_000,
     *,
     burn_in: int = 1000,
     every: int = 10,
     exponents: int | None = None,
     draws: int = 100,
-    start: Any = None,
-    u: Any = None,
+    start: object = None,
+    u: Tensor | None = None,
     dt: float = 1.0,
     seed: int | None = 0,
 ) -> xr.DataArray:
