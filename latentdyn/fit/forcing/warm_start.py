@@ -22,6 +22,7 @@ from latentdyn.programs import StateSpace
 from latentdyn.smooth.forced import schedule, towards_readback
 from latentdyn.smooth.gaussian.derivatives import emission_terms
 from latentdyn.smoother import as_smoother
+from latentdyn.transitions.piecewise import PiecewiseLinear
 
 __all__ = ["noiseless", "warm_start"]
 
@@ -129,7 +130,11 @@ def _steps(transition: Conditional, z: Tensor, inside: Tensor, batch: Batch) -> 
 
 
 def _robustly(
-    transition: Any, z: Tensor, steps: Steps, iterations: int, error: Callable[[], Tensor]
+    transition: PiecewiseLinear,
+    z: Tensor,
+    steps: Steps,
+    iterations: int,
+    error: Callable[[], Tensor],
 ) -> Tensor:
     """With the ridge that predicts best along forced paths: one step overfits noisy states z."""
     transition.place(z)
