@@ -14,6 +14,7 @@ from latentdyn.errors import InputError
 from latentdyn.programs.arma import ARMA
 from latentdyn.programs.state_space import StateSpace
 from latentdyn.transitions.components import roughness
+from latentdyn.values import Known
 
 __all__ = ["LocalLevel", "LocalLinearTrend", "Seasonal", "Structural"]
 
@@ -108,7 +109,7 @@ class LocalLevel(Structural):
 
     @staticmethod
     def of(
-        variance: Any, irregular: float | None = None, initial: Conditional | None = None
+        variance: Known, irregular: float | None = None, initial: Conditional | None = None
     ) -> Structural:
         """Known variances of the level and of the observation noise."""
         return Structural(transitions.Level.of(variance), irregular=irregular, initial=initial)
@@ -127,8 +128,8 @@ class LocalLinearTrend(Structural):
 
     @staticmethod
     def of(
-        level_variance: Any,
-        slope_variance: Any,
+        level_variance: Known,
+        slope_variance: Known,
         irregular: float | None = None,
         initial: Conditional | None = None,
     ) -> Structural:
@@ -161,7 +162,7 @@ class Seasonal(Structural):
     @staticmethod
     def of(
         period: int,
-        variance: Any,
+        variance: Known,
         irregular: float | None = None,
         *,
         trigonometric: bool = False,

@@ -18,6 +18,7 @@ from latentdyn.nn import matvec
 from latentdyn.nn.companion import companion
 from latentdyn.programs.arma import first_states
 from latentdyn.programs.state_space import StateSpace
+from latentdyn.values import Known
 
 __all__ = ["VAR", "given_first_steps"]
 
@@ -62,9 +63,9 @@ class VAR(StateSpace):
     @classmethod
     def of(
         cls,
-        A: Any,
-        covariance: Any,
-        constant: Any = None,
+        A: Known,
+        covariance: Known,
+        constant: Known = None,
         *,
         initial: Conditional | None = None,
     ) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from latentdyn.distributions.hollow import hollow
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import a_support, driven, known_a, known_hollow, sizes
 from latentdyn.transitions.piecewise import PiecewiseLinear
+from latentdyn.values import Known
 
 __all__ = ["PLRNN"]
 
@@ -69,7 +70,7 @@ class PLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Any, W: Any, h: Any, Q: Any, B: Any = None,
+        cls, a: Known, W: Known, h: Known, Q: Known, B: Known = None,
         *, centred: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""
