@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.errors import InputError
 
-__all__ = ["Known", "above", "as_float", "native", "whole"]
-
-Known: TypeAlias = ArrayLike | Tensor | None  # a value that is given; None leaves it out
+__all__ = ["above", "as_float", "native", "whole"]
 
 
 def as_float(name: str, value: object) -> Tensor:

@@ -67,14 +67,14 @@ class Carried(TorchDistribution):
         same = self.child.batch_shape == self.batch_shape
         return self.child if same else self.child.expand(self.batch_shape)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., K + R)."""
         with torch.no_grad():
-            return self._joined(self._wide().sample(torch.Size(sample_shape)))
+            return self._joined(self._wide().sample(sample_shape))
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., K + R)."""
-        return self._joined(self._wide().rsample(torch.Size(sample_shape)))
+        return self._joined(self._wide().rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """There is none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,7 +58,7 @@ class GaussianChain(Path):
         """Cov(z_{t+1}, z_t), (..., T-1, K, K)."""
         return self.factor.covariances()[1]
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Mean + M^{-T} eps, with M M' = Lam: (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         eps = torch.randn(shape, dtype=self.white.dtype, device=self.white.device)

@@ -115,7 +115,7 @@ class DiscretePath(TorchDistribution):
         """Log p(z, y) of the most probable path: (...)."""
         return self._best[1].to(self.log_likelihood.dtype)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Independent paths: (sample_shape, ..., T)."""
         with torch.no_grad():
             return sample_paths(self._messages, sample_shape)

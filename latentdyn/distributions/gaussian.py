@@ -49,7 +49,7 @@ class SingularGaussian(TorchDistribution):
         diagonal = self.covariance_matrix.diagonal(dim1=-2, dim2=-1)
         return diagonal.expand(self.batch_shape + self.event_shape)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Loc + V^{1/2} eps."""
         values, vectors = torch.linalg.eigh(self.covariance_matrix)
         rounding = values.amax(-1, True) * values.shape[-1] * torch.finfo(values.dtype).eps

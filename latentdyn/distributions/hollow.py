@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
@@ -101,9 +102,9 @@ class HollowNormal(TorchDistribution):
         """(..., K, K)."""
         return self.scale.square() * self._off
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., K, K)."""
-        return Normal(self.loc, self.scale).rsample(torch.Size(sample_shape)) * self._off
+        return Normal(self.loc, self.scale).rsample(sample_shape) * self._off
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Sum over the entries off the diagonal."""

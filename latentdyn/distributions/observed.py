@@ -72,14 +72,14 @@ class ObservedPath(TorchDistribution):
         new.steps = self.steps.expand(new._batch_shape + self.event_shape[:1])
         return new
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
         with torch.no_grad():
-            return self.steps.sample(torch.Size(sample_shape))
+            return self.steps.sample(sample_shape)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
-        return self.steps.rsample(torch.Size(sample_shape))
+        return self.steps.rsample(sample_shape)
 
     def expected(self, y: Tensor) -> Tensor:
         """E[y_t | z_t], at missing entries given those of the step that were seen: (..., T, D)."""

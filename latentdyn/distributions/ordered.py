@@ -95,7 +95,7 @@ class OrderedLogit(TorchDistribution):
         total = upper + lower + inside
         return torch.where((value == y) & (y >= 0) & (y <= top), total, -torch.inf)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Labels as floating-point numbers."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():

@@ -190,7 +190,7 @@ class HaarOrthogonal(TorchDistribution):
         """The orthogonal matrices of this determinant."""
         return orthogonal if self.determinant > 0 else reflection
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., dim, dim)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         normal = torch.randn(shape, dtype=torch.float64, device=self.like.device)

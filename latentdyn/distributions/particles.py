@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -93,7 +93,7 @@ class ParticlePath(Path):
         r = self.paths - self.mean
         return torch.einsum("m...i,m...j->...ij", r, r) / len(r)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Paths at random, with replacement: (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape
         extra = (None,) * (len(self.batch_shape) + 3 - self.paths.dim())  # after `expand`
@@ -103,7 +103,7 @@ class ParticlePath(Path):
         flat = which.reshape(-1, *self.batch_shape)[..., None, None]
         return inner.gather(0, flat.expand(-1, *inner.shape[1:])).reshape(shape + self.event_shape)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """The same as `sample`: a choice among paths has no gradient."""
         return self.sample(sample_shape)
 

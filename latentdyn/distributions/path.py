@@ -33,7 +33,7 @@ class Path(TorchDistribution, abc.ABC):
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
-    def __init__(self, batch_shape: Sequence[int], event_shape: Any, valid: Tensor | None = None):
+    def __init__(self, batch_shape: Any, event_shape: Any, valid: Tensor | None = None):
         self.valid = valid
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
 

@@ -70,7 +70,7 @@ class PointPath(Path):
         """The path before each step saw its observation."""
         return Moments(self._predicted, self.covariance)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """The path, (sample_shape, ..., T, K)."""
         return self.z.expand(torch.Size(sample_shape) + self.z.shape)
 

@@ -77,12 +77,12 @@ class SideBySide(TorchDistribution):
         shapes = [p.batch_shape + p.event_shape for p in self.parts]
         return SideBySide([_over(p, lead, s) for p, s in zip(self.parts, shapes, strict=True)])
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., D)."""
         with torch.no_grad():
             return torch.cat([p.sample(sample_shape) for p in self.parts], -1)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., D)."""
         return torch.cat([p.rsample(sample_shape) for p in self.parts], -1)
 

@@ -165,7 +165,7 @@ class SmoothedPath(Path):
         S, _, V = self.blocks
         return torch.cat([S[..., :1, :, :], V[..., 1:, :, :]], -3)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draws (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         eps = torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device)

@@ -176,7 +176,7 @@ class FlatStationary(TorchDistribution):
         """The stationary (or invertible) coefficients."""
         return stationary if self.sign > 0 else invertible
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """(sample_shape, ..., order)."""
         up, down = (1 + power.to(self.like) for power in _powers(self.order))
         shape = torch.Size(sample_shape) + self.batch_shape

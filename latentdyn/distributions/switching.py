@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ class SwitchingPath(Path):
         steps: int,
         valid: Tensor | None = None,
         idle: Tensor | None = None,
-        batch_shape: Sequence[int] = (),
+        batch_shape: Any = (),
     ):
         self.regimes, self.steps, self.idle = regimes, steps, idle
         super().__init__(batch_shape, (steps, regimes.mean.shape[-1]), valid)
@@ -135,12 +136,12 @@ class SwitchingPath(Path):
             z.append(matvec(A, at) + b + matvec(root, torch.randn_like(at)))
         return torch.stack(s, -1), torch.stack(z, -2)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Continuous states: (sample_shape, ..., T, K)."""
         with torch.no_grad():
             return self.draw(sample_shape)[1]
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """A draw without gradient, because the discrete states have none."""
         return self.sample(sample_shape)
 

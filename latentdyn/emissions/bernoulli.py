@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch.distributions import Distribution
 from latentdyn.data import Batch
 from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
-from latentdyn.values import Known
 
 __all__ = ["Bernoulli"]
 
@@ -29,7 +28,7 @@ class Bernoulli(LinearReadout):
     """
 
     @classmethod
-    def of(cls, C: Known, d: Known, D: Known = None) -> Self:
+    def of(cls, C: Any, d: Any, D: Any = None) -> Self:
         """Known read-out."""
         return cls._known(C, D, d=d)
 

@@ -15,7 +15,7 @@ from latentdyn.distributions.gaussian import gaussian, given, noise_support, whi
 from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["StateGaussian"]
 
@@ -58,7 +58,7 @@ class StateGaussian(Conditional):
         self.start(means=torch.randn_like(self.means))
 
     @classmethod
-    def of(cls, means: Known, covariances: Known) -> Self:
+    def of(cls, means: Any, covariances: Any) -> Self:
         """Known means (S, D) and covariances (S, D, D), or variances (S, D)."""
         state_dim, obs_dim = as_float("means", means).shape[-2:]
         V = as_float("covariances", covariances)

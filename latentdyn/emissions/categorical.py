@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +14,7 @@ from latentdyn.data import Batch
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Categorical"]
 
@@ -51,7 +51,7 @@ class Categorical(Conditional):
         self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def of(cls, C: Known, d: Known, categories: int, D: Known = None) -> Self:
+    def of(cls, C: Any, d: Any, categories: int, D: Any = None) -> Self:
         """Known read-out."""
         rows, state_dim = as_float("C", C).shape[-2:]
         if rows % categories:

@@ -14,7 +14,7 @@ from latentdyn.distributions.gaussian import gaussian, given, noise_support, whi
 from latentdyn.emissions._readback import pseudo_inverse, read_back, shown_scale
 from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Gaussian"]
 
@@ -56,7 +56,7 @@ class Gaussian(Conditional):
         self.start(C=torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def of(cls, C: Known, R: Known, d: Known = None, D: Known = None) -> Self:
+    def of(cls, C: Any, R: Any, d: Any = None, D: Any = None) -> Self:
         """Known read-out."""
         obs_dim, state_dim = as_float("C", C).shape[-2:]
         R, noise = given("R", R, obs_dim)

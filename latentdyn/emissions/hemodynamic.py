@@ -14,7 +14,7 @@ from latentdyn.distributions.gaussian import gaussian, given, noise_support, whi
 from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.nn.hrf import RESPONSE, hrf
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Hemodynamic"]
 
@@ -79,11 +79,11 @@ class Hemodynamic(Conditional):
     @classmethod
     def of(
         cls,
-        C: Known,
-        R: Known,
+        C: Any,
+        R: Any,
         repetition_time: float,
-        d: Known = None,
-        D: Known = None,
+        d: Any = None,
+        D: Any = None,
         response: tuple[float, ...] = RESPONSE,
     ) -> Self:
         """Known read-out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +14,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import hollow
 from latentdyn.emissions._readout import log_mean
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["History"]
 
@@ -51,7 +51,7 @@ class History(Conditional):
         self.constraints = {"J": constraints.independent(hollow, 1)}
 
     @classmethod
-    def of(cls, d: Known, w: Known, J: Known = None, D: Known = None) -> Self:
+    def of(cls, d: Any, w: Any, J: Any = None, D: Any = None) -> Self:
         """Known weights; those left out are zero."""
         obs_dim, lags = as_float("w", w).shape[-2:]
         coupling = 0 if J is None else as_float("J", J).shape[-3]

@@ -16,7 +16,7 @@ from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.nn.companion import lead_in
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Identity"]
 
@@ -57,7 +57,7 @@ class Identity(Conditional):
         self.constraints = {"R": noise_support(noise, noise_floor)}
 
     @classmethod
-    def of(cls, state_dim: int, R: Known, D: Known = None) -> Self:
+    def of(cls, state_dim: int, R: Any, D: Any = None) -> Self:
         """Known noise, of as many units as R has variances."""
         R = as_float("R", R)
         if not R.dim():

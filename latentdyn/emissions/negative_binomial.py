@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 from latentdyn.data import Batch
 from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
-from latentdyn.values import Known, above
+from latentdyn.values import above
 
 __all__ = ["NegativeBinomial"]
 
@@ -39,7 +39,7 @@ class NegativeBinomial(LinearReadout):
         self.constraints = {"r": constraints.positive}
 
     @classmethod
-    def of(cls, C: Known, d: Known, r: Known, D: Known = None) -> Self:
+    def of(cls, C: Any, d: Any, r: Any, D: Any = None) -> Self:
         """Known read-out."""
         r = above("r", r, 0, "1 / r is the overdispersion; for none use emissions.Poisson")
         return cls._known(C, D, d=d, r=r)

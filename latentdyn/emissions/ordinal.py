@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pyro.distributions import constraints
@@ -15,7 +15,7 @@ from latentdyn.distributions.ordered import OrderedLogit
 from latentdyn.emissions._readout import principal_readout, smooth_rates
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["Ordinal"]
 
@@ -53,7 +53,7 @@ class Ordinal(Conditional):
         self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def of(cls, C: Known, thresholds: Known, D: Known = None) -> Self:
+    def of(cls, C: Any, thresholds: Any, D: Any = None) -> Self:
         """Known read-out."""
         obs_dim, state_dim = as_float("C", C).shape[-2:]
         thresholds = as_float("thresholds", thresholds)

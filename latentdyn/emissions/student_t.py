@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.covariance import Variances
 from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
-from latentdyn.values import Known, above
+from latentdyn.values import above
 
 __all__ = ["StudentT"]
 
@@ -46,7 +46,7 @@ class StudentT(LinearReadout):
         self.constraints = {"R": Variances(noise_floor), "df": above_two}
 
     @classmethod
-    def of(cls, C: Known, R: Known, df: Known, d: Known = None, D: Known = None) -> Self:
+    def of(cls, C: Any, R: Any, df: Any, d: Any = None, D: Any = None) -> Self:
         """Known read-out."""
         R = above("R", R, 0, "give squared scales, one for each unit")
         df = above("df", df, 2, "at 2 degrees of freedom or fewer there is no variance")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import principal_readout, smooth_rates
-from latentdyn.values import Known
 
 __all__ = ["Volatility"]
 
@@ -29,7 +28,7 @@ class Volatility(LinearReadout):
     """
 
     @classmethod
-    def of(cls, C: Known, d: Known, D: Known = None) -> Self:
+    def of(cls, C: Any, d: Any, D: Any = None) -> Self:
         """Known read-out."""
         return cls._known(C, D, d=d)
 

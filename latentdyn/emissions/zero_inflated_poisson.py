@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.emissions._linear import LinearReadout
 from latentdyn.emissions._readout import log_mean, principal_readout, smooth_rates
 from latentdyn.errors import InputError
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["ZeroInflatedPoisson"]
 
@@ -41,7 +41,7 @@ class ZeroInflatedPoisson(LinearReadout):
         self.constraints = {"pi": constraints.unit_interval}
 
     @classmethod
-    def of(cls, C: Known, d: Known, pi: Known, D: Known = None) -> Self:
+    def of(cls, C: Any, d: Any, pi: Any, D: Any = None) -> Self:
         """Known read-out."""
         pi = as_float("pi", pi)
         if not bool(((pi > 0) & (pi < 1)).all()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -12,7 +11,6 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.gaussian import given
 from latentdyn.errors import InputError
-from latentdyn.values import Known
 
 __all__ = ["Diffuse"]
 
@@ -42,7 +40,7 @@ class Diffuse(Conditional):
         self.covariance = nn.Parameter(torch.zeros(state_dim, state_dim), requires_grad=False)
 
     @classmethod
-    def of(cls, flat: Sequence[bool], mean: Known, covariance: Known) -> Self:
+    def of(cls, flat: Any, mean: Any, covariance: Any) -> Self:
         """Some flat states beside others with known mean (K,) and covariance (K, K)."""
         V, _ = given("covariance", covariance, len(flat))
         V = torch.diag_embed(V) if V.dim() == 1 else V

@@ -10,7 +10,6 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
-from latentdyn.values import Known
 
 __all__ = ["Gaussian"]
 
@@ -33,7 +32,7 @@ class Gaussian(Conditional):
         self.constraints = {"covariance": noise_support(noise, noise_floor)}
 
     @classmethod
-    def of(cls, mean: Known, covariance: Known) -> Self:
+    def of(cls, mean: Any, covariance: Any) -> Self:
         """Known mean (K,) and covariance (K,) or (K, K)."""
         state_dim = len(torch.as_tensor(mean))
         V, noise = given("covariance", covariance, state_dim)

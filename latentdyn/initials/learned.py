@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pyro.distributions import Normal
@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.errors import InputError
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Learned"]
 
@@ -39,7 +39,7 @@ class Learned(Conditional):
         self.mean = nn.Parameter(torch.zeros(state_dim))
 
     @classmethod
-    def of(cls, mean: Known, scale: float = 0.1) -> Self:
+    def of(cls, mean: Any, scale: float = 0.1) -> Self:
         """Known point (K,)."""
         return cls(as_float("mean", mean).shape[-1], scale=scale).fix(mean=mean)
 

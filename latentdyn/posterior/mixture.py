@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -69,7 +69,7 @@ class MixturePath(Path):
     def _stack(self, of: Callable[[Any], Tensor], of_draws: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.cat([of_draws(x) if isinstance(x, Tensor) else of(x) for x in self.each])
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draws (sample_shape, N, T, K), each with the parameters of a random draw."""
         shape = torch.Size(sample_shape)
         number = shape.numel()
@@ -80,7 +80,7 @@ class MixturePath(Path):
             total += len(one)
         return torch.cat(found)[:number].reshape(shape + found[0].shape[1:])
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """The same as `sample`: a choice among draws has no gradient."""
         return self.sample(sample_shape)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -121,14 +121,14 @@ class _Definite(TorchDistribution):
         self.inner, self.has_rsample = inner, inner.has_rsample
         super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _Definite:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Definite:
         return _Definite(self.inner.expand(torch.Size(batch_shape)))
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape)
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         if not isinstance(self.inner, Wishart):
             return self.inner.rsample(sample_shape)
         # torch's own looks for singular draws, finds rounding, and warns

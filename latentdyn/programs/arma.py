@@ -12,7 +12,6 @@ from latentdyn.conditional import Conditional
 from latentdyn.distributions import stationary
 from latentdyn.errors import InputError
 from latentdyn.programs.state_space import StateSpace
-from latentdyn.values import Known
 
 __all__ = ["ARMA"]
 
@@ -56,10 +55,10 @@ class ARMA(StateSpace):
     @classmethod
     def of(
         cls,
-        ar: Known = (),
-        ma: Known = (),
-        variance: Known = 1.0,
-        constant: Known = 0.0,
+        ar: Any = (),
+        ma: Any = (),
+        variance: Any = 1.0,
+        constant: Any = 0.0,
         *,
         initial: Conditional | None = None,
     ) -> Self:

@@ -25,7 +25,7 @@ from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program, is_free
 from latentdyn.programs.simulated import by_name
 from latentdyn.smoother import Smoother
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["HMM", "log_probability", "probabilities"]
 
@@ -81,9 +81,7 @@ class HMM(Program):
         self.to(widest(emission))
 
     @classmethod
-    def of(
-        cls, initial: Known, transition: Known, emission: Conditional, prior: Any = None
-    ) -> Self:
+    def of(cls, initial: Any, transition: Any, emission: Conditional, prior: Any = None) -> Self:
         """Known probabilities (S,) and (S, S) or (T, S, S), with rows that add up to one."""
         first = probabilities("initial", initial)
         A = probabilities("transition", transition)

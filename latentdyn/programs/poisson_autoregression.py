@@ -17,7 +17,7 @@ from latentdyn.programs._common import simulation_inputs
 from latentdyn.programs.memory import Memory, last
 from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
-from latentdyn.values import Known, whole
+from latentdyn.values import whole
 
 __all__ = ["PoissonAutoregression"]
 
@@ -64,7 +64,7 @@ class PoissonAutoregression(Program):
         self.input_dim, self.prior = input_dim, prior
 
     @classmethod
-    def of(cls, d: Known, w: Known, J: Known = None, D: Known = None) -> Self:
+    def of(cls, d: Any, w: Any, J: Any = None, D: Any = None) -> Self:
         """Known weights; those left out are zero."""
         known = emissions.History.of(d, w, J, D)
         model = cls(known.obs_dim, known.lags, known.coupling, known.input_dim)

@@ -19,7 +19,7 @@ from latentdyn.emissions.volatility import log_mean_square
 from latentdyn.priors import Prior
 from latentdyn.priors.prior import pick
 from latentdyn.programs.state_space import StateSpace
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["KimShephardChib", "StochasticVolatility"]
 
@@ -53,7 +53,7 @@ class StochasticVolatility(StateSpace):
         super().__init__(transition, emission, initials.Stationary(obs_dim), prior)
 
     @classmethod
-    def of(cls, mu: Known, phi: Known, sigma: Known) -> Self:
+    def of(cls, mu: Any, phi: Any, sigma: Any) -> Self:
         """Known level, persistence and noise of the log-variance."""
         values = {"mu": mu, "phi": phi, "sigma": sigma}
         tensors = {name: torch.atleast_1d(as_float(name, v)) for name, v in values.items()}

@@ -14,7 +14,6 @@ from latentdyn.errors import InputError
 from latentdyn.programs.arma import ARMA
 from latentdyn.programs.state_space import StateSpace
 from latentdyn.transitions.components import roughness
-from latentdyn.values import Known
 
 __all__ = ["LocalLevel", "LocalLinearTrend", "Seasonal", "Structural"]
 
@@ -109,7 +108,7 @@ class LocalLevel(Structural):
 
     @staticmethod
     def of(
-        variance: Known, irregular: float | None = None, initial: Conditional | None = None
+        variance: Any, irregular: float | None = None, initial: Conditional | None = None
     ) -> Structural:
         """Known variances of the level and of the observation noise."""
         return Structural(transitions.Level.of(variance), irregular=irregular, initial=initial)
@@ -128,8 +127,8 @@ class LocalLinearTrend(Structural):
 
     @staticmethod
     def of(
-        level_variance: Known,
-        slope_variance: Known,
+        level_variance: Any,
+        slope_variance: Any,
         irregular: float | None = None,
         initial: Conditional | None = None,
     ) -> Structural:
@@ -162,7 +161,7 @@ class Seasonal(Structural):
     @staticmethod
     def of(
         period: int,
-        variance: Known,
+        variance: Any,
         irregular: float | None = None,
         *,
         trigonometric: bool = False,

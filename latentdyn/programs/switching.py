@@ -27,7 +27,7 @@ from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
 from latentdyn.programs.simulated import by_name
 from latentdyn.smoother import Smoother
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["SwitchingLinear"]
 
@@ -140,16 +140,16 @@ class SwitchingLinear(Program, Floored):
     @classmethod
     def of(
         cls,
-        initial: Known,
-        transition: Known,
-        A: Known,
-        Q: Known,
-        mean: Known,
-        covariance: Known,
+        initial: Any,
+        transition: Any,
+        A: Any,
+        Q: Any,
+        mean: Any,
+        covariance: Any,
         emission: Conditional,
-        b: Known = None,
-        B: Known = None,
-        G: Known = None,
+        b: Any = None,
+        B: Any = None,
+        G: Any = None,
         prior: Any = None,
     ) -> Self:
         """Known dynamics; Q (S, K) or (S, K, K), covariance (K,) or (K, K); recurrent with G."""

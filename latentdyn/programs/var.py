@@ -18,7 +18,6 @@ from latentdyn.nn import matvec
 from latentdyn.nn.companion import companion
 from latentdyn.programs.arma import first_states
 from latentdyn.programs.state_space import StateSpace
-from latentdyn.values import Known
 
 __all__ = ["VAR", "given_first_steps"]
 
@@ -63,9 +62,9 @@ class VAR(StateSpace):
     @classmethod
     def of(
         cls,
-        A: Known,
-        covariance: Known,
-        constant: Known = None,
+        A: Any,
+        covariance: Any,
+        constant: Any = None,
         *,
         initial: Conditional | None = None,
     ) -> Self:

@@ -9,7 +9,7 @@ from torch.distributions import constraints
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = [
     "a_support",
@@ -71,7 +71,7 @@ def driven(h: Tensor, B: Tensor, u: Tensor | None) -> Tensor:
     return h if u is None else h + matvec(B, u)
 
 
-def known_a(a: Known, bounded: bool) -> int:
+def known_a(a: Tensor, bounded: bool) -> int:
     """K, after a check that |a| < 1 if that is asked for."""
     (K,) = sizes("a", a, 1)
     if bounded and not bool((as_float("a", a).abs() < 1).all()):
@@ -80,7 +80,7 @@ def known_a(a: Known, bounded: bool) -> int:
     return K
 
 
-def known_hollow(W: Known) -> None:
+def known_hollow(W: Tensor) -> None:
     """An error if W has anything on its diagonal."""
     sizes("W", W, 2)
     if bool((as_float("W", W).diagonal(dim1=-2, dim2=-1) != 0).any()):

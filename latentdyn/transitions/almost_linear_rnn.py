@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from latentdyn.errors import InputError
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import driven, known_a, positive_definite, sizes
 from latentdyn.transitions.piecewise import PiecewiseLinear
-from latentdyn.values import Known, whole
+from latentdyn.values import whole
 
 __all__ = ["AlmostLinearRNN"]
 
@@ -62,7 +62,7 @@ class AlmostLinearRNN(PiecewiseLinear):
         self.start(a=positive_definite(K)[0], W=0.01 * torch.randn(K, K), h=torch.zeros(K))
 
     @classmethod
-    def of(cls, a: Known, W: Known, h: Known, Q: Known, B: Known = None, *, relus: int) -> Self:
+    def of(cls, a: Any, W: Any, h: Any, Q: Any, B: Any = None, *, relus: int) -> Self:
         """Known dynamics."""
         K, U = known_a(a, False), sizes("B", B, 2)[-1]
         Q, noise = given("Q", Q, K)

@@ -15,7 +15,7 @@ from latentdyn.distributions.stationary import covariance_root, invertible, stat
 from latentdyn.nn import matvec
 from latentdyn.nn.companion import lead_in
 from latentdyn.transitions.components import roughness
-from latentdyn.values import Known, above, as_float, whole
+from latentdyn.values import above, as_float, whole
 
 __all__ = ["ARMA"]
 
@@ -56,9 +56,7 @@ class ARMA(Conditional):
         }
 
     @classmethod
-    def of(
-        cls, ar: Known = (), ma: Known = (), variance: Known = 1.0, constant: Known = 0.0
-    ) -> Self:
+    def of(cls, ar: Any = (), ma: Any = (), variance: Any = 1.0, constant: Any = 0.0) -> Self:
         """Known coefficients (p,) and (q,), variance of the noise, and constant."""
         ar, ma = as_float("ar", ar), as_float("ma", ma)
         variance = above("variance", variance, 0, "it is that of the noise, not of the process")

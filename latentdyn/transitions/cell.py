@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Cell", "orthogonal_blocks"]
 
@@ -59,7 +59,7 @@ class Cell(Conditional):
         """Starting values of the free parameters."""
 
     @classmethod
-    def of(cls, W: Known, Q: Known, b: Known = None, B: Known = None) -> Self:
+    def of(cls, W: Any, Q: Any, b: Any = None, B: Any = None) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         W = as_float("W", W)
         state_dim = cls.over * W.shape[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from latentdyn.distributions.gaussian import gaussian
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 from latentdyn.nn.companion import companion, lead_in
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["Component", "Level", "Seasonal", "Trend", "roughness"]
 
@@ -78,7 +78,7 @@ class Level(Component):
         super().__init__(torch.ones(1, 1), "variance")
 
     @classmethod
-    def of(cls, variance: Known) -> Self:
+    def of(cls, variance: Any) -> Self:
         """Known variance; zero is a constant level."""
         return cls().fix(variance=_variance("variance", variance))
 
@@ -105,7 +105,7 @@ class Trend(Component):
         super().__init__(T, "level_variance", "slope_variance")
 
     @classmethod
-    def of(cls, level_variance: Known, slope_variance: Known) -> Self:
+    def of(cls, level_variance: Any, slope_variance: Any) -> Self:
         """Known variances; with both zero it is a straight line."""
         return cls().fix(
             level_variance=_variance("level_variance", level_variance),
@@ -146,7 +146,7 @@ class Seasonal(Component):
         self.loadings = tuple(shown if trigonometric else dummy)
 
     @classmethod
-    def of(cls, period: int, variance: Known, *, trigonometric: bool = False) -> Self:
+    def of(cls, period: int, variance: Any, *, trigonometric: bool = False) -> Self:
         """Known variance; zero is a pattern that repeats exactly."""
         made = cls(period, trigonometric=trigonometric)
         return made.fix(variance=_variance("variance", variance))

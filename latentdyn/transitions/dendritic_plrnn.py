@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from latentdyn.transitions._piecewise import (
     uniform,
 )
 from latentdyn.transitions.piecewise import PiecewiseLinear
-from latentdyn.values import Known, whole
+from latentdyn.values import whole
 
 __all__ = ["ClippedPLRNN", "DendriticPLRNN"]
 
@@ -78,15 +78,7 @@ class ClippedPLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls,
-        a: Known,
-        W: Known,
-        h: Known,
-        H: Known,
-        Q: Known,
-        B: Known = None,
-        *,
-        bounded: bool = False,
+        cls, a: Any, W: Any, h: Any, H: Any, Q: Any, B: Any = None, *, bounded: bool = False
     ) -> Self:
         """Known dynamics."""
         K, U = known_a(a, bounded), sizes("B", B, 2)[-1]
@@ -155,7 +147,7 @@ class DendriticPLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Known, W: Known, h: Known, alpha: Known, H: Known, Q: Known, B: Known = None,
+        cls, a: Any, W: Any, h: Any, alpha: Any, H: Any, Q: Any, B: Any = None,
         *, clipped: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""

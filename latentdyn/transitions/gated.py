@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Gated"]
 
@@ -67,9 +67,9 @@ class Gated(Conditional):
     @classmethod
     def of(
         cls, *,
-        W1: Known, W2: Known, W3: Known, W4: Known, Ws: Known, Wm: Known = None,
-        b1: Known = None, b2: Known = None, b3: Known = None, b4: Known = None,
-        bm: Known = None, bs: Known = None, B1: Known = None, B3: Known = None,
+        W1: Any, W2: Any, W3: Any, W4: Any, Ws: Any, Wm: Any = None,
+        b1: Any = None, b2: Any = None, b3: Any = None, b4: Any = None,
+        bm: Any = None, bs: Any = None, B1: Any = None, B3: Any = None,
         noise_floor: float = 1e-4,
     ) -> Self:  # fmt: skip
         """Known dynamics; offsets and input weights left out are zero, Wm is the identity."""

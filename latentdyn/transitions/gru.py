@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.nn import gru_jacobian, gru_step, matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["GRU"]
 
@@ -59,7 +59,7 @@ class GRU(Conditional):
         self.start(U=torch.randn(3 * K, K) / K**0.5, b=keep)
 
     @classmethod
-    def of(cls, U: Known, Q: Known, b: Known = None, c: Known = None, B: Known = None) -> Self:
+    def of(cls, U: Any, Q: Any, b: Any = None, c: Any = None, B: Any = None) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         U = as_float("U", U)
         state_dim = U.shape[-1]

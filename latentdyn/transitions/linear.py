@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.nn import matvec
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Linear"]
 
@@ -57,7 +57,7 @@ class Linear(Conditional):
         self.start(A=0.95 * torch.eye(K) + 0.02 * torch.randn(K, K) / K**0.5)
 
     @classmethod
-    def of(cls, A: Known, Q: Known, b: Known = None, B: Known = None) -> Self:
+    def of(cls, A: Any, Q: Any, b: Any = None, B: Any = None) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         state_dim = as_float("A", A).shape[-1]
         Q, noise = given("Q", Q, state_dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from latentdyn.kernels.hinges import Hinges
 from latentdyn.nn import matvec
 from latentdyn.transitions._piecewise import sizes, uniform
 from latentdyn.transitions.piecewise import PiecewiseLinear
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["LowRankRNN"]
 
@@ -76,15 +76,7 @@ class LowRankRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls,
-        lam: Known,
-        m: Known,
-        n: Known,
-        h: Known,
-        Q: Known,
-        Wu: Known = None,
-        *,
-        clipped: bool = False,
+        cls, lam: Any, m: Any, n: Any, h: Any, Q: Any, Wu: Any = None, *, clipped: bool = False
     ) -> Self:
         """Known dynamics."""
         K, hidden = sizes("n", n, 2)

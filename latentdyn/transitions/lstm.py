@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from latentdyn.distributions.gaussian import given
 from latentdyn.errors import InputError
 from latentdyn.nn import lstm_jacobian, lstm_step
 from latentdyn.transitions.cell import Cell, orthogonal_blocks
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["LSTM"]
 
@@ -60,7 +60,7 @@ class LSTM(Cell):
         self.start(W=orthogonal_blocks(4, H), b=open_forget)
 
     @classmethod
-    def of(cls, W: Known, Q: Known, b: Known = None, B: Known = None, p: Known = None) -> Self:
+    def of(cls, W: Any, Q: Any, b: Any = None, B: Any = None, p: Any = None) -> Self:
         """Known dynamics; offsets, input weights and peepholes left out are zero."""
         W = as_float("W", W)
         Q, noise = given("Q", Q, 2 * W.shape[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from latentdyn.distributions.gaussian import gaussian
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 from latentdyn.nn.companion import lead_in
-from latentdyn.values import Known, above, as_float
+from latentdyn.values import above, as_float
 
 __all__ = ["MeanReverting"]
 
@@ -42,7 +42,7 @@ class MeanReverting(Conditional):
         }
 
     @classmethod
-    def of(cls, mu: Known, phi: Known, sigma: Known, B: Known = None) -> Self:
+    def of(cls, mu: Any, phi: Any, sigma: Any, B: Any = None) -> Self:
         """Known level, persistence and noise (K,)."""
         phi, sigma = as_float("phi", phi), above("sigma", sigma, 0, "give a standard deviation")
         if not bool((phi.abs() < 1).all()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from latentdyn.conditional import Conditional
 from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
 from latentdyn.nn import matvec
 from latentdyn.transitions.design import Design
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["MLP"]
 
@@ -59,9 +59,7 @@ class MLP(Conditional):
         self.start(W=W, b=torch.randn(H), V=V)
 
     @classmethod
-    def of(
-        cls, W: Known, V: Known, Q: Known, b: Known = None, c: Known = None, B: Known = None
-    ) -> Self:
+    def of(cls, W: Any, V: Any, Q: Any, b: Any = None, c: Any = None, B: Any = None) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         hidden, state_dim = as_float("W", W).shape[-2:]
         Q, noise = given("Q", Q, state_dim)

@@ -18,7 +18,7 @@ from latentdyn.distributions.orthogonal import (
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec, strictly_lower
 from latentdyn.transitions.cell import Cell
-from latentdyn.values import Known, as_float
+from latentdyn.values import as_float
 
 __all__ = ["Orthogonal"]
 
@@ -75,11 +75,11 @@ class Orthogonal(Cell):
     @classmethod
     def of(
         cls,
-        W: Known,
-        Q: Known,
-        b: Known = None,
-        B: Known = None,
-        c: Known = None,
+        W: Any,
+        Q: Any,
+        b: Any = None,
+        B: Any = None,
+        c: Any = None,
         activation: str | None = None,
     ) -> Self:
         """Known dynamics; offsets and input weights left out are zero.

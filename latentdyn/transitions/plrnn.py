@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from latentdyn.distributions.hollow import hollow
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import a_support, driven, known_a, known_hollow, sizes
 from latentdyn.transitions.piecewise import PiecewiseLinear
-from latentdyn.values import Known
 
 __all__ = ["PLRNN"]
 
@@ -70,7 +69,7 @@ class PLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Known, W: Known, h: Known, Q: Known, B: Known = None,
+        cls, a: Any, W: Any, h: Any, Q: Any, B: Any = None,
         *, centred: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from latentdyn.transitions._piecewise import (
     uniform,
 )
 from latentdyn.transitions.piecewise import PiecewiseLinear
-from latentdyn.values import Known
 
 __all__ = ["ShallowPLRNN"]
 
@@ -79,7 +78,7 @@ class ShallowPLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Known, W1: Known, W2: Known, h1: Known, h2: Known, Q: Known, B: Known = None,
+        cls, a: Any, W1: Any, W2: Any, h1: Any, h2: Any, Q: Any, B: Any = None,
         *, clipped: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""

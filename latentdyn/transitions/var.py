@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from latentdyn.distributions.stationary_matrices import side_by_side, stationary
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 from latentdyn.nn.companion import companion, lead_in
-from latentdyn.values import Known, as_float, whole
+from latentdyn.values import as_float, whole
 
 __all__ = ["VAR"]
 
@@ -52,7 +52,7 @@ class VAR(Conditional):
         }
 
     @classmethod
-    def of(cls, A: Known, covariance: Known, constant: Known = None) -> Self:
+    def of(cls, A: Any, covariance: Any, constant: Any = None) -> Self:
         """Known coefficients (p, D, D), covariance (D, D) or variances (D,), constant (D,)."""
         A = as_float("A", A)
         if A.dim() < 3 or A.shape[-1] != A.shape[-2]:

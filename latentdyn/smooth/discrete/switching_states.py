@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -112,7 +112,7 @@ class SwitchingStates(Path):
         return self.draw(None)
 
     @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Paths z (sample_shape, ..., N, T, K)."""
         shape = torch.Size(sample_shape)
         return self.draw(shape.numel())[1].reshape(shape + self.batch_shape + self.event_shape)
