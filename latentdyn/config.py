@@ -57,7 +57,7 @@ def describe(value: object, argument: str = "model", seen: dict[int, Any] | None
     return {"number": seen[id(value)][0]} | _object(value, argument, seen)
 
 
-def _distribution(d: Distribution, argument: str) -> dict[str, Any]:
+def _distribution(d: Any, argument: str) -> dict[str, Any]:
     if isinstance(d, Independent):
         return {"independent": describe(d.base_dist, argument), "dims": d.reinterpreted_batch_ndims}
     given = [

@@ -15,7 +15,6 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.diagnostics.smoothing import FEWEST
 from latentdyn.distributions import DiscretePath
-from latentdyn.distributions.path import Path
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
@@ -181,7 +180,7 @@ class Marginal:
             return self.program.path_of(batch)
         return integrated(self.program, theta, batch, number)
 
-    def _proper(self, found: Path, start: int) -> None:
+    def _proper(self, found: Any, start: int) -> None:
         """A flat first state has no density until the data have determined it."""
         core = self.program.core
         if core.form != "StateSpace" or not any(core.first().flat):
@@ -197,7 +196,7 @@ class Marginal:
         return InputError(f"models[{self.name}]", wanted, got, fix)
 
 
-def _increments(found: Path, batch: Batch) -> Tensor | None:
+def _increments(found: Any, batch: Batch) -> Tensor | None:
     """log p(y_t | y_{1:t-1}), (..., N, T), of smoothers that filter; None of others."""
     each = found.each if isinstance(found, OneByOne) else [found]
     if isinstance(each[0], DiscretePath):

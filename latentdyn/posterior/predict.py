@@ -16,7 +16,6 @@ from latentdyn.data.ahead import future_inputs
 from latentdyn.data.clock import steps_after
 from latentdyn.errors import InputError
 from latentdyn.posterior.draws import Draws, for_batch
-from latentdyn.programs.hmm import HMM
 from latentdyn.programs.program import Program
 from latentdyn.smoother import as_smoother
 
@@ -150,7 +149,7 @@ def future(
     return y, latents
 
 
-def _future_inputs(model: HMM, data: xr.Dataset, steps: int, u: Any) -> Tensor | None:
+def _future_inputs(model: Any, data: xr.Dataset, steps: int, u: Any) -> Tensor | None:
     if not model.input_dim:
         if u is not None:
             got, fix = "inputs", "leave them out, or build the model with input_dim="

@@ -128,7 +128,7 @@ class PoissonAutoregression(Program):
         batch = self.fit_batch(self._batch(y, u))
         return self.observations({}, batch).log_prob(batch.y)
 
-    def _batch(self, y: object, u: Any = None) -> Batch:
+    def _batch(self, y: Any, u: Any = None) -> Batch:
         if isinstance(y, Batch):
             return y
         return Batch.of(as_dataset(y) if u is None else as_dataset(y, inputs=u), self.dtype)

@@ -92,7 +92,7 @@ class FromEncoder(Proposal):
             return FromEncoder(self.encoder, self.encoder.encode(batch))
 
     def _conditional(
-        self, z: Tensor | None, y: Tensor, u: object, mask: object, step: Step
+        self, z: Tensor | None, y: Tensor, u: Any, mask: object, step: Step
     ) -> Distribution:
         path: Any = self.path
         now = slice(step.t, step.t + 1)
@@ -140,9 +140,7 @@ def as_proposal(proposal: object) -> Proposal:
     return Proposal(proposal)
 
 
-def _optimal(
-    z: Tensor | None, y: Tensor, u: object, mask: Tensor | None, step: Step
-) -> Distribution:
+def _optimal(z: Tensor | None, y: Tensor, u: Any, mask: Tensor | None, step: Step) -> Distribution:
     mean, V = step.prior_moments(z)
     emission = step.emission
     u = step.inputs(emission)

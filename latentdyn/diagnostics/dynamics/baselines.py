@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -34,7 +34,7 @@ class Baseline(abc.ABC):
         self.mean = np.nanmean(x, 0)
 
     @classmethod
-    def of(cls, y: xr.DataArray) -> Self:
+    def of(cls, y: Any) -> Self:
         """Fitted to data."""
         return cls(records(y, "y"))
 
@@ -92,7 +92,7 @@ class VARBaseline(Baseline):
         self.constant, self.A, self.covariance = lagged.fit(trials, order)
 
     @classmethod
-    def of(cls, y: xr.DataArray, order: int = 1) -> Self:
+    def of(cls, y: Any, order: int = 1) -> Self:
         """Fitted to data, of this order p."""
         return cls(records(y, "y"), order)
 

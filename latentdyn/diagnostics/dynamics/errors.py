@@ -29,7 +29,7 @@ CHUNK = 10_000_000  # numbers that are held at once
 @torch.no_grad()
 def prediction_error(
     source: Any,
-    y: xr.Dataset,
+    y: Any,
     steps: int = 20,
     *,
     draws: int = 100,

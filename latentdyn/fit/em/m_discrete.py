@@ -23,7 +23,6 @@ from latentdyn.fit.em.readout import gaussian_readout
 from latentdyn.fit.em.regression import covariance_of
 from latentdyn.fit.engine.parameters import array, free_of, is_known, write
 from latentdyn.programs._clusters import fit_to
-from latentdyn.programs.hmm import HMM
 from latentdyn.programs.program import Program
 
 __all__ = ["maximise_discrete"]
@@ -31,7 +30,7 @@ __all__ = ["maximise_discrete"]
 SILENT = 1e-8  # the estimate of a rate or probability of which nothing was seen is zero
 
 
-def maximise_discrete(program: HMM, q: DiscretePath, batch: Batch) -> None:
+def maximise_discrete(program: Any, q: DiscretePath, batch: Batch) -> None:
     """Move the free parameters to their maximum.
 
     A state that the data give no weight keeps its emission, and one that is never left its row of

@@ -17,7 +17,6 @@ from latentdyn.fit.em.readout import gaussian_readout
 from latentdyn.fit.em.regression import covariance_of, regress, spread, steps_about
 from latentdyn.fit.engine.parameters import array, free_of, is_known, learns, write
 from latentdyn.programs.program import Program
-from latentdyn.transitions.linear import Linear
 
 __all__ = ["maximise"]
 
@@ -64,7 +63,7 @@ def _plrnn(part: Conditional, e: Expectations) -> Any:
 
 
 @closed_form(m_step, transitions.Linear)
-def _linear(part: Linear, e: Expectations) -> None:
+def _linear(part: Any, e: Expectations) -> None:
     """A, b, B by regression of z_t on z_{t-1}, 1 and u_t; Q from what is left."""
     K, U = part.state_dim, part.input_dim
     theta = np.concatenate([array(part.A), array(part.b)[:, None], array(part.B)], 1)

@@ -17,7 +17,6 @@ from latentdyn.fit.forcing.gauss_newton import factor, fisher, laplace_draws, pr
 from latentdyn.fit.sampling.density import LogDensity, free_names, start_values
 from latentdyn.guide import local_params
 from latentdyn.posterior.drawn import DrawnGuide
-from latentdyn.programs.collapsed import Collapsed
 from latentdyn.values import whole
 
 __all__ = ["AroundMode", "GaussNewton", "LastLayer", "around"]
@@ -97,7 +96,7 @@ def around(program: Any, mode: Any, data: Minibatches, how: AroundMode, steps: i
     return _as(how.find(LogDensity(double, data.draw(), start), data, steps), inner.dtype)
 
 
-def _matters(model: Collapsed, name: str) -> bool:
+def _matters(model: Any, name: str) -> bool:
     """Whether the forced path depends on a free parameter."""
     return name != "transition.Q" and not name.startswith("initial.")
 

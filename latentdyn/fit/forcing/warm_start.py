@@ -22,7 +22,6 @@ from latentdyn.programs import StateSpace
 from latentdyn.smooth.forced import schedule, towards_readback
 from latentdyn.smooth.gaussian.derivatives import emission_terms
 from latentdyn.smoother import as_smoother
-from latentdyn.transitions.piecewise import PiecewiseLinear
 
 __all__ = ["noiseless", "warm_start"]
 
@@ -130,11 +129,7 @@ def _steps(transition: Conditional, z: Tensor, inside: Tensor, batch: Batch) -> 
 
 
 def _robustly(
-    transition: PiecewiseLinear,
-    z: Tensor,
-    steps: Steps,
-    iterations: int,
-    error: Callable[[], Tensor],
+    transition: Any, z: Tensor, steps: Steps, iterations: int, error: Callable[[], Tensor]
 ) -> Tensor:
     """With the ridge that predicts best along forced paths: one step overfits noisy states z."""
     transition.place(z)

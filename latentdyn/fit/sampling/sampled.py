@@ -20,7 +20,6 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.programs import Program
-from latentdyn.programs.hmm import HMM
 from latentdyn.programs.program import without_states
 from latentdyn.rng import seeded
 
@@ -103,7 +102,7 @@ def gather(chains: list[Chain]) -> list[Chain]:
 
 
 def posterior_of(
-    program: HMM, density: Any, dataset: Any, batch: Batch, chains: list[Chain], attrs: Any
+    program: Any, density: Any, dataset: Any, batch: Batch, chains: list[Chain], attrs: Any
 ) -> Posterior:
     """Chains as a posterior."""
     drawn = _drawn(density, chains)
