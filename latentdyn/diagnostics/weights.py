@@ -57,7 +57,7 @@ def log_weights(
     return ds.assign_coords(trial=source.data["trial"]) if "trial" in ds.dims else ds
 
 
-def _need_a_fitted_density(posterior: Posterior) -> None:
+def _need_a_fitted_density(posterior: Any) -> None:
     if any(
         drawn is not None and drawn.chains for drawn in (drawn_of(g) for _, g in posterior.fits)
     ):
@@ -85,9 +85,7 @@ def _stored(tree: xr.DataTree) -> xr.Dataset:
     return ds
 
 
-def _chain(
-    posterior: Posterior, fit: tuple[Any, Any], draws: int, paths: int
-) -> dict[str, np.ndarray]:
+def _chain(posterior: Any, fit: tuple[Any, Any], draws: int, paths: int) -> dict[str, np.ndarray]:
     parts = [_chunk(posterior, fit, n, paths) for n in chunks(draws, posterior.batch.y.numel())]
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 

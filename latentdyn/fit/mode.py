@@ -80,7 +80,7 @@ def find_mode(density: LogDensity, steps: int) -> Mode:
     return found
 
 
-def hessian(density: LogDensity, x: Tensor, basis: Tensor | None = None) -> Tensor:
+def hessian(density: Any, x: Tensor, basis: Tensor | None = None) -> Tensor:
     """Second derivatives (P, P) at x, by central differences of gradients, made symmetric.
 
     With ``basis`` (P, P') those in xi, x + basis xi, by steps of a thousandth.
@@ -94,7 +94,7 @@ def hessian(density: LogDensity, x: Tensor, basis: Tensor | None = None) -> Tens
     return (H + H.mT) / 2
 
 
-def _slope(density: LogDensity, x: Tensor, h: Tensor) -> Tensor:
+def _slope(density: Any, x: Tensor, h: Tensor) -> Tensor:
     """What the gradient changes by over h, from both sides."""
     return (density.gradient(x + h)[1] - density.gradient(x - h)[1]) / 2
 

@@ -142,8 +142,8 @@ def _sample(data: Minibatches, seed: int) -> Batch:
 
 def _started(
     level: Level,
-    states: object,
-    parameters: object,
+    states: Any,
+    parameters: Any,
     batch: Batch,
     chain: int,
     training: Training,

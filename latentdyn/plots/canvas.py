@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from latentdyn.errors import InputError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = [
     "AQUA",
@@ -58,7 +55,7 @@ def axes_of(
     return axes
 
 
-def tidy(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
+def tidy(ax: Any, title: str = "", x: str = "", y: str = "") -> None:
     """Plain axes: no box, readable text, the title on the left."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=10, color=GREY)
@@ -70,7 +67,7 @@ def tidy(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
         ax.set_ylabel(y, fontsize=11, color=INK)
 
 
-def legend(ax: Axes, own: bool, columns: int = 4) -> None:
+def legend(ax: Any, own: bool, columns: int = 4) -> None:
     """Names of what is drawn, outside the data: below a figure of our own, else beside the axes."""
     handles, names = ax.get_legend_handles_labels()
     style: dict[str, Any] = {"frameon": False, "fontsize": 10}
@@ -95,7 +92,7 @@ def label(data: Any, name: str) -> str:
     return f"{text} ({data.attrs['units']})" if data.attrs.get("units") else text
 
 
-def heat_map(ax: Axes, values: np.ndarray, *, x: Sequence[Any] | None = None, **style: Any) -> Any:
+def heat_map(ax: Any, values: np.ndarray, *, x: Sequence[Any] | None = None, **style: Any) -> Any:
     """Values (rows, columns) as colours, row 0 on top; ``x``: first and last column's place."""
     rows, columns = values.shape
     left, right = (0, columns - 1) if x is None else (float(x[0]), float(x[1]))

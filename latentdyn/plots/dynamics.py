@@ -15,7 +15,6 @@ from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters, for_batch
 from latentdyn.programs import Program
 from latentdyn.programs.program import need_form
-from latentdyn.programs.state_space import StateSpace
 from latentdyn.rng import seeded
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def _grid(along: np.ndarray, limits: object, points: int) -> tuple[np.ndarray, n
 
 
 @torch.no_grad()
-def _flow(program: StateSpace, z: np.ndarray) -> np.ndarray:
+def _flow(program: Any, z: np.ndarray) -> np.ndarray:
     """Mean step (G, K) from each of the states (G, K), averaged over draws."""
     at: Tensor = torch.as_tensor(z, dtype=program.dtype)[None]  # (1, G, K)
     moved = program.transition.at(slice(1, 2))(at).mean - at

@@ -88,7 +88,7 @@ def _row(ax: Any, j: int, x: np.ndarray) -> None:
     )
 
 
-def _scale(ax: Axes, values: np.ndarray) -> None:
+def _scale(ax: Any, values: np.ndarray) -> None:
     size = np.abs(values[values != 0])
     if not len(size):
         return

@@ -123,7 +123,7 @@ def _units(fan: xr.DataArray, past: Any, units: Sequence[Any] | None) -> list[An
     return wanted
 
 
-def _fan(ax: Axes, fan: xr.DataArray, examples: int) -> None:
+def _fan(ax: Any, fan: xr.DataArray, examples: int) -> None:
     time, draws = fan["time"].values, fan.transpose("draw", "time").values
     counts = fan.attrs.get("kind") == "count"
     for low, high, alpha, text in BANDS:
@@ -152,7 +152,7 @@ def _fan(ax: Axes, fan: xr.DataArray, examples: int) -> None:
     ax.plot(time, middle, color=BLUE, linewidth=1.8, label=text)
 
 
-def _data(ax: Axes, y: xr.DataArray, future: np.ndarray, history: int | None) -> None:
+def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> None:
     """The data before the forecast and, if there are any, within it."""
     time, counts = y["time"].values, y.attrs.get("kind") == "count"
     before, within = np.flatnonzero(time < future[0]), np.isin(time, future)
@@ -173,7 +173,7 @@ def _data(ax: Axes, y: xr.DataArray, future: np.ndarray, history: int | None) ->
         )
 
 
-def _name(ax: Axes, name: object, unit: xr.DataArray, fan: xr.DataArray) -> None:
+def _name(ax: Any, name: Any, unit: xr.DataArray, fan: xr.DataArray) -> None:
     counts = fan.attrs.get("kind") == "count"
     if counts:
         canvas.whole_ticks(ax.yaxis, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,9 +10,6 @@ import xarray as xr
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import COLOURS, GREY, axes_of, legend, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["eigenvalues"]
 
@@ -69,7 +66,7 @@ def eigenvalues(found: object, *, points: int = 6, ax: Any = None) -> Any:
     return ax
 
 
-def _limit(ax: Axes, values: np.ndarray) -> None:
+def _limit(ax: Any, values: np.ndarray) -> None:
     """The whole circle, unless all eigenvalues are close together: flows in small steps have them
     near 1."""
     good = values[np.isfinite(values)]

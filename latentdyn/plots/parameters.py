@@ -151,7 +151,7 @@ def _height(values: np.ndarray) -> float:
 
 
 def _panel(
-    ax: Axes,
+    ax: Any,
     values: np.ndarray,
     draws: xr.DataArray,
     rows: str,

@@ -170,7 +170,7 @@ def _stacked(source: object, states: bool) -> tuple[np.ndarray, list[Any]]:
     return each.reshape(-1, *each.shape[-2:]), list(range(each.shape[-1]))
 
 
-def _clock(data: xr.Dataset) -> tuple[float, str]:
+def _clock(data: Any) -> tuple[float, str]:
     """Time of a step and its unit, of data with a clock of numbers."""
     if data is None or not np.issubdtype(data["time"].dtype, np.number) or data.sizes["time"] < 2:
         return 1.0, ""

@@ -30,7 +30,7 @@ def _check(source: Any) -> None:
         )
 
 
-def place(ds: xr.Dataset, trial: object) -> int:
+def place(ds: Any, trial: Any) -> int:
     """Where a trial is, given its label or, where none is equal to it, its place from 0."""
     number = ds.sizes.get("trial", 1)
     labels = ds["trial"].values.tolist() if "trial" in ds.dims and "trial" in ds.coords else []

@@ -105,11 +105,11 @@ class MixturePath(Path):
         return dataset_of(found, self.length, self.data)
 
 
-def _shape(path: Path) -> tuple[torch.Size, torch.Size]:
+def _shape(path: Any) -> tuple[torch.Size, torch.Size]:
     return path.batch_shape + path.event_shape, path.event_shape
 
 
-def _density(path: Path, value: Tensor) -> Tensor:
+def _density(path: Any, value: Tensor) -> Tensor:
     if isinstance(path, Tensor):
         _unknown(path)
     return path.log_prob(value.unsqueeze(-4) if value.dim() < 4 else value[:, None]).movedim(-2, 0)

@@ -12,7 +12,7 @@ __all__ = ["usable"]
 NOTHING = 1e-9  # nats: what stands for zero
 
 
-def usable(ds: xr.Dataset, posterior: object, stacked: bool) -> xr.Dataset:
+def usable(ds: xr.Dataset, posterior: Any, stacked: bool) -> xr.Dataset:
     """Log-likelihoods without NaN: zero where nothing was observed, or only what was observed.
 
     Args:

@@ -92,7 +92,7 @@ class FromEncoder(Proposal):
             return FromEncoder(self.encoder, self.encoder.encode(batch))
 
     def _conditional(
-        self, z: Tensor | None, y: Tensor, u: Any, mask: object, step: Step
+        self, z: Tensor | None, y: Tensor, u: Any, mask: Any, step: Step
     ) -> Distribution:
         path: Any = self.path
         now = slice(step.t, step.t + 1)
@@ -128,7 +128,7 @@ class Auxiliary(Proposal):
         return self.proposal(z, step)
 
 
-def as_proposal(proposal: object) -> Proposal:
+def as_proposal(proposal: Any) -> Proposal:
     """A `Proposal` from one, from a function, or from None (the transition)."""
     if proposal is None:
         return Bootstrap()

@@ -17,11 +17,7 @@ __all__ = ["roll"]
 
 
 def roll(
-    transition: Conditional,
-    first: Tensor,
-    steps: int,
-    u: Tensor | None = None,
-    pull: Pull | None = None,
+    transition: Any, first: Tensor, steps: int, u: Tensor | None = None, pull: Pull | None = None
 ) -> tuple[Tensor, Tensor]:
     """z_{t+1} = F(f_t, u_{t+1}), f_t = z_t pulled towards its target: z and f, (..., N, T, K).
 

@@ -24,14 +24,14 @@ WITHIN = 1.0  # times the scale: further away it is not the same attractor in an
 
 @torch.no_grad()
 def basins(
-    source: object,
-    start: object = None,
+    source: Any,
+    start: Any = None,
     *,
     steps: int = 1000,
     tail: int = 500,
     within: float = 0.1,
     draws: int = 100,
-    u: Tensor | None = None,
+    u: Any = None,
     max_attractors: int = 20,
     seed: int | None = 0,
 ) -> xr.Dataset:

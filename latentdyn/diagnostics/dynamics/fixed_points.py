@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
-from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
 from latentdyn.errors import moved
@@ -13,10 +14,10 @@ __all__ = ["fixed_points"]
 
 @moved(**GONE)
 def fixed_points(
-    source: object,
+    source: Any,
     *,
     draws: int = 100,
-    u: Tensor | None = None,
+    u: Any = None,
     search: Search = Search(),
     seed: int | None = 0,
 ) -> xr.Dataset:

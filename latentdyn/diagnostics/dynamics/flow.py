@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
 from latentdyn.errors import InputError
@@ -19,14 +18,14 @@ __all__ = ["flow_field"]
 
 @torch.no_grad()
 def flow_field(
-    source: object,
+    source: Any,
     dims: tuple[int, int] | str = (0, 1),
     *,
     trial: int = 0,
     points: int = 24,
-    limits: object = None,
+    limits: Any = None,
     draws: int = 100,
-    u: Tensor | None = None,
+    u: Any = None,
     seed: int | None = 0,
 ) -> xr.Dataset:
     """E[z' | z] - z on a grid in a plane of the state space, for every posterior draw.

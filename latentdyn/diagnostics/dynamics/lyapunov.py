@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of, started
 from latentdyn.errors import InputError
@@ -20,15 +19,15 @@ __all__ = ["kaplan_yorke", "lyapunov_spectrum"]
 
 @torch.no_grad()
 def lyapunov_spectrum(
-    source: object,
+    source: Any,
     steps: int = 10_000,
     *,
     burn_in: int = 1000,
     every: int = 10,
     exponents: int | None = None,
     draws: int = 100,
-    start: object = None,
-    u: Tensor | None = None,
+    start: Any = None,
+    u: Any = None,
     dt: float = 1.0,
     seed: int | None = 0,
 ) -> xr.DataArray:

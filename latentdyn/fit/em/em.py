@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.data.kept import kept
@@ -22,7 +21,6 @@ from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.programs.program import Program, need_no_feedback
-from latentdyn.programs.state_space import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.discrete.hmm import hmm
 from latentdyn.smooth.gaussian.iekf import iekf
@@ -37,8 +35,8 @@ SWEEPS = 10
 
 
 def em(
-    model: StateSpace,
-    y: Tensor,
+    model: Any,
+    y: Any,
     steps: int = 50,
     *,
     smoother: Callable[[Any, Batch], Any] | None = None,
@@ -139,7 +137,7 @@ def em(
     return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
 
 
-def _started(program: StateSpace, batch: Batch) -> tuple[Any, Exception | None]:
+def _started(program: Any, batch: Batch) -> tuple[Any, Exception | None]:
     """A copy started from the data; where they give no finite start, the program, and why."""
     started = copy.deepcopy(program)
     started.initialise(batch)
@@ -184,7 +182,7 @@ def _check(model: Any, tolerance: float) -> None:
         raise InputError("tolerance", "a number >= 0", tolerance, "use tolerance=0 for all steps")
 
 
-def _default(program: StateSpace) -> Smoother[..., Any]:
+def _default(program: Any) -> Smoother[..., Any]:
     if program.form == "HMM":
         return hmm
     parts = (program.first(), program.transition, program.emission)

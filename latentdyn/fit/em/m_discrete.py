@@ -79,7 +79,7 @@ def _per_state(part: Conditional) -> bool:
 
 
 @closed_form(m_step_discrete, emissions.Gaussian)
-def _gaussian(part: Conditional, e: Weights) -> Any:
+def _gaussian(part: Any, e: Weights) -> Any:
     return gaussian_readout(part, e) if _per_state(part) else NotImplemented
 
 

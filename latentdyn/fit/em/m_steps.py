@@ -48,7 +48,7 @@ def _initial(program: Program, e: Expectations) -> None:
 
 
 @closed_form(m_step, emissions.Gaussian)
-def _gaussian(part: Conditional, e: Expectations) -> Any:
+def _gaussian(part: Any, e: Expectations) -> Any:
     return gaussian_readout(part, e)
 
 

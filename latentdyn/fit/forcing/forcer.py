@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.point import PointPath
 from latentdyn.encoders import Encoder
@@ -176,7 +175,7 @@ class Forcer(nn.Module):
         self.state[0] = max(now, slow, 1e-3)
 
 
-def strength(transition: Conditional, z: Tensor, u: Tensor | None = None) -> float:
+def strength(transition: Any, z: Tensor, u: Tensor | None = None) -> float:
     r"""max(0, 1 - 1 / g), with g the largest over paths of the geometric mean of |J(z_t)|_2.
 
     Pulled so strongly, gradients neither explode nor vanish by more than the Jacobians' mean gain.

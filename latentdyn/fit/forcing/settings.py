@@ -12,7 +12,6 @@ from latentdyn.data import Batch
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.fit.forcing.forcer import Adaptive, forcing_interval
-from latentdyn.programs.state_space import StateSpace
 from latentdyn.values import above, whole
 
 __all__ = ["Forcing"]
@@ -85,7 +84,7 @@ class Forcing:
         found = self.towards if isinstance(self.towards, Encoder) else None
         return None if found is None else copy.deepcopy(found).to(dtype)
 
-    def check(self, model: StateSpace) -> None:
+    def check(self, model: Any) -> None:
         """Refuse a model that cannot be forced so."""
         if self.towards is None and model.emission.readback is None:
             fix = "pass forcing=encoders.BiGRU(...), or forcing=smooth.laplace"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from latentdyn.data.kept import kept
 from latentdyn.errors import InputError, moved
@@ -36,10 +35,10 @@ NAMED = {"last-layer": "LastLayer", "laplace": "GaussNewton", "swag": "SWAG", "s
 )
 def teacher_forcing(
     model: StateSpace,
-    y: Tensor,
+    y: Any,
     *,
-    forcing: object = None,
-    parameters: object = None,
+    forcing: Any = None,
+    parameters: Any = None,
     steps: int = 2000,
     batch_size: int | None = 16,
     learning_rate: float = 1e-3,
@@ -125,7 +124,7 @@ def _check_parameters(parameters: object) -> None:
     raise InputError("parameters", wanted, repr(parameters), fix)
 
 
-def _need_near(model: StateSpace, level: Level) -> None:
+def _need_near(model: Any, level: Level) -> None:
     """Where states are the observations, networks have their kinks and bends near zero."""
     if level.far >= FAR and model.emission.state_scales is not None:
         wanted = "data around zero, as they are the states themselves"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
-from latentdyn.distributions.path import Path
 from latentdyn.errors import InputError
 from latentdyn.fit.em.climb import climb
 from latentdyn.fit.em.regress import RIDGE, Steps, can_regress, regress
@@ -146,13 +145,13 @@ def _robustly(
     return regress(transition, steps, iterations, best)
 
 
-def _start_at(program: StateSpace, z: Tensor) -> None:
+def _start_at(program: Any, z: Tensor) -> None:
     if "mean" in dict(program.initial.named_parameters()):
         program.initial.start(mean=z[:, 0].mean(0).to(program.dtype))
 
 
 @torch.no_grad()
-def _start_noise(program: StateSpace, process: Tensor, noise: Tensor) -> None:
+def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
     """Variances of the process (K,), if it has any, and of the observations (D,)."""
     transition, emission = program.transition, program.emission
     if transition.noise == "diagonal":
@@ -200,7 +199,7 @@ def _part(batch: Batch) -> Batch:
 
 
 @torch.no_grad()
-def _observation_noise(program: StateSpace, path: Path, batch: Batch) -> None:
+def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
     """R = E[(y - C z - d)^2] over the smoothed path, of Gaussian units with noise of their own."""
     emission = program.emission
     affine = emission.linear_gaussian(None if not emission.input_dim else batch.u)
@@ -215,7 +214,7 @@ def _observation_noise(program: StateSpace, path: Path, batch: Batch) -> None:
     emission.start(R=torch.where(floor < R, R, floor))
 
 
-def _read_out(program: StateSpace, path: Path, batch: Batch) -> None:
+def _read_out(program: Any, path: Any, batch: Batch) -> None:
     """Emissions that are not linear and Gaussian climb E log p(y | z) at a few smoothed paths."""
     free = free_of(program, "emission.")
     if not free or program.emission.linear_gaussian(None) is not None:

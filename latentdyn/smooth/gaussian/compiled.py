@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from latentdyn import emissions, initials, transitions
-from latentdyn.conditional import Conditional
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.kernels import particles_fast as fast
 from latentdyn.nn import matvec
@@ -38,7 +37,7 @@ def fits(steps: Steps) -> bool:
     return affine is not None and affine.weight.shape[-3] == affine.covariance.shape[-3] == 1
 
 
-def _knows(emission: Conditional) -> bool:
+def _knows(emission: Any) -> bool:
     """A compiled emission: Gaussian with independent noise, Poisson or `Volatility`, constant."""
     known = type(emission) in EMISSIONS and emission.noise == "diagonal"
     return known and not emission.time_varying
@@ -127,7 +126,7 @@ def _transition(steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.diag_embed(transition.timed("a")), transition.timed("W"), b, Q
 
 
-def _plus_inputs(offset: Tensor, part: Conditional, weight: str, steps: Steps) -> Tensor:
+def _plus_inputs(offset: Tensor, part: Any, weight: str, steps: Steps) -> Tensor:
     """A vector (..., 1, J), plus what inputs add (..., T, J)."""
     if not part.input_dim or steps.u is None:
         return offset

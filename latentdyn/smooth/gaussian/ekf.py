@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import Affine, Conditional
+from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
 from latentdyn.errors import InputError
@@ -273,7 +273,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().amax() <= 64 * torch.finfo(a.dtype).eps * scale)
 
 
-def _bends(conditional: Conditional, u: Tensor | None, z: Tensor) -> bool:
+def _bends(conditional: Any, u: Tensor | None, z: Tensor) -> bool:
     """Whether Jacobian or noise of some step change with the state, by one projection of them."""
     if conditional.linear_gaussian(u) is not None:
         return False

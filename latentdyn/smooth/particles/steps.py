@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from latentdyn.conditional import Affine, Conditional
+from latentdyn.conditional import Affine
 from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath
 from latentdyn.nn import broadcast_shapes, matvec
@@ -77,7 +77,7 @@ class Step:
         emission = self.all.model.emission
         return emission.at(slice(self.t, self.t + 1)) if emission.time_varying else emission
 
-    def inputs(self, part: Conditional) -> Tensor | None:
+    def inputs(self, part: Any) -> Tensor | None:
         """The inputs, of a conditional that takes any."""
         return self.u if part.input_dim else None
 
