@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentdyn.bindable import Bindable, rank_of, rebind
-from latentdyn.data.batch import Batch
 from latentdyn.distributions.coordinates import Coordinates, Template, templates_of
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import InputError
@@ -101,7 +100,7 @@ class Conditional(Bindable, abc.ABC):
     def initialise(self, batch: Any) -> None:
         """Set free parameters from data before learning; by default, nothing."""
 
-    def state_scale(self, batch: Batch) -> Tensor | None:
+    def state_scale(self, batch: Any) -> Tensor | None:
         """Variances (K,) that data give the states through a known read-out.
 
         None if states start at unit scale: where the read-out is learned, or has a link.
@@ -180,7 +179,7 @@ class Wrapper(Conditional):
         }
 
 
-def need_dims(argument: str, part: Conditional, *dims: str) -> None:
+def need_dims(argument: str, part: Any, *dims: str) -> None:
     """Refuse what is no conditional, or does not say its sizes."""
     if not isinstance(part, Conditional):
         room = argument if argument.endswith("s") else f"{argument}s"

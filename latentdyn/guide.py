@@ -82,7 +82,7 @@ def local_params() -> Any:
     return pyro.settings.context(module_local_params=True)
 
 
-def parameter_guide(program: Program, given: object = None) -> nn.Module | None:
+def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
     """The guide of a program's random parameters, with its own parameters created.
 
     Args:
@@ -121,7 +121,7 @@ def _starts(given: Any) -> bool:
     return not flow and "init_loc_fn" in signature(given).parameters
 
 
-def _adopt(guide: AutoGuide, draw: object) -> AutoGuide:
+def _adopt(guide: AutoGuide, draw: Any) -> AutoGuide:
     """An autoguide that was made outside: over the prior only, with parameters of its own."""
     if guide.prototype_trace is None:
         guide._model = (draw,)

@@ -56,7 +56,7 @@ class Smoother(Generic[Given, Found]):
         """What the function finds, with the settings wherever ``keywords`` give no others."""
         return self.function(*args, **{**self.settings, **keywords})  # type: ignore[arg-type]
 
-    def __get__(self, instance: object, owner: object = None) -> Any:
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
         """In the body of a class it is a method, as the function would be."""
         return self if instance is None else MethodType(self, instance)
 
@@ -110,7 +110,7 @@ def smoother(
     return made
 
 
-def as_smoother(given: object) -> Smoother[..., Any]:
+def as_smoother(given: Any) -> Smoother[..., Any]:
     """A `Smoother` as it is; a `functools.partial` of one with its settings; any other callable.
 
     The last has no traits: it is called with one draw at a time, and never told where to start.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from latentdyn.errors import InputError
 __all__ = ["above", "as_float", "native", "whole"]
 
 
-def as_float(name: str, value: object) -> Tensor:
+def as_float(name: str, value: Any) -> Tensor:
     """A floating-point tensor from numpy, torch, lists or numbers, in its own precision."""
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(native(value))
@@ -24,13 +26,13 @@ def as_float(name: str, value: object) -> Tensor:
     return tensor.detach()
 
 
-def native(value: object) -> np.ndarray:
+def native(value: Any) -> np.ndarray:
     """Any array, table or view as a copy that torch can take: in order, native bytes, writable."""
     array = np.asarray(value)
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def above(name: str, value: object, bound: float, fix: str) -> Tensor:
+def above(name: str, value: Any, bound: float, fix: str) -> Tensor:
     """A floating-point tensor whose entries all lie above ``bound``."""
     tensor = as_float(name, value)
     if not bool((tensor > bound).all()):
@@ -38,7 +40,7 @@ def above(name: str, value: object, bound: float, fix: str) -> Tensor:
     return tensor
 
 
-def whole(name: str, value: float, least: int = 1) -> int:
+def whole(name: str, value: Any, least: int = 1) -> int:
     """A whole number that is at least ``least``."""
     good = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not good or value < least:

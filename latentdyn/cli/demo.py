@@ -16,7 +16,6 @@ from latentdyn.cli.progress import printer
 from latentdyn.data import sunspots, systems
 from latentdyn.diagnostics import bits_per_spike
 from latentdyn.fit import Training, svi
-from latentdyn.posterior.posterior import Posterior
 from latentdyn.programs import StateSpace
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import original, standardise
@@ -104,7 +103,7 @@ def _judge(posterior: Any, fan: Any, whole: Any) -> list[str]:
     ]
 
 
-def _period(posterior: Posterior, draws: int, unit: str, truth: str) -> str:
+def _period(posterior: Any, draws: int, unit: str, truth: str) -> str:
     period = dominant_period(posterior, draws, seed=0)
     if not len(period):
         return "Simulations of the fitted model grow beyond all bounds: it has no period."

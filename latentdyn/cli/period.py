@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from latentdyn.posterior.posterior import Posterior
+import numpy as np
 
 __all__ = ["dominant_period", "strongest_period"]
 
 
 def dominant_period(
-    posterior: Posterior,
+    posterior: Any,
     draws: int = 100,
     *,
     trials: int = 16,

@@ -24,7 +24,7 @@ def plain_inputs(
     return u.values
 
 
-def future_inputs(given: float, data: xr.Dataset, steps: int, number: int, argument: str) -> Any:
+def future_inputs(given: Any, data: xr.Dataset, steps: int, number: int, argument: str) -> Any:
     """Inputs (1 or N, steps, U) of the steps after the data, matched by input, trial and time.
 
     Times are compared where both sides have some: a longer table is cut to the steps to come.
@@ -40,7 +40,7 @@ def future_inputs(given: float, data: xr.Dataset, steps: int, number: int, argum
 
 
 def _sized(
-    given: float,
+    given: Any,
     trials: int,
     steps: int,
     number: int,

@@ -84,7 +84,7 @@ class Batch:
             dtype = torch.float64 if real else torch.get_default_dtype()
         observed = ~np.isnan(y) if np.issubdtype(y.dtype, np.floating) else np.ones(y.shape, bool)
 
-        def tensor(a: object, dtype: torch.dtype | None) -> Tensor:
+        def tensor(a: Any, dtype: torch.dtype | None) -> Tensor:
             return torch.as_tensor(np.array(a), dtype=dtype, device=device)
 
         n, steps, _ = y.shape

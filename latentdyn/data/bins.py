@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["bin_of", "counts"]
 
 
-def bin_of(offset: object, width: float, scale: float, dtype: Any) -> np.ndarray:
+def bin_of(offset: Any, width: float, scale: float, dtype: Any) -> np.ndarray:
     r"""floor(offset / width), where an offset within rounding of an edge is on the edge.
 
     A difference of two times of size ``scale`` is off by up to eps * scale; 8 is a margin.

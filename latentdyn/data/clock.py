@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from torch import Tensor
 
 __all__ = ["calendar_of", "is_calendar", "steps_after"]
 
 DAYS = (5, 6)  # of a weekend
 
 
-def calendar_of(index: object) -> dict[str, str]:
+def calendar_of(index: Any) -> dict[str, str]:
     """What a pandas index knows of its calendar, as attributes: ``freq`` and ``time_zone``."""
     if isinstance(index, pd.PeriodIndex):
         index = index.to_timestamp()
@@ -61,7 +60,7 @@ def _local(time: xr.DataArray) -> pd.DatetimeIndex:
     return stamps.tz_localize("UTC").tz_convert(zone).tz_localize(None)
 
 
-def _universal(local: pd.DatetimeIndex, zone: str | None, dtype: object) -> np.ndarray:
+def _universal(local: pd.DatetimeIndex, zone: str | None, dtype: Any) -> np.ndarray:
     """Back to the data's own clock; an hour that does not exist is the one after."""
     if zone is not None:
         there = local.tz_localize(zone, ambiguous=np.ones(len(local), bool), nonexistent="NaT")
@@ -96,6 +95,6 @@ def _rule(local: pd.DatetimeIndex, freq: str | None) -> Any:
     return None
 
 
-def _follows(local: pd.DatetimeIndex, offset: Tensor) -> bool:
+def _follows(local: pd.DatetimeIndex, offset: Any) -> bool:
     again = pd.date_range(local[0], periods=len(local), freq=offset)
     return bool(np.array_equal(again.to_numpy(), local.to_numpy()))

@@ -22,13 +22,13 @@ __all__ = ["as_dataset", "inputs_of"]
 
 
 def as_dataset(
-    obj: object,
+    obj: Any,
     *,
     time_dim: Hashable | None = None,
     trial_dim: Hashable | None = None,
     unit_dim: Hashable | None = None,
     bin_size: float | None = None,
-    inputs: object = None,
+    inputs: Any = None,
 ) -> xr.Dataset:
     """Observations of any kind as one Dataset: ``y(trial, time, unit)``, NaN where missing.
 
@@ -78,7 +78,7 @@ def as_dataset(
     return attach_inputs(ds, inputs_of(inputs, "inputs"))
 
 
-def inputs_of(obj: object, argument: str) -> xr.Dataset:
+def inputs_of(obj: Any, argument: str) -> xr.Dataset:
     """Known inputs of any kind that `as_dataset` takes: ``y(trial, time, unit)``, all finite."""
     return check(_converted(obj, {}, None, argument), argument)
 
@@ -113,7 +113,7 @@ def _unlabelled(obj: Any, given: Mapping[str, Hashable | None], argument: str) -
     return from_array(obj, argument)
 
 
-def _is_plain(obj: object) -> bool:
+def _is_plain(obj: Any) -> bool:
     labelled = (pd.DataFrame, pd.Series, xr.DataArray, xr.Dataset, Mapping)
     return not (isinstance(obj, labelled) or is_pynapple(obj))
 
@@ -141,7 +141,7 @@ def _variable(ds: xr.Dataset, argument: str) -> Hashable:
     return names[0]
 
 
-def _from_spikes(obj: object, bin_size: float | None) -> xr.Dataset:
+def _from_spikes(obj: Any, bin_size: float | None) -> xr.Dataset:
     if bin_size is None:
         raise InputError(
             "bin_size",

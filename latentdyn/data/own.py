@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
 import xarray as xr
 
@@ -10,6 +11,6 @@ __all__ = ["own_dataset"]
 
 
 @singledispatch
-def own_dataset(obj: object) -> xr.Dataset | None:
+def own_dataset(obj: Any) -> xr.Dataset | None:
     """The dataset of an object whose class has registered one, None of others."""
     return None

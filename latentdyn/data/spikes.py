@@ -18,12 +18,12 @@ __all__ = ["bin_spikes"]
 
 
 def bin_spikes(
-    spike_times: object,
+    spike_times: Any,
     bin_size: float,
     *,
     start: float | None = None,
     stop: float | None = None,
-    events: object = None,
+    events: Any = None,
 ) -> xr.Dataset:
     r"""Counts of events in bins: y_k = #{spikes in [start + k*bin_size, start + (k+1)*bin_size)}.
 
@@ -75,7 +75,7 @@ def bin_spikes(
 
 
 def _recorded(
-    y: np.ndarray, spike_times: object, origins: np.ndarray, edges: np.ndarray, width: float
+    y: np.ndarray, spike_times: Any, origins: np.ndarray, edges: np.ndarray, width: float
 ) -> np.ndarray:
     """Counts, NaN in bins of which nothing lies in the ``time_support``."""
     support = getattr(spike_times, "time_support", None)
@@ -89,7 +89,7 @@ def _recorded(
     return y if inside.all() else np.where(inside[..., None], y, np.nan)
 
 
-def _units(spike_times: object) -> tuple[np.ndarray, list[np.ndarray], dict[str, Any]]:
+def _units(spike_times: Any) -> tuple[np.ndarray, list[np.ndarray], dict[str, Any]]:
     if isinstance(spike_times, Mapping):
         names = list(spike_times.keys())
         trains = [spike_times[name] for name in names]
@@ -110,7 +110,7 @@ def _units(spike_times: object) -> tuple[np.ndarray, list[np.ndarray], dict[str,
     return labels(names), times, dict(extra)
 
 
-def _times(train: object, argument: str, empty: bool = False) -> np.ndarray:
+def _times(train: Any, argument: str, empty: bool = False) -> np.ndarray:
     times = np.asarray(getattr(train, "t", train))
     times = times if times.size else times.astype(np.float64)
     got = ""
@@ -126,7 +126,7 @@ def _times(train: object, argument: str, empty: bool = False) -> np.ndarray:
     return np.sort(times) if empty else times
 
 
-def _support(spike_times: object, start: object, stop: object) -> tuple[float, float] | None:
+def _support(spike_times: Any, start: Any, stop: Any) -> tuple[float, float] | None:
     support = getattr(spike_times, "time_support", None)
     if support is None:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ __all__ = ["train_test_split"]
 
 
 def train_test_split(
-    ds: object,
+    ds: Any,
     *,
     test: float = 0.2,
     by: Literal["trial", "time"] = "trial",

@@ -14,7 +14,7 @@ from latentdyn.errors import InputError
 __all__ = ["ess", "khat"]
 
 
-def khat(source: object, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
+def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
     r"""Pareto k-hat of the importance ratios exact / fitted posterior: at most 0.7 is trustworthy.
 
     k is the shape of the generalised Pareto distribution in the upper tail of the ratios, of which
@@ -39,7 +39,7 @@ def khat(source: object, draws: int = 1000, *, seed: int | None = None) -> xr.Da
     return _smoothed(source, draws, seed)[0]
 
 
-def ess(source: object, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
+def ess(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
     r"""Effective share of the draws, 1 / (S sum_s w_s^2), of the Pareto-smoothed ratios w.
 
     Draws of a variational fit are independent, so their autocorrelation says nothing; this is the

@@ -12,7 +12,6 @@ from torch import Tensor
 from latentdyn.errors import InputError
 from latentdyn.posterior.drawn import drawn_of
 from latentdyn.posterior.draws import draw, marginal
-from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.predict import chunks
 from latentdyn.rng import seeded
 
@@ -20,7 +19,7 @@ __all__ = ["log_weights"]
 
 
 def log_weights(
-    source: Posterior, draws: int = 1000, *, paths: int = 10, seed: int | None = None
+    source: Any, draws: int = 1000, *, paths: int = 10, seed: int | None = None
 ) -> xr.Dataset:
     r"""Log-ratios of the exact posterior to the fitted one, at draws of the fitted one.
 
@@ -91,9 +90,7 @@ def _chain(posterior: Any, fit: tuple[Any, Any], draws: int, paths: int) -> dict
 
 
 @torch.no_grad()
-def _chunk(
-    posterior: Posterior, fit: tuple[Any, Any], number: int, paths: int
-) -> dict[str, Tensor]:
+def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dict[str, Tensor]:
     program, guide = fit
     batch = posterior.batch.to(program.dtype, program.device)
     drawn: Any = draw(program, guide, batch, number)

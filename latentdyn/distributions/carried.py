@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,7 +84,7 @@ class Carried(TorchDistribution):
             "integrate the states out (model.collapse), or use the program before programs.delayed",
         )
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Carried:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Carried:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return Carried(self.child.expand(shape), self.rest.expand(*shape, -1))

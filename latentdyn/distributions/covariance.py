@@ -12,7 +12,6 @@ one more factor exp(i x_i) for row i.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch.distributions.transforms import Transform
 __all__ = ["CovarianceTransform", "Covariances", "Variances", "bijection", "covariances"]
 
 
-def _floor(floor: Tensor) -> Tensor:
+def _floor(floor: Any) -> Tensor:
     return floor if isinstance(floor, Tensor) else torch.tensor(float(floor), dtype=torch.float64)
 
 
@@ -133,12 +132,12 @@ class CovarianceTransform(Transform):
         K = _size(x.shape[-1])
         return K * math.log(2) + (K + 1) * x[..., :K].sum(-1)
 
-    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+    def forward_shape(self, shape: Any) -> torch.Size:
         """(..., K (K + 1) / 2) -> (..., K, K)."""
         K = _size(shape[-1])
         return torch.Size((*shape[:-1], K, K))
 
-    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+    def inverse_shape(self, shape: Any) -> torch.Size:
         """(..., K, K) -> (..., K (K + 1) / 2)."""
         return torch.Size((*shape[:-2], shape[-1] * (shape[-1] + 1) // 2))
 
@@ -159,7 +158,7 @@ def _covariances(constraint: Covariances) -> Transform:
     return CovarianceTransform(constraint)
 
 
-def bijection(support: object) -> Transform:
+def bijection(support: Any) -> Transform:
     """``biject_to``, which has none for what torch calls positive definite: ours is taken."""
     if isinstance(support, type(constraints.positive_definite)):
         return CovarianceTransform()

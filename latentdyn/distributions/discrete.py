@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -59,7 +58,7 @@ class DiscretePath(TorchDistribution):
         self.log_likelihood, self.idle, self.source = log_likelihood, idle, source
         super().__init__(lead, log_likelihood.shape[-2:-1], validate_args=False)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """The same paths over a larger batch."""
         ll = self.log_likelihood.expand(*batch_shape, *self.log_likelihood.shape[-2:])
         return type(self)(self.log_initial, self.log_transition, ll, self.idle, self.source)

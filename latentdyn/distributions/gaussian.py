@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,7 +66,7 @@ class SingularGaussian(TorchDistribution):
             "integrate the states out (model.collapse), or give every state and unit some noise",
         )
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> SingularGaussian:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SingularGaussian:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return SingularGaussian(self.loc.expand(shape + self.event_shape), self.covariance_matrix)
@@ -81,7 +80,7 @@ class _Normal(Normal):
         constant = -self.scale.log() - 0.5 * math.log(2 * math.pi)
         return torch.add(constant, ((value - self.loc) / self.scale).square(), alpha=-0.5)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> _Normal:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Normal:
         """The same distribution over a larger batch."""
         return _Normal(
             self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False
@@ -128,7 +127,7 @@ def white(dim: int, noise: str, variance: float) -> Tensor:
     return torch.full((dim,), variance) if noise == "diagonal" else variance * torch.eye(dim)
 
 
-def given(name: str, value: object, dim: int) -> tuple[Tensor, str]:
+def given(name: str, value: Any, dim: int) -> tuple[Tensor, str]:
     """A known covariance and how it is to be read (singular ones become matrices)."""
     Q = as_float(name, value)
     if Q.shape[-1:] != (dim,):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,12 +51,12 @@ class HollowTransform(Transform):
         """Zero: the entries are only moved."""
         return x.new_zeros(x.shape[:-1])
 
-    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+    def forward_shape(self, shape: Any) -> torch.Size:
         """(..., K(K-1)) -> (..., K, K)."""
         K = (1 + int((1 + 4 * shape[-1]) ** 0.5 + 0.5)) // 2
         return torch.Size(tuple(shape[:-1]) + (K, K))
 
-    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+    def inverse_shape(self, shape: Any) -> torch.Size:
         """(..., K, K) -> (..., K(K-1))."""
         return torch.Size(tuple(shape[:-2]) + (shape[-1] * (shape[-1] - 1),))
 
@@ -113,7 +112,7 @@ class HollowNormal(TorchDistribution):
         each = Normal(self.loc, self.scale, validate_args=False).log_prob(value)
         return (each * self._off).sum((-2, -1))
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> HollowNormal:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> HollowNormal:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape) + self.event_shape
         return HollowNormal(self.loc.expand(shape), self.scale.expand(shape), validate_args=False)

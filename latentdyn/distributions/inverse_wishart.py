@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,13 +67,13 @@ class InverseWishart(TorchDistribution):
         constant = half * (torch.logdet(self.scale) - K * math.log(2)) - torch.mvlgamma(half, K)
         return constant - (half + (K + 1) / 2) * log_det - trace / 2
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> InverseWishart:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> InverseWishart:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return InverseWishart(self.df.expand(shape), self.scale.expand(shape + self.event_shape))
 
 
-def wishart_root(df: Tensor, L: Tensor, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+def wishart_root(df: Tensor, L: Tensor, sample_shape: Any = torch.Size()) -> Tensor:
     """Lower triangular L A for which L A A' L' ~ Wishart(df, L L'): (sample_shape, ..., K, K).
 
     A has standard normals below the roots of chi-square variables with df, df - 1, ... degrees of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -65,7 +64,7 @@ class ObservedPath(TorchDistribution):
         """(..., T, D)."""
         return self.steps.variance
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """The same observations over a larger batch."""
         new = copy.copy(self)
         new._batch_shape = torch.Size(batch_shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -102,7 +101,7 @@ class OrderedLogit(TorchDistribution):
             quantile = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
             return (quantile[..., None] < self._above()[0]).to(quantile.dtype).sum(-1)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> OrderedLogit:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogit:
         """The same labels over a larger batch."""
         shape = torch.Size(batch_shape)
         thresholds = self.thresholds.expand(shape + self.thresholds.shape[-1:])

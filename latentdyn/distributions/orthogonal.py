@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -115,12 +114,12 @@ class CayleyTransform(Transform):
         log_det = torch.linalg.slogdet(one + S).logabsdet  # half of log det(I + S'S)
         return (_log_constant(K) - (K - 1) * log_det).to(x.dtype)
 
-    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+    def forward_shape(self, shape: Any) -> torch.Size:
         """(..., K(K-1)/2) -> (..., K, K)."""
         K = order(shape[-1])
         return torch.Size(tuple(shape[:-1]) + (K, K))
 
-    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+    def inverse_shape(self, shape: Any) -> torch.Size:
         """(..., K, K) -> (..., K(K-1)/2)."""
         return torch.Size(tuple(shape[:-2]) + (shape[-1] * (shape[-1] - 1) // 2,))
 
@@ -205,7 +204,7 @@ class HaarOrthogonal(TorchDistribution):
         log_p = torch.where(self.support.check(value), value.new_zeros(()), -torch.inf)
         return log_p.expand(broadcast_shapes(log_p.shape, self.batch_shape))
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> HaarOrthogonal:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> HaarOrthogonal:
         """The same distribution over a larger batch."""
         like = self.like.expand(torch.Size(batch_shape))
         return HaarOrthogonal(self.dim, self.determinant, like)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -76,7 +75,7 @@ class Path(TorchDistribution, abc.ABC):
     def _sum(self, terms: Tensor) -> Tensor:
         return (terms if self.valid is None else terms.where(self.valid, 0)).sum(-1)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """The same path over a larger batch."""
         new = copy.copy(self)
         new._batch_shape = torch.Size(batch_shape)

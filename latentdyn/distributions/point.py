@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -88,7 +87,7 @@ class PointPath(Path):
         found = {"mean": self.z, "variance": self.variance, "log_evidence": self.log_evidence}
         return dataset_of(found, self.length, self.data)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> PointPath:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> PointPath:
         """The same path over a larger batch."""
         shape = torch.Size(batch_shape)
         z, before = (x.expand(*shape, *x.shape[-2:]) for x in (self.z, self._predicted))

@@ -71,7 +71,7 @@ class SideBySide(TorchDistribution):
         """(..., D, D), in blocks."""
         return block_diagonal([covariance_of(p) for p in self.parts])
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> SideBySide:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SideBySide:
         """The same distribution over a larger batch."""
         lead = torch.Size(batch_shape) if self.vectors else torch.Size(batch_shape)[:-1]
         shapes = [p.batch_shape + p.event_shape for p in self.parts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -220,7 +219,7 @@ class SmoothedPath(Path):
         new.dtype, new.log_evidence = dtype, self.log_evidence.to(dtype)
         return new
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> SmoothedPath:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SmoothedPath:
         """The same path over a larger batch."""
         new: Any = super().expand(batch_shape)
         for name in _CACHED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -192,6 +191,6 @@ class FlatStationary(TorchDistribution):
         log_p = torch.where(inside, -each.sum(), -torch.inf)
         return log_p.expand(broadcast_shapes(log_p.shape, self.batch_shape))
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> FlatStationary:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlatStationary:
         """The same distribution over a larger batch."""
         return FlatStationary(self.order, self.sign, self.like.expand(torch.Size(batch_shape)))

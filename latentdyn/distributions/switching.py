@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +113,7 @@ class SwitchingPath(Path):
         raise NotImplementedError("the density of a switching path does not split into steps")
 
     def draw(
-        self,
-        sample_shape: Sequence[int] = torch.Size(),
-        before: tuple[Tensor, Tensor] | None = None,
+        self, sample_shape: Any = torch.Size(), before: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Discrete and continuous states, (sample_shape, ..., T) and (sample_shape, ..., T, K).
 

@@ -32,7 +32,7 @@ class LinearReadout(Conditional):
         self.start(C=self.spread * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def _known(cls, C: Tensor, D: Tensor, **others: Any) -> Self:
+    def _known(cls, C: Any, D: Any, **others: Any) -> Self:
         obs_dim, state_dim = as_float("C", C).shape[-2:]
         input_dim = 0 if D is None else as_float("D", D).shape[-1]
         return cls(state_dim, obs_dim, input_dim).fix(C=C, D=D, **others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ class Chain(Encoder):
             self.P.copy_(slope / self.features.scale[:, None])
 
     @torch.no_grad()
-    def follow(self, program: object, batch: Batch, path: object = None) -> bool:
+    def follow(self, program: Any, batch: Batch, path: Any = None) -> bool:
         """The smoother of the program, linearised where it is not linear: exact where it is.
 
         Not where the program has inputs that the encoder was built without.
@@ -149,7 +150,7 @@ class Chain(Encoder):
         self.head.weight.copy_(both[:, :-1])
         self.head.bias.copy_(both[:, -1])
 
-    def forward(self, batch: Batch, program: object = None) -> GaussianChain:
+    def forward(self, batch: Batch, program: Any = None) -> GaussianChain:
         """The posterior over paths."""
         y, u, mask, length = self.seen(batch)
         x = self.features(y, u, mask)

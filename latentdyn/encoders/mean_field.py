@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from latentdyn.data import Batch
 from latentdyn.distributions import FactorisedPath
 from latentdyn.encoders.encoder import Encoder, GaussianHead, perceptron, within
@@ -24,7 +26,7 @@ class MeanField(Encoder):
         self.body = perceptron(self.features.size, hidden, hidden)
         self.head = GaussianHead(hidden, state_dim)
 
-    def forward(self, batch: Batch, program: object = None) -> FactorisedPath:
+    def forward(self, batch: Batch, program: Any = None) -> FactorisedPath:
         """The posterior over paths."""
         y, u, mask, length = self.seen(batch)
         loc, scale = self.head(self.body(self.features(y, u, mask)))

@@ -11,7 +11,6 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 
-from latentdyn.data.batch import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.engine.at_level import levels_of
 from latentdyn.fit.engine.flat import Flat
@@ -32,9 +31,9 @@ POINT = 1e-6  # standard deviation, unconstrained, of what is held or not known 
 
 def laplace(
     model: Program,
-    y: Batch,
+    y: Any,
     *,
-    smoother: object = None,
+    smoother: Any = None,
     steps: int = 500,
     seed: int = 0,
     initialise: bool = True,

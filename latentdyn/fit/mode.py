@@ -132,7 +132,7 @@ def _bfgs(density: LogDensity, x: Tensor, steps: int, held: list[int]) -> Tensor
     B = torch.diag(_scales(density, x))
     B[held] = 0
 
-    def loss(xi: Tensor) -> tuple[float, Any]:
+    def loss(xi: Any) -> tuple[float, Any]:
         try:
             value, gradient = density.gradient(x + B @ torch.as_tensor(xi, dtype=x.dtype))
         except FAILURES:

@@ -157,7 +157,7 @@ def _started(
 
 
 def _minibatches(
-    program: Program, batch: Batch, size: int | None, window: int | None, training: Training
+    program: Any, batch: Batch, size: int | None, window: int | None, training: Training
 ) -> Minibatches:
     parts = [m for m in program.modules() if isinstance(m, Conditional) and m.time_varying]
     if window is not None and parts:
@@ -199,8 +199,8 @@ def _need_something_to_learn(objective: ELBO) -> None:
 
 def _objective(
     level: Level,
-    states: object,
-    parameters: object,
+    states: Any,
+    parameters: Any,
     batch: Batch,
     chain: int,
     training: Training,
@@ -223,7 +223,7 @@ def _objective(
     return ELBO(program, guide, training.particles, program.parameter_scales(batch), levels)
 
 
-def _check_encoders(guide: Guide, program: Program) -> None:
+def _check_encoders(guide: Guide, program: Any) -> None:
     if set(guide.latents) != set(program.latents):
         wanted = f"an encoder for each of {program.latents}" if program.latents else "None"
         got = f"{sorted(guide.latents) or None} of {type(program).__name__}"

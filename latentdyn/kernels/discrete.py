@@ -14,7 +14,6 @@ the inside is double precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,7 +116,7 @@ def viterbi(
     return trace_back(last, best[:-1], chain.A, chain.idle).movedim(0, -1), top + chain.offset
 
 
-def sample_paths(m: Messages, shape: Sequence[int] = torch.Size()) -> Tensor:
+def sample_paths(m: Messages, shape: Any = torch.Size()) -> Tensor:
     """Independent paths from p(z_{1:T} | y_{1:T}): (*shape, ..., T).
 
     Backward: z_t given z_{t+1} is the largest of log p(z_t, y_{1:t}) + log A_{t+1}(z_t, z_{t+1})

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from torch import Tensor
 
 from latentdyn.kernels.jit import jit
 from latentdyn.kernels.shrink import STRONG
@@ -44,7 +43,7 @@ def backward(A: ndarray, Q: ndarray, J: ndarray, steps: int) -> tuple[ndarray, n
     return L, W
 
 
-def _solve(P: ndarray, J: ndarray, X: ndarray, work: Any) -> float:
+def _solve(P: Any, J: Any, X: Any, work: Any) -> float:
     """X <- (I + P J)^{-1} P, made symmetric, and log |det|; NaN if singular."""
     K = len(P)
     for i in range(K):
@@ -79,7 +78,7 @@ def _solve(P: ndarray, J: ndarray, X: ndarray, work: Any) -> float:
     return log_det
 
 
-def _polish(P: np.ndarray, J: np.ndarray, X: np.ndarray, work: Tensor) -> None:
+def _polish(P: Any, J: Any, X: Any, work: Any) -> None:
     """X <- X + (I - X J)(P - (I + P J) X) where the site is strong, as in `shrink`."""
     K = len(P)
     own, site = 0.0, 0.0
@@ -115,7 +114,7 @@ def _polish(P: np.ndarray, J: np.ndarray, X: np.ndarray, work: Tensor) -> None:
             X[i, j] = X[j, i] = X[i, j] + (work[i, K + j] + work[j, K + i]) / 2
 
 
-def _sandwich(A: ndarray, X: ndarray, add: Any, out: Any, work: Any, turned: bool) -> None:
+def _sandwich(A: Any, X: Any, add: Any, out: Any, work: Any, turned: bool) -> None:
     """Out <- A X A' + add, or A'X A + add if ``turned``."""
     K = len(X)
     for i in range(K):
@@ -137,15 +136,7 @@ def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
     solve, sandwich = jit(_solve, reorder=False), jit(_sandwich, reorder=False)
     polish = jit(_polish, reorder=False)
 
-    def ahead(
-        P: np.ndarray,
-        A: np.ndarray,
-        Q: np.ndarray,
-        J: np.ndarray,
-        out: Tensor,
-        filtered: Tensor,
-        det: Tensor,
-    ) -> bool:
+    def ahead(P: Any, A: Any, Q: Any, J: Any, out: Any, filtered: Any, det: Any) -> bool:
         M, T, K, _ = out.shape
         work = np.empty((K, 2 * K))
         for m in range(M):
@@ -162,7 +153,7 @@ def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
                 polish(out[m, t], J[m, j], filtered[m, t], work)
         return True
 
-    def back(A: Tensor, Q: Tensor, J: Tensor, L: Tensor, W: Tensor) -> bool:
+    def back(A: Any, Q: Any, J: Any, L: Any, W: Any) -> bool:
         M, T, K, _ = L.shape
         work = np.empty((K, 2 * K))
         for m in range(M):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from latentdyn.diagnostics.dynamics.equilibria import Search
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
@@ -93,7 +92,7 @@ def bifurcation(
     return ax
 
 
-def _column(family: Varied, state: int, unit: Tensor) -> Callable[[xr.Dataset], xr.DataArray]:
+def _column(family: Varied, state: int, unit: Any) -> Callable[[xr.Dataset], xr.DataArray]:
     if unit is None:
         if not 0 <= state < family.state_dim:
             raise InputError("state", f"0 to {family.state_dim - 1}", state, "counted from 0")

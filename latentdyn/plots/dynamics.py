@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +17,20 @@ from latentdyn.programs import Program
 from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["flow_field"]
 
 DRAWS = 50
 
 
 def flow_field(
-    source: object,
+    source: Any,
     dims: tuple[int, int] | str = (0, 1),
     *,
-    trial: object = 0,
+    trial: Any = 0,
     points: int = 24,
-    limits: object = None,
+    limits: Any = None,
     steps: int = 600,
-    ax: Axes | None = None,
+    ax: Any = None,
 ) -> Any:
     """Streamlines of E[z' | z] - z in a plane of the state space, with the posterior mean path.
 
@@ -82,7 +79,7 @@ def flow_field(
     return ax
 
 
-def _program_and_path(source: object, trial: object) -> tuple[Any, np.ndarray]:
+def _program_and_path(source: Any, trial: Any) -> tuple[Any, np.ndarray]:
     """The program bound to draws (S, 1, 1, ...) of its parameters, and a path (T, K)."""
     if isinstance(source, Posterior):
         path = paths(source, trial).mean("draw").values
@@ -116,7 +113,7 @@ def _plane(path: np.ndarray, dims: Any) -> tuple[np.ndarray, np.ndarray, tuple[s
     return centre, np.eye(K)[list(dims)], (f"state {dims[0]}", f"state {dims[1]}")
 
 
-def _grid(along: np.ndarray, limits: object, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _grid(along: np.ndarray, limits: Any, points: int) -> tuple[np.ndarray, np.ndarray]:
     low, high = along.min(0), along.max(0)
     margin = 0.15 * np.maximum(high - low, 1e-6)
     low, high = low - margin, high + margin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,9 +12,6 @@ from latentdyn.diagnostics.dynamics.lyapunov import lyapunov_spectrum
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import BLUE, GREY, INK, ORANGE, axes_of, legend, tidy
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["lyapunov"]
 
 MOST = 10
@@ -22,11 +19,11 @@ FAR = 8.0  # ratio of sizes from which a linear axis hides the smaller ones
 
 
 def lyapunov(
-    spectrum: object,
+    spectrum: Any,
     truth: Sequence[float] | None = None,
     *,
     exponents: int | None = None,
-    ax: Axes | None = None,
+    ax: Any = None,
 ) -> Any:
     """Posterior of each Lyapunov exponent: median, half and 90% of the draws, and the draws.
 

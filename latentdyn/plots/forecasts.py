@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,9 +15,6 @@ from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, axes_of, legend, tid
 from latentdyn.plots.source import observed, trial_of
 from latentdyn.posterior import Posterior
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["forecast"]
 
 MOST = 6  # panels
@@ -25,14 +22,14 @@ BANDS = ((0.05, 0.95, 0.25, "90% of draws"), (0.25, 0.75, 0.5, "half of the draw
 
 
 def forecast(
-    source: object,
-    data: object = None,
+    source: Any,
+    data: Any = None,
     units: Sequence[Any] | None = None,
-    trial: object = 0,
+    trial: Any = 0,
     *,
     history: int | None = None,
     examples: int = 1,
-    ax: Axes | None = None,
+    ax: Any = None,
 ) -> Any:
     """A fan: 50% and 90% bands of what comes next, after the data in black.
 
@@ -77,7 +74,7 @@ def forecast(
     return axes[0] if len(axes) == 1 else axes
 
 
-def _resolve(source: object, data: object) -> tuple[xr.Dataset, Any]:
+def _resolve(source: Any, data: Any) -> tuple[xr.Dataset, Any]:
     if isinstance(source, xr.DataTree):
         if "predictions" not in source.children:
             raise InputError(

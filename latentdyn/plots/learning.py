@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +10,6 @@ from latentdyn.errors import InputError
 from latentdyn.plots.canvas import COLOURS, INK, axes_of, tidy
 from latentdyn.plots.source import best_chain, observed
 from latentdyn.posterior import Posterior
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["loss"]
 
@@ -23,7 +20,7 @@ PARTS = {
 }
 
 
-def loss(source: object, *, ax: Axes | None = None) -> Any:
+def loss(source: Any, *, ax: Any = None) -> Any:
     """The evidence lower bound of each chain over the steps, and its parts in the best one.
 
     Args:

@@ -17,7 +17,7 @@ CLOSE = 0.6  # spread of eigenvalues up to which only their neighbourhood is sho
 MARKERS = "osD^vPX*"
 
 
-def eigenvalues(found: object, *, points: int = 6, ax: Any = None) -> Any:
+def eigenvalues(found: Any, *, points: int = 6, ax: Any = None) -> Any:
     """Eigenvalues of the Jacobian at each fixed point, in the complex plane, over all draws.
 
     A point is stable in a draw if all of its eigenvalues lie inside the unit circle. A colour is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,15 +12,11 @@ from latentdyn.errors import InputError
 from latentdyn.plots.canvas import INK, axes_of, colour_bar, heat_map, tidy, whole_ticks
 from latentdyn.plots.source import parameter
 from latentdyn.priors import ManifoldAttractor
-from latentdyn.priors.prior import Prior
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["connectivity", "matrix"]
 
 
-def matrix(source: object, name: str = "transition.W", *, ax: Axes | None = None) -> Any:
+def matrix(source: Any, name: str = "transition.W", *, ax: Any = None) -> Any:
     """Posterior mean of a matrix, and how sure the sign of each entry is.
 
     The second panel shows P(entry > 0) - P(entry < 0): 1 is surely positive, -1 surely negative, 0
@@ -56,12 +52,12 @@ def matrix(source: object, name: str = "transition.W", *, ax: Axes | None = None
 
 
 def connectivity(
-    source: object,
+    source: Any,
     name: str = "transition.W",
     *,
     second: str = "sd",
     groups: Mapping[str, Sequence[int]] | None = None,
-    ax: Axes | None = None,
+    ax: Any = None,
 ) -> Any:
     """Posterior mean and standard deviation of a coupling matrix, states sorted into groups.
 
@@ -121,7 +117,7 @@ def _parts(source: Any, name: str, rows: int) -> dict[str, list[int]]:
     return {}
 
 
-def _priors(prior: Prior) -> list[Any]:
+def _priors(prior: Any) -> list[Any]:
     """A prior and those that it is made of."""
     return [prior, *(p for each in prior.made_of for p in _priors(each))]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,21 +11,18 @@ from latentdyn.plots.canvas import axes_of, colour_bar, heat_map, label, tidy, w
 from latentdyn.plots.source import trial_of
 from latentdyn.posterior import Posterior
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["raster_and_rates"]
 
 MOST_STEPS = 600
 
 
 def raster_and_rates(
-    posterior: Posterior,
-    trial: object = 0,
+    posterior: Any,
+    trial: Any = 0,
     *,
     time: slice | None = None,
-    rates: object = None,
-    ax: Axes | None = None,
+    rates: Any = None,
+    ax: Any = None,
 ) -> Any:
     """Counts of every unit above the counts that the model expects, units sorted by their peak.
 

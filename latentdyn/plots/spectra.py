@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from latentdyn.kernels.periodogram import periodogram, resampled
 from latentdyn.plots.canvas import BLUE, INK, axes_of, legend, tidy
 from latentdyn.plots.runs import Beside, beside, place_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["power_spectra"]
 
 MOST = 6  # panels
@@ -22,8 +19,8 @@ DECADES = 8  # below the highest point: what is under it is rounding
 
 
 def power_spectra(
-    source: object,
-    y: object = None,
+    source: Any,
+    y: Any = None,
     *,
     units: Sequence[Any] | None = None,
     draws: int = 50,
@@ -31,7 +28,7 @@ def power_spectra(
     smoothing: float | None = None,
     log_frequency: bool = True,
     seed: int | None = 0,
-    ax: Axes | None = None,
+    ax: Any = None,
 ) -> Any:
     """Spectrum of each unit: the data in black, the median and 90% of free runs as a band.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,22 +12,19 @@ from latentdyn.errors import InputError
 from latentdyn.plots.canvas import BLUE, ORANGE, axes_of, label, legend, tidy
 from latentdyn.plots.source import observed, paths, place
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["latents"]
 
 MOST_STATES, MOST_STEPS = 6, 600
 
 
 def latents(
-    source: object,
-    trial: object = 0,
-    truth: object = None,
+    source: Any,
+    trial: Any = 0,
+    truth: Any = None,
     *,
     states: Sequence[int] | None = None,
     time: slice | None = None,
-    ax: Axes | None = None,
+    ax: Any = None,
 ) -> Any:
     """Posterior mean and 90% band of each state over time.
 
@@ -89,7 +86,7 @@ def _chosen(z: xr.DataArray, states: Sequence[int] | None) -> list[int]:
     return list(states)
 
 
-def _aligned(truth: object, mean: np.ndarray, trial: int) -> np.ndarray:
+def _aligned(truth: Any, mean: np.ndarray, trial: int) -> np.ndarray:
     """The affine image of the truth (T, M) nearest to the mean (T, K)."""
     values = np.asarray(truth, dtype=float)
     values = values[trial] if values.ndim == 3 else values

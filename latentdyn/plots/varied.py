@@ -64,7 +64,7 @@ class Varied:
         return u
 
 
-def varied(source: Posterior, name: str, draws: int, seed: int | None) -> Varied:
+def varied(source: Any, name: str, draws: int, seed: int | None) -> Varied:
     """What is named: ``"transition.W[0, 1]"`` an entry of a parameter, ``"u[0]"`` an input."""
     model, start = _model(source, draws, seed)
     matched = _ENTRY.fullmatch(name.strip())
@@ -93,7 +93,7 @@ def varied(source: Posterior, name: str, draws: int, seed: int | None) -> Varied
     return Varied(model, leaf, place, model.input_dim, start)
 
 
-def _model(source: Posterior, draws: int, seed: int | None) -> tuple[Any, Tensor | None]:
+def _model(source: Any, draws: int, seed: int | None) -> tuple[Any, Tensor | None]:
     """A program bound to draws with their first states, or a transition."""
     if isinstance(source, Conditional):
         like = next(p for p in source.parameters() if p.is_floating_point())

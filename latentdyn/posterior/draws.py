@@ -181,7 +181,7 @@ def _flat(value: Tensor, number: int) -> Tensor:
     return value.detach().expand(number, *value.shape[1:]).flatten(0, 1)
 
 
-def _density(trace: object, number: int) -> Tensor:
+def _density(trace: Any, number: int) -> Tensor:
     """Log-density of each draw, summed over sites."""
     total = torch.zeros(number)
     for _, site in _samples(trace):

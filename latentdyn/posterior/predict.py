@@ -16,7 +16,6 @@ from latentdyn.data.ahead import future_inputs
 from latentdyn.data.clock import steps_after
 from latentdyn.errors import InputError
 from latentdyn.posterior.draws import Draws, for_batch
-from latentdyn.programs.program import Program
 from latentdyn.smoother import as_smoother
 
 __all__ = [
@@ -44,21 +43,21 @@ def chunks(draws: int, entries: int) -> Iterator[int]:
         yield min(size, draws - start)
 
 
-def bind_draws(program: Program, drawn: Draws, number: int) -> Any:
+def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
     """The program bound to draws; without random parameters, so many copies of it."""
     bound = drawn.program(program)
     bound.__dict__["lead"] = torch.Size((number, 1))
     return bound
 
 
-def observations(program: Program, drawn: Draws, batch: Batch) -> Any:
+def observations(program: Any, drawn: Draws, batch: Batch) -> Any:
     """Distribution of y for each draw, given its latents, if any, and the past: (S, N)."""
     need_latents(program, drawn)
     y = for_batch(program, drawn, batch).observations(drawn.latents, batch)
     return y if drawn.latents else y.expand((len(drawn.log_prior), batch.trials))
 
 
-def need_latents(program: Program, drawn: Draws) -> None:
+def need_latents(program: Any, drawn: Draws) -> None:
     """Refuse draws without the latents that the program's observations depend on."""
     core = program.core
     if drawn.latents or not (core.latents or core.integrated):
@@ -111,7 +110,7 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
 
 
 @torch.no_grad()
-def forecast(posterior: Any, steps: int, draws: int, u: object) -> xr.Dataset:
+def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
     """Draws of the steps after each trial's end."""
     model, batch = posterior.model.core, posterior.batch
     u = _future_inputs(model, posterior.data, steps, u)
@@ -123,14 +122,14 @@ def forecast(posterior: Any, steps: int, draws: int, u: object) -> xr.Dataset:
     return _forecast_dataset(posterior.data, y, latents, model.dims)
 
 
-def can_continue(program: Program) -> bool:
+def can_continue(program: Any) -> bool:
     """Whether a forecast needs nothing but the fit: no inputs, nothing that varies in time."""
     model = program.core
     varying = any(isinstance(m, Conditional) and m.time_varying for m in model.modules())
     return not (model.input_dim or varying)
 
 
-def _each(program: Program, drawn: Draws, batch: Batch) -> Any:
+def _each(program: Any, drawn: Draws, batch: Batch) -> Any:
     """The program bound to draws, as many of it as there are where nothing varies yet."""
     need_latents(program, drawn)
     bound = for_batch(program, drawn, batch)
@@ -140,7 +139,7 @@ def _each(program: Program, drawn: Draws, batch: Batch) -> Any:
 
 
 def future(
-    program: Program, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
+    program: Any, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """y (S, N, steps, D) and latents (S, N, steps, *) of the steps to come."""
     bound = _each(program, drawn, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -87,7 +88,7 @@ class _Written(Prior):
         return self.program(templates)
 
 
-def as_prior(prior: object) -> Prior:
+def as_prior(prior: Any) -> Prior:
     """A prior as an object: None draws nothing, a function of the templates is a Pyro program."""
     if prior is None:
         return _Nothing()

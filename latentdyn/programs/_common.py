@@ -31,7 +31,7 @@ def fit_batch(program: Any, batch: Batch) -> Batch:
     return batch if batch.y.is_floating_point() else batch.replace(y=batch.y.to(program.dtype))
 
 
-def simulation_inputs(program: Any, inputs: object, trials: int, steps: int) -> Tensor | None:
+def simulation_inputs(program: Any, inputs: Any, trials: int, steps: int) -> Tensor | None:
     """Inputs (N, T, U) of what is simulated, None of a program without."""
     if not program.input_dim:
         return None

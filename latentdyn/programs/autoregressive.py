@@ -63,12 +63,12 @@ class Autoregressive(Program):
         self.features.initialise(batch)
         self.emission.initialise(batch)
 
-    def observations(self, latents: object, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """p(y_t | y_1..y_{t-1}, u), batch (..., N), event (T, D)."""
         batch = self.fit_batch(batch)
         return ObservedPath(self._shown(self._hidden(batch), batch.u), batch.observed)
 
-    def carry(self, latents: object, batch: Batch) -> Memory:
+    def carry(self, latents: Any, batch: Batch) -> Memory:
         """The hidden state of each trial's end, and its last observations with their mask."""
         batch = self.fit_batch(batch)
         lead = broadcast_shapes(self.lead, (batch.trials,))
@@ -76,7 +76,7 @@ class Autoregressive(Program):
         h, y, seen = (x.expand(*lead, *x.shape[-2:]) for x in ends)
         return Memory(lead, {"h": h, "seen": seen}, y)
 
-    def spoken(self, latents: object, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
+    def spoken(self, latents: Any, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
         """Observations on from those of the memory, each read before the next."""
         y, h = (
             self.c.new_zeros(*memory.lead, 1, n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import pyro
@@ -24,7 +23,6 @@ from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program, is_free
 from latentdyn.programs.simulated import by_name
-from latentdyn.smoother import Smoother
 from latentdyn.values import as_float, whole
 
 __all__ = ["HMM", "log_probability", "probabilities"]
@@ -133,7 +131,7 @@ class HMM(Program):
         """Posterior over the paths of a batch, (..., N) of event (T,)."""
         return self._path(self.log_likelihood(batch), batch.idle)
 
-    def observations(self, latents: object, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of y given paths of states z (..., N, T)."""
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
@@ -164,7 +162,7 @@ class HMM(Program):
         each = each.sum(-1) if each.dim() > lead + 2 else each
         return each.movedim(0, -1)
 
-    def collapse(self, smoother: Smoother) -> Collapsed:
+    def collapse(self, smoother: Any) -> Collapsed:
         """The program whose evidence ``smoother(model, batch)`` computes."""
         return Collapsed(self, smoother)
 
@@ -189,7 +187,7 @@ class HMM(Program):
         z = torch.eye(1, self.states, dtype=self.dtype, device=self.device)[None]
         return z, batch.u[:1, :1] if self.emission.input_dim and batch.u is not None else None
 
-    def _path(self, ll: Tensor, idle: Tensor | None, source: object = None) -> DiscretePath:
+    def _path(self, ll: Tensor, idle: Tensor | None, source: Any = None) -> DiscretePath:
         A: Tensor = self.transition
         first = self.initial[..., 0, :] if self.initial.dim() > 1 else self.initial
         if "transition" in self.time_varying:
@@ -211,7 +209,7 @@ class _Summed(TorchDistribution):
         lead = broadcast_shapes(program.lead, (batch.trials,))
         super().__init__(lead, batch.y.shape[-2:], validate_args=False)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> _Summed:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Summed:
         """The same evidence over a larger batch."""
         new = _Summed(self.program, self.batch)
         new._batch_shape = torch.Size(batch_shape)
@@ -237,7 +235,7 @@ def log_probability(p: Tensor) -> Tensor:
     return p.where(p > 0, 1).log().masked_fill(p <= 0, -torch.inf)
 
 
-def probabilities(name: str, value: object) -> Tensor:
+def probabilities(name: str, value: Any) -> Tensor:
     """Known probabilities, whose last dimension adds up to one."""
     p = as_float(name, value)
     error = (p.sum(-1) - 1).abs().max()

@@ -105,7 +105,7 @@ class PoissonAutoregression(Program):
         """Earlier counts that a rate depends on."""
         return self.emission.depth
 
-    def observations(self, latents: object, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of each count given the past counts, of those that can be scored."""
         past = _stacked(batch.y, self.emission.depth)  # (N, T, depth, D)
         valid = self.scored(batch)
@@ -123,7 +123,7 @@ class PoissonAutoregression(Program):
         heard = missing[..., : self.coupling, :].long()
         return ~own & ((heard.sum(-1, keepdim=True) - heard).sum(-2) == 0)
 
-    def log_likelihood(self, y: Batch, u: object = None) -> Tensor:
+    def log_likelihood(self, y: Any, u: Any = None) -> Tensor:
         """log p(counts | past counts) of each trial, (..., N)."""
         batch = self.fit_batch(self._batch(y, u))
         return self.observations({}, batch).log_prob(batch.y)
@@ -150,7 +150,7 @@ class PoissonAutoregression(Program):
         silence = torch.zeros(*lead, self.hears, self.obs_dim, dtype=self.dtype)
         return Memory(lead, y=silence.to(self.device))
 
-    def carry(self, latents: object, batch: Batch) -> Memory:
+    def carry(self, latents: Any, batch: Batch) -> Memory:
         """The last counts of each trial, which must be observed."""
         depth, length = self.hears, batch.length
         seen = last(batch.mask, length, depth)
@@ -161,12 +161,12 @@ class PoissonAutoregression(Program):
         y = last(batch.y, length, depth)
         return Memory(lead, y=y.expand(*lead, *y.shape[-2:]))
 
-    def completed(self, latents: object, batch: Batch) -> Tensor:
+    def completed(self, latents: Any, batch: Batch) -> Tensor:
         """Refused: later counts depend on what is drawn, so that they say something about it."""
         got, fix = "counts that depend on missing ones", "use a program with states"
         raise InputError("model", "observations that do not hear each other", got, fix)
 
-    def spoken(self, latents: object, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
+    def spoken(self, latents: Any, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
         """Counts on from those of the memory.
 
         Raises: NonFiniteError if they explode, which strong excitation makes them do.
@@ -184,9 +184,7 @@ class PoissonAutoregression(Program):
         return torch.cat(found, -2)
 
     @torch.no_grad()
-    def forecast(
-        self, y: object, steps: int, inputs: object = None, seed: int | None = None
-    ) -> Any:
+    def forecast(self, y: Any, steps: int, inputs: Any = None, seed: int | None = None) -> Any:
         """Counts that follow the data: Dataset with y (trial, time, unit), ``draw`` first if bound.
 
         Args:

@@ -21,7 +21,6 @@ from latentdyn.priors.prior import as_prior
 from latentdyn.programs._common import fit_batch
 from latentdyn.programs.simulated import Simulated
 from latentdyn.rng import BuiltAlone
-from latentdyn.smoother import Smoother
 
 __all__ = ["Program", "at_floor", "is_free", "need_form", "need_no_feedback", "without_states"]
 
@@ -250,7 +249,7 @@ class Program(Simulated, nn.Module, metaclass=BuiltAlone):
             raise InputError(argument, names, f"{unknown}", "use a parameter's dotted path")
 
 
-def need_form(model: Program, form: str, fix: str) -> None:
+def need_form(model: Any, form: str, fix: str) -> None:
     """Refuse programs without the parts that an algorithm works on.
 
     "StateSpace": ``first()``, ``transition`` and ``emission``, conditionals of a chain "z"; "HMM":
@@ -263,7 +262,7 @@ def need_form(model: Program, form: str, fix: str) -> None:
         need_no_feedback(model)
 
 
-def need_no_feedback(model: Program) -> None:
+def need_no_feedback(model: Any) -> None:
     """Refuse programs whose observations hear earlier ones, where the emission stands for all."""
     if model.hears != 0:
         got = f"{type(model).__name__}, whose observations depend on earlier ones"
@@ -271,7 +270,7 @@ def need_no_feedback(model: Program) -> None:
         raise InputError("model", "observations that depend on the states alone", got, fix)
 
 
-def without_states(model: Program, smoother: Smoother) -> Any:
+def without_states(model: Any, smoother: Any) -> Any:
     """The program with its states integrated out, if a smoother is given, else the program."""
     if smoother is None:
         return model
@@ -287,7 +286,7 @@ def is_free(value: Tensor) -> bool:
     return isinstance(value, nn.Parameter) and value.requires_grad
 
 
-def at_floor(program: Program) -> list[str]:
+def at_floor(program: Any) -> list[str]:
     """Learned noise that rests on its floor, by name: without the floor it would be less.
 
     Parameters with a prior are where that puts them, and not among these.

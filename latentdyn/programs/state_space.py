@@ -20,7 +20,6 @@ from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
 from latentdyn.programs.simulated import by_name
-from latentdyn.smoother import Smoother
 
 __all__ = ["StateSpace"]
 
@@ -123,7 +122,7 @@ class StateSpace(Program):
         """Earlier states that the emission reads."""
         return self.emission.memory
 
-    def observations(self, latents: object, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
@@ -163,7 +162,7 @@ class StateSpace(Program):
         mixed = self.emission.noise != "diagonal"
         return {"z": Chain(self.obs_dim, self.state_dim, self.input_dim, mixed=mixed, **sizes)}
 
-    def collapse(self, smoother: Smoother) -> Collapsed:
+    def collapse(self, smoother: Any) -> Collapsed:
         """The program with the states integrated out by ``smoother(model, batch)``."""
         return Collapsed(self, smoother)
 

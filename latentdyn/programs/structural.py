@@ -79,11 +79,11 @@ class Structural(StateSpace):
         """Transitions of the components."""
         return tuple(self.transition.parts.values())
 
-    def __add__(self, other: object) -> Structural:
+    def __add__(self, other: Any) -> Structural:
         """The sum of the components of both."""
         return Structural(self, other)
 
-    def __radd__(self, other: object) -> Structural:
+    def __radd__(self, other: Any) -> Structural:
         """The sum of the components of both."""
         return Structural(other, self)
 
@@ -172,7 +172,7 @@ class Seasonal(Structural):
         return Structural(part, irregular=irregular, initial=initial)
 
 
-def _transitions(component: object) -> list[Any]:
+def _transitions(component: Any) -> list[Any]:
     """Copies of the transitions of a program, or of a transition."""
     if isinstance(component, Structural | ARMA):
         if component.prior.random:

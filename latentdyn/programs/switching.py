@@ -26,7 +26,6 @@ from latentdyn.programs.hmm import log_probability, probabilities
 from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program
 from latentdyn.programs.simulated import by_name
-from latentdyn.smoother import Smoother
 from latentdyn.values import as_float, whole
 
 __all__ = ["SwitchingLinear"]
@@ -214,13 +213,13 @@ class SwitchingLinear(Program, Floored):
         shape = broadcast_shapes(self.lead, (batch.trials,))
         return SwitchingPath(self.regimes(batch.u), batch.steps, batch.valid, batch.idle, shape)
 
-    def observations(self, latents: object, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
 
-    def collapse(self, smoother: Smoother) -> Collapsed:
+    def collapse(self, smoother: Any) -> Collapsed:
         """The program with all states integrated out by ``smoother(model, batch)``."""
         return Collapsed(self, smoother)
 
@@ -233,7 +232,7 @@ class SwitchingLinear(Program, Floored):
             self.noise_at(scale)
         switching_start(self, batch)
 
-    def carry(self, latents: object, batch: Batch) -> Memory:
+    def carry(self, latents: Any, batch: Batch) -> Memory:
         """The last states; where the discrete one is not given, it is drawn given the path."""
         found = by_name(self, latents)
         if "s" not in found:

@@ -14,7 +14,6 @@ import xarray as xr
 
 from latentdyn import plots
 from latentdyn.errors import InputError
-from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.predict import can_continue
 from latentdyn.report.scale import original
 
@@ -97,7 +96,7 @@ def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Pic
         yield _picture("loss", plots.loss(posterior))
 
 
-def _of_states(posterior: Posterior) -> Iterator[Picture]:
+def _of_states(posterior: Any) -> Iterator[Picture]:
     if posterior.data["y"].attrs.get("kind") == "count":
         yield _picture("rates", plots.raster_and_rates(posterior))
     yield _picture("latents", plots.latents(posterior))
@@ -106,11 +105,11 @@ def _of_states(posterior: Posterior) -> Iterator[Picture]:
         yield _picture("flow", plots.flow_field(posterior, dims))
 
 
-def _picture(name: str, axes: object) -> Picture:
+def _picture(name: str, axes: Any) -> Picture:
     return Picture(name, *WORDS[name], _figure(axes))
 
 
-def _fan(posterior: Posterior) -> xr.Dataset | None:
+def _fan(posterior: Any) -> xr.Dataset | None:
     if can_continue(posterior.model):
         steps = max(1, min(posterior.batch.steps // 5, 100))
         with suppress(InputError):  # a program that does not go on

@@ -9,7 +9,6 @@ from typing import Any
 
 import xarray as xr
 
-from latentdyn.posterior.posterior import Posterior
 from latentdyn.report.figures import Picture, pictures
 from latentdyn.report.readings import Reading, readings
 from latentdyn.report.sections import sections, what_was_fitted
@@ -19,10 +18,10 @@ __all__ = ["page"]
 
 
 def page(
-    posterior: Posterior,
+    posterior: Any,
     *,
     forecast: xr.Dataset | None = None,
-    truth: object = None,
+    truth: Any = None,
     about: Mapping[str, Any] | None = None,
     shown: Sequence[Picture] | None = None,
     checks: Sequence[Reading] | None = None,
@@ -55,7 +54,7 @@ def page(
     )
 
 
-def _title(posterior: Posterior) -> str:
+def _title(posterior: Any) -> str:
     return str(posterior.data.attrs.get("title", "A fit with latentdyn"))
 
 

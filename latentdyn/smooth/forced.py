@@ -13,7 +13,6 @@ from latentdyn.distributions.point import PointPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
 from latentdyn.nn import broadcast_shapes
-from latentdyn.programs.program import Program
 from latentdyn.smooth.given import given
 from latentdyn.smooth.roll import roll
 from latentdyn.smoother import smoother
@@ -24,9 +23,9 @@ __all__ = ["forced", "pulled", "schedule", "towards_readback"]
 
 @smoother(batched=True, filters=True)
 def forced(
-    model: Program,
-    y: Batch,
-    u: object = None,
+    model: Any,
+    y: Any,
+    u: Any = None,
     *,
     interval: int = 1,
     alpha: float = 1.0,

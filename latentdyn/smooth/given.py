@@ -9,7 +9,7 @@ import torch
 from latentdyn.conditional import rebind
 from latentdyn.data import Batch, as_dataset
 from latentdyn.errors import InputError
-from latentdyn.programs.program import Program, need_form
+from latentdyn.programs.program import need_form
 from latentdyn.programs.support import check_support
 
 _FIX = {
@@ -50,7 +50,7 @@ def given(
     return program.at_sessions(batch.session), batch, data
 
 
-def in_double(model: Program) -> Any:
+def in_double(model: Any) -> Any:
     """The same program with all of its parameters in double precision, differentiable in them."""
     if model.dtype == torch.float64:  # as all of its parameters are
         return model
@@ -59,7 +59,7 @@ def in_double(model: Program) -> Any:
     return rebind(model, single) if single else model
 
 
-def without_memory(model: Program) -> None:
+def without_memory(model: Any) -> None:
     """Refuse emissions that see earlier states: what goes step by step would not show them any."""
     if model.recalls:
         kind, fix = type(model.emission).__name__, "pass programs.delayed(model)"

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import Conditional
 from latentdyn.kernels.roll import compiled, dense, hinged, stepping
 from latentdyn.kernels.rollout import Pull, attach, forward
 from latentdyn.nn import matvec
@@ -46,7 +45,7 @@ def roll(
 
 
 def _towards_learned(
-    transition: Conditional, first: Tensor, forced: Tensor, u: Tensor | None, pull: Pull
+    transition: Any, first: Tensor, forced: Tensor, u: Tensor | None, pull: Pull
 ) -> Tensor:
     """f, with a graph to the targets and the projector where these are learned."""
     learned = [x for x in (pull.target, pull.projector) if x is not None and x.requires_grad]
@@ -63,7 +62,7 @@ def _towards_learned(
 
 
 def _forced(
-    transition: Conditional, first: Tensor, steps: int, u: Tensor | None, pull: Pull | None
+    transition: Any, first: Tensor, steps: int, u: Tensor | None, pull: Pull | None
 ) -> tuple[Tensor, Any]:
     """f (..., T, K), and the adjoint of the path."""
     pull = None if pull is None else pull.detach()

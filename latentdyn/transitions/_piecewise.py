@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -71,7 +73,7 @@ def driven(h: Tensor, B: Tensor, u: Tensor | None) -> Tensor:
     return h if u is None else h + matvec(B, u)
 
 
-def known_a(a: Tensor, bounded: bool) -> int:
+def known_a(a: Any, bounded: bool) -> int:
     """K, after a check that |a| < 1 if that is asked for."""
     (K,) = sizes("a", a, 1)
     if bounded and not bool((as_float("a", a).abs() < 1).all()):
@@ -80,7 +82,7 @@ def known_a(a: Tensor, bounded: bool) -> int:
     return K
 
 
-def known_hollow(W: Tensor) -> None:
+def known_hollow(W: Any) -> None:
     """An error if W has anything on its diagonal."""
     sizes("W", W, 2)
     if bool((as_float("W", W).diagonal(dim1=-2, dim2=-1) != 0).any()):
@@ -88,7 +90,7 @@ def known_hollow(W: Tensor) -> None:
         raise InputError("W", "a zero diagonal", "numbers on the diagonal", fix)
 
 
-def sizes(name: str, value: object, rank: int) -> tuple[int, ...]:
+def sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
     """The last ``rank`` sizes of a known value; 0 inputs if it is None."""
     if value is None:
         return (0,) * rank

@@ -173,7 +173,7 @@ def _rotations(period: int) -> Tensor:
     return T
 
 
-def _variance(name: str, value: object) -> Tensor:
+def _variance(name: str, value: Any) -> Tensor:
     variance = as_float(name, value)
     if not bool((variance >= 0).all()):
         raise InputError(name, "a variance >= 0", f"{variance.min():g}", "give variances, not sds")

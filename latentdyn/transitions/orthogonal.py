@@ -125,6 +125,6 @@ def _determinant(W: Tensor) -> int:
     raise not_orthogonal("W", W)
 
 
-def _choice(name: str, value: object, among: tuple[Any, ...]) -> None:
+def _choice(name: str, value: Any, among: tuple[Any, ...]) -> None:
     if value not in among:
         raise InputError(name, f"one of {among}", repr(value), f"use {name}={among[0]!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -59,7 +58,7 @@ class Baseline(abc.ABC):
         coords = {dim: np.arange(n) for dim, n in zip(dims, y.shape, strict=True)}
         return xr.DataArray(np.where(good[..., None], y, np.nan), coords, dims, "y")
 
-    def prediction_error(self, y: object, steps: int = 20) -> xr.DataArray:
+    def prediction_error(self, y: Any, steps: int = 20) -> xr.DataArray:
         """PE(n), (step,): as `prediction_error` of a model, from the p-th step of each trial on."""
         steps = whole("steps", steps)
         trials = records(y, "y")
@@ -159,7 +158,7 @@ class Shuffled(FixedPoint):
         return self.complete[np.stack([np.concatenate(r)[:steps] for r in rounds])]
 
 
-def _normal(covariance: np.ndarray, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+def _normal(covariance: np.ndarray, shape: Any, rng: np.random.Generator) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(values.clip(min=0))  # rounding below zero
     return rng.standard_normal((*shape, len(values))) @ root.T

@@ -77,7 +77,7 @@ def basins(
     return _dataset(each, z.cpu().numpy())
 
 
-def _starts(m: Map, start: object) -> Tensor:
+def _starts(m: Map, start: Any) -> Tensor:
     """(G, K)."""
     if start is None:
         every = m.visited(100).flatten(0, 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
 from latentdyn.errors import moved
-from latentdyn.posterior.posterior import Posterior
 from latentdyn.values import whole
 
 __all__ = ["cycles"]
@@ -14,11 +15,11 @@ __all__ = ["cycles"]
 
 @moved(**GONE)
 def cycles(
-    source: Posterior,
+    source: Any,
     order: int,
     *,
     draws: int = 100,
-    u: object = None,
+    u: Any = None,
     search: Search = Search(),
     seed: int | None = 0,
 ) -> xr.Dataset:

@@ -21,8 +21,8 @@ MOST_BINNED = 5  # units; with more, nearly every point is alone in its cell
 
 
 def state_space_divergence(
-    generated: object,
-    truth: object,
+    generated: Any,
+    truth: Any,
     *,
     bins: int = 30,
     binning: str = "range",

@@ -81,7 +81,7 @@ class Search:
 
 @torch.no_grad()
 def equilibria(
-    source: object, order: int, search: Search, draws: int, u: object, seed: int | None
+    source: Any, order: int, search: Search, draws: int, u: Any, seed: int | None
 ) -> xr.Dataset:
     """Dataset with dims (chain, draw, point, phase, state) of the orbits that were found."""
     maps = maps_of(source, whole("draws", draws), seed, u)
@@ -149,7 +149,7 @@ def _seeds(m: Map, z: Tensor, order: int) -> Tensor:
     return torch.nan_to_num(seeds)
 
 
-def _given(m: Map, start: float) -> Tensor:
+def _given(m: Map, start: Any) -> Tensor:
     z = as_float("start", start).to(m.like)
     if z.dim() < 2 or z.shape[-1] != m.state_dim:
         got = f"shape {tuple(z.shape)}"
@@ -213,7 +213,7 @@ def _distance(m: Map, z: np.ndarray) -> np.ndarray:
     return (nearest / m.scale()[:, None]).cpu().numpy()
 
 
-def _dataset(z: np.ndarray, maps: list[Map], source: object) -> xr.Dataset:
+def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
     place = ("chain", "draw", "point")
     there = np.isfinite(z).all((-1, -2))
     values = np.stack(

@@ -18,7 +18,6 @@ from latentdyn.posterior import Posterior
 from latentdyn.rng import seeded
 from latentdyn.smooth.forced import schedule, towards_readback
 from latentdyn.smooth.roll import roll
-from latentdyn.smoother import Smoother
 from latentdyn.values import as_float, whole
 
 __all__ = ["prediction_error"]
@@ -77,7 +76,7 @@ def prediction_error(
     return xr.DataArray(values, coords, ("chain", "draw", "step"), "PE")
 
 
-def _known(chain: Chain, batch: Batch, start: object, smoother: Smoother, own: object) -> Tensor:
+def _known(chain: Chain, batch: Batch, start: Any, smoother: Any, own: Any) -> Tensor:
     """States (S, N, T, K) given the data so far."""
     model, shape = chain.program, (chain.draws, batch.trials, batch.steps)
     K = model.transition.state_dim

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from latentdyn.data import as_dataset
-from latentdyn.data.batch import Batch
 from latentdyn.diagnostics.dynamics.baselines import (
     Baseline,
     FixedPoint,
@@ -36,13 +36,13 @@ RUNS = ("length", "burn_in", "noise", "start", "inputs")
 
 @moved(**BESIDE, **{name: f"runs=diagnostics.Runs({name}=...)" for name in RUNS})
 def scores(
-    source: Posterior,
-    y: Batch,
+    source: Any,
+    y: Any,
     *,
     steps: int = 20,
     draws: int = 100,
     runs: Runs = Runs(),
-    smoother: object = None,
+    smoother: Any = None,
     against: Against = Against(),
     distance: Distance = Distance(),
     seed: int | None = 0,
@@ -82,7 +82,7 @@ def scores(
 
 @moved(**BESIDE)
 def floors(
-    y: object,
+    y: Any,
     *,
     steps: int = 20,
     length: int | None = None,
@@ -104,7 +104,7 @@ def floors(
     return _floors(ds, whole("steps", steps), length, against, ds, how, seed)
 
 
-def _same_width(how: Distance, ds: xr.Dataset, floor: object, length: int) -> Distance:
+def _same_width(how: Distance, ds: xr.Dataset, floor: Any, length: int) -> Distance:
     """One width of smoothing for all spectra that are compared."""
     if how.smoothing is not None:
         return how
@@ -118,7 +118,7 @@ def _floors(
     steps: int,
     length: int,
     against: Against,
-    own: object,
+    own: Any,
     how: Distance,
     seed: int | None,
 ) -> xr.Dataset:
@@ -172,16 +172,14 @@ def score_table(found: xr.Dataset, quantiles: tuple[float, float] = (0.05, 0.95)
 
 
 def _compared(
-    generated: object, truth: object, how: Distance, seed: int | None
+    generated: Any, truth: Any, how: Distance, seed: int | None
 ) -> dict[str, xr.DataArray]:
     space = state_space_divergence(generated, truth, method=how.method, seed=seed)
     spectrum = power_spectrum_distance(generated, truth, smoothing=how.smoothing, dt=how.dt)
     return {"D_stsp": space, "D_H": spectrum}
 
 
-def _truth(
-    ds: xr.Dataset, floor: object, how: Distance, seed: int | None
-) -> dict[str, xr.DataArray]:
+def _truth(ds: xr.Dataset, floor: Any, how: Distance, seed: int | None) -> dict[str, xr.DataArray]:
     """The truth against itself."""
     if floor is not None:
         return _compared(as_dataset(floor), ds, how, seed)

@@ -107,7 +107,7 @@ def _plane(path: np.ndarray, dims: Any) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, basis, basis @ centre
 
 
-def _axes(along: np.ndarray, limits: object, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _axes(along: np.ndarray, limits: Any, points: int) -> tuple[np.ndarray, np.ndarray]:
     low, high = along.min(0), along.max(0)
     margin = 0.15 * np.maximum(high - low, 1e-6)
     low, high = low - margin, high + margin

@@ -100,7 +100,7 @@ def _number(exponents: int | None, state_dim: int) -> int:
 
 
 def _of(
-    m: Map, steps: int, burn_in: int, every: int, exponents: int, start: object, seed: int | None
+    m: Map, steps: int, burn_in: int, every: int, exponents: int, start: Any, seed: int | None
 ) -> tuple[np.ndarray, int]:
     """Exponents per step (S, J) of one chain, and the block length."""
     z = started(m, start, seed)

@@ -195,7 +195,7 @@ def maps_of(source: Any, draws: int, seed: int | None, u: Any = None, paths: boo
     return found
 
 
-def started(map: Map, start: object, seed: int | None) -> Tensor:
+def started(map: Map, start: Any, seed: int | None) -> Tensor:
     """One state of each draw, (S, K): ``start`` (K,) or (S, K), or a visited one."""
     if start is None:
         with seeded(seed):

@@ -48,7 +48,7 @@ class Runs:
         return xr.DataArray(np.reshape(found, shape), self.coords, tuple(self.coords), name)
 
 
-def records(truth: object, argument: str = "truth") -> list[np.ndarray]:
+def records(truth: Any, argument: str = "truth") -> list[np.ndarray]:
     """The trials (T, D) of whatever `as_dataset` takes, each up to its end, in double precision."""
     ds = as_dataset(truth)
     y = ds["y"].values.astype(np.float64)
@@ -60,7 +60,7 @@ def records(truth: object, argument: str = "truth") -> list[np.ndarray]:
     return found
 
 
-def runs(generated: object, units: int) -> Runs:
+def runs(generated: Any, units: int) -> Runs:
     """Runs with dims chain and draw in front, if they have any; arrays (S, T, D) are S draws."""
     if isinstance(generated, xr.Dataset):
         if "y" not in generated:

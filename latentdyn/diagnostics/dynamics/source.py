@@ -43,7 +43,7 @@ class Chain:
 
 @torch.no_grad()
 def chains_of(
-    source: object, draws: int = 100, seed: int | None = 0, states: bool = False
+    source: Any, draws: int = 100, seed: int | None = 0, states: bool = False
 ) -> list[Chain]:
     """The chains of a `Posterior`, or one chain of a program or a transition.
 
@@ -85,7 +85,7 @@ def _fits(source: Posterior, draws: int) -> list[tuple[Any, Guide]]:
     return found
 
 
-def _chain(source: Posterior, program: Program, guide: Guide, draws: int, states: bool) -> Chain:
+def _chain(source: Posterior, program: Any, guide: Guide, draws: int, states: bool) -> Chain:
     stored = drawn_of(guide)
     number = draws if stored is None or stored.picked is None else len(stored.picked)
     if states:
@@ -106,5 +106,5 @@ def _beginning(source: Posterior, guide: Guide) -> Batch:
     return batch.head(TRIALS, STEPS)
 
 
-def _in_front(program: Program) -> dict[str, Tensor]:
+def _in_front(program: Any) -> dict[str, Tensor]:
     return {name: t.value.detach()[None] for name, t in program.templates.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -15,8 +17,8 @@ STEPS, BINS = 100_000, 20  # the series and the smoothing of published scores
 
 
 def power_spectrum_distance(
-    generated: object,
-    truth: object,
+    generated: Any,
+    truth: Any,
     *,
     smoothing: float | None = None,
     smoothing_bins: float | None = None,

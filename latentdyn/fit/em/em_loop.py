@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from numpy.linalg import LinAlgError
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from latentdyn.data import Batch
@@ -115,14 +114,14 @@ class EMRun:
         """One E step: the states given the present parameters, and their evidence."""
         return self._record(*self._evaluate())
 
-    def _record(self, q: Tensor, found: float) -> Any:
+    def _record(self, q: Any, found: float) -> Any:
         self.progress.record(step=self.progress.step, log_evidence=found)
         if self.smoother.warm:
             self.start = {"start": q.mean}  # the next mode is not far
         return q
 
     @torch.no_grad()
-    def maximise(self, q: Tensor, before: dict[str, Any], steps: int) -> None:
+    def maximise(self, q: Any, before: dict[str, Any], steps: int) -> None:
         """One M step."""
         if isinstance(q, DiscretePath):
             maximise_discrete(self.program, q, self.batch)
@@ -136,7 +135,7 @@ class EMRun:
             if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(name, f"the M step of '{name}' {self._where}")
 
-    def _still(self, q: Tensor, tolerance: float) -> bool:
+    def _still(self, q: Any, tolerance: float) -> bool:
         """Whether the evidence rises no more, which a random E step does not tell."""
         if isinstance(q, ParticlePath) or not tolerance > 0:
             return False

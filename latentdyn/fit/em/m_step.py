@@ -6,10 +6,6 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
-from torch import Tensor
-
-from latentdyn.conditional import Conditional
-
 __all__ = ["closed_form", "m_step", "m_step_discrete"]
 
 Step = Callable[[Any, Any], Any]
@@ -81,7 +77,7 @@ def closed_form(steps: Any, kind: Any) -> Callable[[Step], Step]:
     """
 
     def registered(step: Step) -> Step:
-        def own(part: Conditional, e: Tensor) -> Any:
+        def own(part: Any, e: Any) -> Any:
             plain = type(part) is kind and not part.time_varying and part.noise != "singular"
             return step(part, e) if plain else NotImplemented
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from torch import Tensor
 
 from latentdyn.fit.em.expectations import Expectations
 from latentdyn.fit.em.regression import About, Sums, covariance_of, regress, spread
@@ -81,7 +80,7 @@ def _chunks(partial: ndarray, units: int) -> Any:
 
 
 def _completed(
-    e: Expectations, about: About, r: ndarray, at: Tensor, R: ndarray
+    e: Expectations, about: About, r: ndarray, at: Any, R: ndarray
 ) -> tuple[ndarray, ndarray, ndarray]:
     """Expected y of some steps beside their means, and covariances with z and with themselves."""
     m = e.batch.mask.cpu().numpy()[at].astype(float)

@@ -12,7 +12,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
-from latentdyn.conditional import Conditional, Template
+from latentdyn.conditional import Template
 from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.distributions.path import path_kl
@@ -147,12 +147,12 @@ def _like(template: Template, scales: tuple[Any, Tensor] | None) -> tuple[Any, A
     return centre.expand_as(like).contiguous(), scale.expand_as(like).contiguous()
 
 
-def _replayed(guide: Guide, model: Program, batch: Batch) -> tuple[Any, Any]:
+def _replayed(guide: Any, model: Any, batch: Batch) -> tuple[Any, Any]:
     traced = poutine.trace(guide).get_trace(batch, model)
     return traced, poutine.trace(poutine.replay(model, traced)).get_trace(batch)
 
 
-def _terms(guide: Any, model: Conditional) -> Iterator[tuple[str, str, Tensor]]:
+def _terms(guide: Any, model: Any) -> Iterator[tuple[str, str, Tensor]]:
     """(site, part of the bound, summed value) for every site of both traces."""
     for name, site in _samples(model):
         q = guide.nodes.get(name)

@@ -73,7 +73,7 @@ class Level:
         return program, guide
 
 
-def _levels(model: Program, mean: Tensor, scale: Tensor) -> list[str]:
+def _levels(model: Any, mean: Tensor, scale: Tensor) -> list[str]:
     """The parameters that are the level of all units; none if one of them is random or known."""
     emission = model.core.named_conditionals().get("emission")
     if emission is None or len(emission.modalities) > 1:

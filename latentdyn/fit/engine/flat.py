@@ -100,7 +100,7 @@ class _FlatAbove(TorchDistribution):
         missing = rank - own.event_dim
         return torch.distributions.constraints.independent(own, missing) if missing else own
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> _FlatAbove:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _FlatAbove:
         """The same over a larger batch."""
         return _FlatAbove(self.template, batch_shape)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.fit.engine.elbo import ELBO
-from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 from latentdyn.smooth.gaussian.laplace import laplace
 
@@ -69,7 +68,7 @@ def _better(found: Tensor, now: Tensor) -> bool:
     return float(gain.mean()) >= (-chance if steadier else 0.0)
 
 
-def _path(program: Program, batch: Batch) -> Tensor | None:
+def _path(program: Any, batch: Batch) -> Tensor | None:
     """A draw of Laplace's approximation to the states, if it is reached."""
     if batch.trials * batch.steps > MOST:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from latentdyn.conditional import Template
-from latentdyn.programs.program import Program, is_free
+from latentdyn.programs.program import is_free
 
 __all__ = [
     "array",
@@ -46,7 +46,7 @@ def write(part: Any, **values: ndarray) -> None:
                 parameter.copy_(torch.from_numpy(np.array(value)))
 
 
-def free_of(program: Program, prefix: str = "") -> dict[str, Template]:
+def free_of(program: Any, prefix: str = "") -> dict[str, Template]:
     """The parameters to be learned, by dotted name."""
     return {n: t for n, t in program.templates.items() if n.startswith(prefix) and is_free(t.value)}
 
@@ -56,27 +56,27 @@ def learns(part: Any) -> bool:
     return any(p.numel() > 0 and is_free(p) for p in part.parameters())
 
 
-def free_values(program: Program) -> dict[str, Tensor]:
+def free_values(program: Any) -> dict[str, Tensor]:
     """The values of `free_of`, which take less time than their supports."""
     each = program.named_parameters()
     free = {n: p for n, p in each if p.numel() and is_free(p)}
     return {n: p for n, p in free.items() if not n.startswith("prior.")}
 
 
-def snapshot(program: Program) -> dict[str, Tensor]:
+def snapshot(program: Any) -> dict[str, Tensor]:
     """Copies of the free values."""
     return {n: value.detach().clone() for n, value in free_values(program).items()}
 
 
 @torch.no_grad()
-def restore(program: Program, values: Mapping[str, Tensor]) -> None:
+def restore(program: Any, values: Mapping[str, Tensor]) -> None:
     """Put copies back."""
     for name, value in free_values(program).items():
         value.copy_(values[name])
 
 
 @torch.no_grad()
-def toward(program: Program, before: Mapping[str, Tensor], share: float) -> None:
+def toward(program: Any, before: Mapping[str, Tensor], share: float) -> None:
     """Go only a share of the way from the values before, in unconstrained coordinates."""
     for name, template in free_of(program).items():
         to = transform_to(template.support)

@@ -89,7 +89,7 @@ class Task:
         window = None if window is None or window >= self.batch.steps else window
         return Minibatches(self.batch, size, window, CONTEXT, lookahead=0, shift=True)
 
-    def finish(self, data: Minibatches, steps: int) -> tuple[Any, Guide]:
+    def finish(self, data: Any, steps: int) -> tuple[Any, Guide]:
         """The fitted program and what is known about its parameters."""
         collapsed = self.objective.finish()
         guide: Any = self.objective.guide.parameters_guide

@@ -15,7 +15,6 @@ from latentdyn.distributions.point import PointPath
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
-from latentdyn.programs.program import Program
 from latentdyn.smooth.forced import pulled, schedule, towards_readback
 
 __all__ = ["Adaptive", "Forcer", "forcing_interval"]
@@ -78,7 +77,7 @@ class Forcer(nn.Module):
         self.state: Tensor
         self.register_buffer("state", torch.tensor([start, 0.0], dtype=torch.float64))
 
-    def _apply(self, fn: object, recurse: bool = True) -> Any:
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         if isinstance(self.towards, nn.Module):
             self.towards._apply(fn, recurse)  # its precision and device are the program's
         return super()._apply(fn, recurse)
@@ -93,13 +92,13 @@ class Forcer(nn.Module):
         """The strength now."""
         return float(self.state[0])
 
-    def forward(self, model: Program, batch: Batch) -> PointPath:
+    def forward(self, model: Any, batch: Batch) -> PointPath:
         """The pulled path of a batch and its evidence."""
         path = self._path(model, batch)
         self.last = path.z[..., -1, :].detach()
         return path
 
-    def _path(self, model: Program, batch: Batch) -> PointPath:
+    def _path(self, model: Any, batch: Batch) -> PointPath:
         weight = schedule(batch, self.interval, self.alpha)
         if isinstance(self.towards, Encoder):
             return self._encoded(model, batch, weight)
@@ -132,7 +131,7 @@ class Forcer(nn.Module):
         return y.mean, y.variance, batch.mask & counts, normal
 
     @torch.no_grad()
-    def error(self, model: Program, batch: Batch) -> Tensor:
+    def error(self, model: Any, batch: Batch) -> Tensor:
         """Mean square of what predictions of each unit miss, (D,); infinite where they diverge."""
         mean, _, seen, _ = self.predictions(model, batch)
         square = (batch.y - mean).square().nan_to_num(torch.inf).where(seen, 0)
@@ -154,7 +153,7 @@ class Forcer(nn.Module):
         new.log_evidence = new.log_evidence + self.temperature * read
         return new
 
-    def _encoded(self, model: Program, batch: Batch, weight: Tensor) -> PointPath:
+    def _encoded(self, model: Any, batch: Batch, weight: Tensor) -> PointPath:
         """The bound of a drawn path, with what is predicted of the data from where it pulls."""
         q = self.towards.encode(batch)
         drawn = q.rsample()
@@ -186,7 +185,7 @@ def strength(transition: Any, z: Tensor, u: Tensor | None = None) -> float:
     return max(0.0, 1 - 1 / gain) if gain > 0 else 0.0
 
 
-def _everywhere(target: Tensor, weight: Tensor) -> Pull:
+def _everywhere(target: Any, weight: Tensor) -> Pull:
     at = weight.flatten(0, -2).any(0).tolist()
     return Pull(target, weight[..., None].expand(*weight.shape, target.shape[-1]), None, at)
 

@@ -115,7 +115,7 @@ def teacher_forcing(
     return posterior
 
 
-def _check_parameters(parameters: object) -> None:
+def _check_parameters(parameters: Any) -> None:
     if parameters is None or isinstance(parameters, AroundMode) or callable(parameters):
         return
     name = NAMED.get(parameters) if isinstance(parameters, str) else None

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.em.climb import climb
@@ -105,7 +104,7 @@ def warm_start(
         return batch.replace(states=smoother(program, batch).mean)
 
 
-def _reads_back(emission: Conditional) -> bool:
+def _reads_back(emission: Any) -> bool:
     return any(part.readback is not None for part in emission.modalities)
 
 
@@ -123,7 +122,7 @@ def _shown(program: StateSpace, batch: Batch) -> tuple[Any, Tensor]:
     return pull.target.expand(*batch.y.shape[:2], -1), whole
 
 
-def _steps(transition: Conditional, z: Tensor, inside: Tensor, batch: Batch) -> Steps:
+def _steps(transition: Any, z: Tensor, inside: Tensor, batch: Batch) -> Steps:
     return Steps(z, inside, batch.u if transition.input_dim else None)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import torch
 
-from latentdyn.data.batch import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.sampling.density import LogDensity, start_values
 from latentdyn.fit.sampling.nuts import Job, run
@@ -26,9 +26,9 @@ DENSE = 30  # parameters up to which correlations are learned by default
 
 def mcmc(
     model: Program,
-    y: Batch,
+    y: Any,
     *,
-    smoother: object = None,
+    smoother: Any = None,
     draws: int = 500,
     warmup: int = 500,
     chains: int = 4,

@@ -53,7 +53,7 @@ class _Nuts(NUTS):
         self.leaps, self.diverged, self.energy = 0, False, None
         return super().sample(params)
 
-    def _kinetic_energy(self, r_unscaled: object) -> Any:
+    def _kinetic_energy(self, r_unscaled: Any) -> Any:
         kinetic = super()._kinetic_energy(r_unscaled)
         if self.energy is None and self._potential_energy_last is not None:
             self.energy = float(kinetic + self._potential_energy_last)

@@ -31,7 +31,7 @@ REPLICATES = 20  # of the evidence at the posterior mean
 
 def particle_mcmc(
     model: Program,
-    y: object,
+    y: Any,
     *,
     particles: int = 500,
     draws: int = 1000,
@@ -40,7 +40,7 @@ def particle_mcmc(
     seed: int = 0,
     keep_warmup: bool = False,
     spread: float = 0.5,
-    proposal: object = None,
+    proposal: Any = None,
     initialise: bool = True,
     progress: bool = True,
 ) -> Posterior:
@@ -212,7 +212,7 @@ class _Walk:
         return found
 
 
-def _path(drawn: Tensor) -> Tensor:
+def _path(drawn: Any) -> Tensor:
     """One path (N, T, K) of the particles of one chain."""
     path, c = drawn
     paths = path.paths[0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from latentdyn.data.batch import Batch
+from typing import Any
+
 from latentdyn.distributions import DiscretePath
-from latentdyn.programs.program import Program
 from latentdyn.smooth.given import given
 from latentdyn.smoother import smoother
 
@@ -12,7 +12,7 @@ __all__ = ["hmm"]
 
 
 @smoother()
-def hmm(model: Program, y: Batch, u: object = None) -> DiscretePath:
+def hmm(model: Any, y: Any, u: Any = None) -> DiscretePath:
     r"""p(z_{1:T} | y) of discrete states: marginals, pairs, best path, random paths.
 
     Args:

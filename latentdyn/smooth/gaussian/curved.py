@@ -16,7 +16,6 @@ from latentdyn.distributions import GaussianChain
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
-from latentdyn.programs.program import Program
 from latentdyn.smooth.gaussian.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.gaussian.search import (
     TOLERANCE,
@@ -34,7 +33,7 @@ __all__ = ["laplace_curved"]
 
 
 def laplace_curved(
-    model: Program, batch: Batch, data: object, first: Affine, start: Tensor | None, steps: int
+    model: Any, batch: Batch, data: Any, first: Affine, start: Tensor | None, steps: int
 ) -> SmoothedPath:
     """Newton's method on the block-tridiagonal Hessian of log p(z, y), from several starts."""
     problem = _Path(model, batch)
@@ -131,7 +130,7 @@ class _Path:
         gradient, diag, off = self.expansion(z, convex)
         return z + GaussianChain(diag, off, gradient).mean
 
-    def path(self, z: Tensor, data: object) -> SmoothedPath:
+    def path(self, z: Tensor, data: Any) -> SmoothedPath:
         """The approximation at the mode, whose place depends on the parameters."""
         gradient, diag, off = self.expansion(z)
         try:

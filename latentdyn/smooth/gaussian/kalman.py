@@ -9,7 +9,6 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
-from latentdyn.programs.program import Program
 from latentdyn.smooth.gaussian.condition import say_condition
 from latentdyn.smooth.gaussian.solution import solve
 from latentdyn.smooth.given import given
@@ -19,9 +18,7 @@ __all__ = ["kalman"]
 
 
 @smoother(batched=True, filters=True)
-def kalman(
-    model: Program, y: Batch, u: object = None, *, route: Route | None = None
-) -> SmoothedPath:
+def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> SmoothedPath:
     r"""Kalman filter and smoother: p(z_{1:T} | y) and log p(y) of a linear-Gaussian program.
 
     Args:

@@ -197,7 +197,7 @@ class _Sites:
         target = self.mean(J, g)
         return target, g - matvec(J, target)
 
-    def path(self, z: Tensor, data: object) -> SmoothedPath:
+    def path(self, z: Tensor, data: Any) -> SmoothedPath:
         """The approximation at the mode."""
         value, gradient, J = expand(self.terms, z)
         g = gradient + matvec(J, z)

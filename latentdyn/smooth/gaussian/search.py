@@ -10,7 +10,6 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
-from latentdyn.programs.program import Program
 
 __all__ = [
     "TOLERANCE",
@@ -177,6 +176,6 @@ def best_step(model: Any, batch: Batch, z: Tensor, target: Tensor) -> tuple[Tens
         return target, unknown
 
 
-def log_joint(model: Program, batch: Batch, z: Tensor) -> Tensor:
+def log_joint(model: Any, batch: Batch, z: Tensor) -> Tensor:
     """log p(z, y), (..., N)."""
     return model.path_of(batch).score(z) + model.observations(z, batch).log_prob(batch.y)

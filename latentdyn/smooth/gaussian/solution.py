@@ -91,7 +91,7 @@ class SiteSolution(ChainSolution):
         ahead = self.found.run.ahead
         return self._moments(ahead.layout, ahead.m, ahead.P)
 
-    def _moments(self, layout: object, m: ndarray, P: ndarray) -> Moments:
+    def _moments(self, layout: Any, m: ndarray, P: ndarray) -> Moments:
         mean, V = self._vectors(m), self._matrices(layout, P)
         return Moments(mean, V.expand(*mean.shape, mean.shape[-1]))
 
@@ -254,7 +254,7 @@ def _later(x: Tensor, event: int) -> Tensor:
 
 
 def _earlier(
-    chain: Chain, y: Tensor, mask: Tensor, units: Tensor, flat: object, vague: Tensor | None
+    chain: Chain, y: Tensor, mask: Tensor, units: Tensor, flat: Any, vague: Tensor | None
 ) -> tuple[Affine, Affine, Affine, Tensor, Tensor]:
     """A step without data before the first; the step into the first draws what is not flat.
 

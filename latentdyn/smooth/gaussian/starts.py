@@ -13,7 +13,6 @@ from torch import Tensor
 from latentdyn.conditional import rank_of
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.programs.program import Program
 from latentdyn.smooth.gaussian.ekf import Chain, filtered
 from latentdyn.smooth.gaussian.linearise import taylor
 from latentdyn.smooth.particles.particle import particle
@@ -32,7 +31,7 @@ PARTICLES, PATHS = 300, 20
 
 
 def other_starts(
-    model: Program, batch: Batch, shape: torch.Size, value: Callable[[Tensor], Tensor]
+    model: Any, batch: Batch, shape: torch.Size, value: Callable[[Tensor], Tensor]
 ) -> Iterator[Tensor]:
     """The extended Kalman smoother's path, and of 20 paths of particles the two of highest density
     and the one that is farthest from them.
@@ -54,7 +53,7 @@ def other_starts(
         yield _at(paths, index)
 
 
-def _particle_paths(model: Program, batch: Batch) -> Tensor:
+def _particle_paths(model: Any, batch: Batch) -> Tensor:
     """(M, ..., N, T, K), each draw of a bound program by itself, with the same random numbers: so
     what is found for one does not depend on which others there are.
     """

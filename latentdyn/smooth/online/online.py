@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import Conditional, rebind
+from latentdyn.conditional import rebind
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
@@ -181,12 +181,12 @@ def _kalman(model: Any, route: Any = None) -> Online:
     return GaussianOnline(model, taylor)
 
 
-def _ekf(model: Conditional, route: Any = None) -> Online:
+def _ekf(model: Any, route: Any = None) -> Online:
     _need_space(model)
     return GaussianOnline(model, taylor)
 
 
-def _ukf(model: Conditional, spread: float | None = None, route: Any = None) -> Online:
+def _ukf(model: Any, spread: float | None = None, route: Any = None) -> Online:
     _need_space(model)
     return GaussianOnline(model, sigma_points(spread))
 

@@ -15,7 +15,6 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn.rebind import parameter_of
-from latentdyn.programs.program import Program
 from latentdyn.smooth.given import in_double
 from latentdyn.values import as_float, native, whole
 
@@ -65,11 +64,11 @@ class Online(abc.ABC):
         return self
 
     @torch.no_grad()
-    def predict(self, u: object = None) -> Any:
+    def predict(self, u: Any = None) -> Any:
         """Of the next state, given all observations so far and the inputs ``u`` of that step."""
         return self._out(self._ahead(self._inputs(u), self._streams or 1))
 
-    def forecast(self, steps: int, u: object = None) -> Any:
+    def forecast(self, steps: int, u: Any = None) -> Any:
         """Of the next states, each in front of its own dimensions: (..., steps, K).
 
         ``u`` (steps, U), or (N, steps, U) of N streams.
@@ -124,7 +123,7 @@ class Online(abc.ABC):
         x = x.to(self._dtype)
         return x[..., 0] if self._vector and x.dim() else x
 
-    def _observation(self, y: object) -> Tensor:
+    def _observation(self, y: Any) -> Tensor:
         value = y if isinstance(y, Tensor) else torch.as_tensor(native(y))
         value = value.detach().to(self.model.device, self.model.dtype)
         D, N = self.model.obs_dim, self._streams
@@ -142,7 +141,7 @@ class Online(abc.ABC):
         self._vector = value.dim() < 2
         return rows
 
-    def _inputs(self, u: object) -> Tensor | None:
+    def _inputs(self, u: Any) -> Tensor | None:
         """(1 or N, 1, U)."""
         U = self.model.input_dim
         if not U:
@@ -171,12 +170,12 @@ def _varying(model: Any) -> Iterator[tuple[str, Tensor, int]]:
             yield dotted, parameter_of(part, name), -rank_of(part, name) - 1
 
 
-def _last(model: Program) -> int | None:
+def _last(model: Any) -> int | None:
     """How many steps the parameters that vary in time have."""
     return min((value.shape[axis] for _, value, axis in _varying(model)), default=None)
 
 
-def until(model: Program, steps: int) -> Any:
+def until(model: Any, steps: int) -> Any:
     """The program of the first steps."""
     cut = {n: v.narrow(axis, 0, min(steps, v.shape[axis])) for n, v, axis in _varying(model)}
     return rebind(model, cut) if cut else model

@@ -5,7 +5,8 @@ A smoother is called with a `Cloud` and a number of paths M, and returns paths (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,7 +141,7 @@ def _density(cloud: Cloud, t: int, before: Tensor, after: Tensor) -> Tensor:
         ) from error
 
 
-def _pick(weights: Tensor, shape: Sequence[int]) -> Tensor:
+def _pick(weights: Tensor, shape: Any) -> Tensor:
     """Indices (M, ...) with probabilities ~ weights (P, M or 1, ...)."""
     c = weights.cumsum(0)
     if not bool(torch.isfinite(c[-1]).all() & (c[-1] > 0).all()):

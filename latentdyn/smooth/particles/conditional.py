@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.data.batch import Batch
 from latentdyn.errors import InputError
 from latentdyn.kernels.resampling import multinomial
 from latentdyn.nn import broadcast_shapes
-from latentdyn.programs.program import Program
 from latentdyn.rng import seeded
 from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.steps import Step, Steps
@@ -23,10 +21,10 @@ __all__ = ["conditional_particles"]
 
 @torch.no_grad()
 def conditional_particles(
-    model: Program,
-    y: Batch,
+    model: Any,
+    y: Any,
     path: Tensor,
-    u: object = None,
+    u: Any = None,
     *,
     particles: int = 30,
     seed: int | None = None,
@@ -73,7 +71,7 @@ def conditional_particles(
         return sweep().to(dtype)
 
 
-def _fitting(path: object, steps: Steps) -> Tensor:
+def _fitting(path: Any, steps: Steps) -> Tensor:
     like = steps.y[0]
     z = torch.as_tensor(path).to(like.device, like.dtype)
     event = (steps.lead[-1], len(steps), steps.model.state_dim)
