@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.errors import InputError
 
-__all__ = ["above", "as_float", "whole"]
+__all__ = ["Shape", "above", "as_float", "whole"]
+
+Shape: TypeAlias = torch.Size | list[int] | tuple[int, ...]  # whatever torch takes for one
 
 
-def as_float(name: str, value: Any) -> Tensor:
+def as_float(name: str, value: object) -> Tensor:
     """A floating-point tensor from numpy, torch, lists or numbers, in its own precision."""
     try:
         tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
@@ -26,7 +29,7 @@ def as_float(name: str, value: Any) -> Tensor:
     return tensor.detach()
 
 
-def above(name: str, value: Any, bound: float, fix: str) -> Tensor:
+def above(name: str, value: ArrayLike, bound: float, fix: str) -> Tensor:
     """A floating-point tensor whose entries all lie above ``bound``."""
     tensor = as_float(name, value)
     if not bool((tensor > bound).all()):
