@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from latentdyn.data import Batch
 from latentdyn.distributions.coordinates import Coordinates, Template, templates_of
 from latentdyn.distributions.floored import Floored
 from latentdyn.distributions.moments_of import covariance_of
@@ -126,7 +128,7 @@ class Conditional(Floored, abc.ABC):
     def initialise(self, batch: Any) -> None:
         """Set free parameters from data before learning; by default, nothing."""
 
-    def state_scale(self, batch: Any) -> Tensor | None:
+    def state_scale(self, batch: Batch) -> Tensor | None:
         """Variances (K,) that data give the states through a known read-out.
 
         None if states start at unit scale: where the read-out is learned, or has a link.
@@ -194,7 +196,7 @@ class Conditional(Floored, abc.ABC):
         value = getattr(self, name)
         return value if value.dim() > self.rank(name) else value[None]
 
-    def fix(self, **values: Any) -> Self:
+    def fix(self, **values: ArrayLike | None) -> Self:
         """Give parameters known values, in place; they are not learned.
 
         A value has the shape of the parameter, or one leading time axis more. All values are
@@ -243,7 +245,7 @@ class Conditional(Floored, abc.ABC):
             }
         return self.__dict__["_event_ranks"]
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         """As always, but sizes must be whole numbers."""
         checked: Any = whole(name, value, _LEAST[name]) if name in _LEAST else value
         super().__setattr__(name, checked)
@@ -272,7 +274,7 @@ class Wrapper(Conditional):
         new._modules["inner"] = self.inner.at(times)
         return new
 
-    def initialise(self, batch: Any) -> None:
+    def initialise(self, batch: Batch) -> None:
         """As the inner conditional."""
         self.inner.initialise(batch)
 
@@ -302,7 +304,7 @@ def rank_of(module: nn.Module, name: str) -> int:
     return module.get_parameter(name).dim()
 
 
-def need_dims(argument: str, part: Any, *dims: str) -> None:
+def need_dims(argument: str, part: object, *dims: str) -> None:
     """Refuse what is no conditional, or does not say its sizes."""
     if not isinstance(part, Conditional):
         room = argument if argument.endswith("s") else f"{argument}s"
