@@ -20,6 +20,7 @@ from latentdyn.fit.engine.validation import check_support
 from latentdyn.fit.uncertainty import with_uncertainty
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
+from latentdyn.programs import Program
 from latentdyn.programs.program import need_no_feedback
 from latentdyn.rng import seeded
 from latentdyn.smooth.discrete.hmm import hmm
@@ -137,7 +138,7 @@ def em(
     return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
 
 
-def _started(program: Any, batch: Batch) -> tuple[Any, Exception | None]:
+def _started(program: Program, batch: Batch) -> tuple[Any, Exception | None]:
     """A copy started from the data; where they give no finite start, the program, and why."""
     started = copy.deepcopy(program)
     started.initialise(batch)
@@ -162,7 +163,7 @@ def _attempt(run: EMRun, *settings: Any) -> Exception | None:
     return None
 
 
-def _check(model: Any, tolerance: float) -> None:
+def _check(model: Program, tolerance: float) -> None:
     if getattr(model, "form", "") not in ("StateSpace", "HMM"):
         kind = type(model).__name__
         fix = "use fit.svi or fit.mcmc; of a collapsed program pass the inner one and smoother="

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -67,7 +65,7 @@ def swag(
     return DrawnGuide(density.values(mean + (own + shared) / 2**0.5))
 
 
-def _gradient(density: Any, x: Tensor, data: Minibatches) -> Tensor:
+def _gradient(density: LogDensity, x: Tensor, data: Minibatches) -> Tensor:
     density.batch = data.draw()
     value, g = density.gradient(x)
     if not bool(torch.isfinite(g).all()):

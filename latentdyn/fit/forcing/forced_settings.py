@@ -14,6 +14,7 @@ from latentdyn.errors import InputError
 from latentdyn.fit.engine.training import Training
 from latentdyn.fit.forcing.forced_posterior import POSTERIORS
 from latentdyn.fit.forcing.forcing import forcing_interval
+from latentdyn.programs import StateSpace
 from latentdyn.programs.program import need_form
 from latentdyn.values import whole
 
@@ -58,7 +59,7 @@ class Settings:
         found = self.forcing if isinstance(self.forcing, Encoder) else None
         return None if found is None else copy.deepcopy(found).to(dtype)
 
-    def check(self, model: Any, learning_rate: float) -> None:
+    def check(self, model: StateSpace, learning_rate: float) -> None:
         """Refuse what does not fit."""
         need_form(model, "StateSpace", "build one with ld.StateSpace")
         known = self.forcing == "readback" or isinstance(self.forcing, Encoder) or self.smoother

@@ -27,12 +27,12 @@ __all__ = ["teacher_forcing"]
 
 def teacher_forcing(
     model: StateSpace,
-    y: Any,
+    y: object,
     *,
-    forcing: Any = "readback",
+    forcing: Callable[..., Any] | str = "readback",
     interval: int | None = None,
     alpha: float | str = 1.0,
-    parameters: Any = None,
+    parameters: Callable[..., Any] | None = None,
     steps: int = 2000,
     batch_size: int | None = 16,
     window: int | None = 200,
@@ -133,7 +133,7 @@ def teacher_forcing(
     return posterior
 
 
-def _need_near(model: Any, level: Level) -> None:
+def _need_near(model: StateSpace, level: Level) -> None:
     """Where states are the observations, networks have their kinks and bends near zero."""
     if level.far >= FAR and model.emission.state_scales is not None:
         wanted = "data around zero, as they are the states themselves"
