@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.kinds import kinds
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
 from latentdyn.diagnostics.dynamics.matching import matched
 from latentdyn.errors import InputError
 from latentdyn.kernels import equilibria as kernel
 from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.values import above, as_float, whole
 
@@ -66,7 +69,7 @@ class Search:
 
 
 @torch.no_grad()
-def equilibria(source: Any, search: Search) -> xr.Dataset:
+def equilibria(source: Posterior | StateSpace | Conditional, search: Search) -> xr.Dataset:
     """Dataset with dims (chain, draw, point, phase, state) of the orbits that were found."""
     whole("draws", search.draws), whole("starts", search.starts), whole("max_points", search.most)
     above("tolerance", search.tolerance, 0.0, "give a small positive number")
@@ -137,7 +140,7 @@ def _seeds(m: Map, z: Tensor, order: int) -> Tensor:
     return torch.nan_to_num(seeds)
 
 
-def _given(m: Map, start: Any) -> Tensor:
+def _given(m: Map, start: ArrayLike) -> Tensor:
     z = as_float("start", start).to(m.like)
     if z.dim() < 2 or z.shape[-1] != m.state_dim:
         got = f"shape {tuple(z.shape)}"
@@ -201,7 +204,9 @@ def _distance(m: Map, z: np.ndarray) -> np.ndarray:
     return (nearest / m.scale()[:, None]).cpu().numpy()
 
 
-def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
+def _dataset(
+    z: np.ndarray, maps: list[Map], source: Posterior | StateSpace | Conditional
+) -> xr.Dataset:
     place = ("chain", "draw", "point")
     there = np.isfinite(z).all((-1, -2))
     values = np.stack(

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import xarray as xr
+from numpy.typing import ArrayLike
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.equilibria import Search, equilibria
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 
 __all__ = ["fixed_points"]
 
 
 def fixed_points(
-    source: Any,
+    source: Posterior | StateSpace | Conditional,
     *,
     draws: int = 100,
     method: str | None = None,
     max_regions: int = 2**16,
-    start: Any = None,
+    start: ArrayLike | None = None,
     starts: int = 100,
-    u: Any = None,
+    u: ArrayLike | None = None,
     tolerance: float = 1e-8,
     max_points: int = 100,
     seed: int | None = 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,9 +40,9 @@ def scores(
     noise: bool = False,
     start: Any = None,
     inputs: Any = None,
-    smoother: Any = None,
-    train: Any = None,
-    floor: Any = None,
+    smoother: Callable[..., Any] | None = None,
+    train: object = None,
+    floor: object = None,
     orders: Sequence[int] = (1, 2, 5, 20),
     method: str | None = None,
     smoothing: float | None = None,
@@ -92,12 +92,12 @@ def scores(
 
 
 def floors(
-    y: Any,
+    y: object,
     *,
     steps: int = 20,
     length: int | None = None,
-    train: Any = None,
-    floor: Any = None,
+    train: object = None,
+    floor: object = None,
     orders: Sequence[int] = (1, 2, 5, 20),
     method: str | None = None,
     smoothing: float | None = None,
@@ -119,7 +119,7 @@ def floors(
     return _floors(ds, whole("steps", steps), length, trials, floor, orders, how)
 
 
-def _smoothing(given: float | None, ds: xr.Dataset, floor: Any, length: int, dt: float) -> float:
+def _smoothing(given: float | None, ds: xr.Dataset, floor: object, length: int, dt: float) -> float:
     """One width for all spectra that are compared."""
     if given is not None:
         return given
@@ -141,7 +141,7 @@ def _floors(
     steps: int,
     length: int,
     train: list[np.ndarray],
-    floor: Any,
+    floor: object,
     orders: Sequence[int],
     how: _Settings,
 ) -> xr.Dataset:
@@ -193,13 +193,13 @@ def score_table(found: xr.Dataset, quantiles: tuple[float, float] = (0.05, 0.95)
     return xr.Dataset(columns, {"model": ["posterior", *found["model"].values]})
 
 
-def _compared(generated: Any, truth: Any, how: _Settings) -> dict[str, xr.DataArray]:
+def _compared(generated: object, truth: object, how: _Settings) -> dict[str, xr.DataArray]:
     space = state_space_divergence(generated, truth, method=how.method, seed=how.seed)
     spectrum = power_spectrum_distance(generated, truth, smoothing=how.smoothing, dt=how.dt)
     return {"D_stsp": space, "D_H": spectrum}
 
 
-def _truth(ds: xr.Dataset, floor: Any, how: _Settings) -> dict[str, xr.DataArray]:
+def _truth(ds: xr.Dataset, floor: object, how: _Settings) -> dict[str, xr.DataArray]:
     """The truth against itself."""
     if floor is not None:
         return _compared(as_dataset(floor), ds, how)
