@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ __all__ = [
 HIDDEN, BASES, RELUS = 50, 20, 2  # of those that ask for them
 
 
-def _table(room: Any, given: set[str], more: Collection[str] = ()) -> dict[str, str]:
+def _table(room: ModuleType, given: set[str], more: Collection[str] = ()) -> dict[str, str]:
     """What a room offers that is built of these sizes: name of the command line -> class.
 
     ``given`` are sizes that every one takes, ``more`` those that some ask for beside.
@@ -114,7 +115,7 @@ def make_prior(name: str, model: str, state_dim: int) -> Any:
     return _class(priors, "ManifoldAttractor", "--prior")(max(1, state_dim // 2))
 
 
-def _class(room: Any, name: str, argument: str) -> Any:
+def _class(room: ModuleType, name: str, argument: str) -> Any:
     if name not in room.__all__:
         raise InputError(argument, f"one of {sorted(room.__all__)}", name, "choose another")
     return getattr(room, name)
