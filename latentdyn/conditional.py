@@ -125,7 +125,7 @@ class Conditional(Floored, abc.ABC):
     def forward(self, *parents: Any, **named: Any) -> Distribution:
         """The distribution of the child."""
 
-    def initialise(self, batch: Any) -> None:
+    def initialise(self, batch: Batch) -> None:
         """Set free parameters from data before learning; by default, nothing."""
 
     def state_scale(self, batch: Batch) -> Tensor | None:

@@ -37,7 +37,7 @@ def svi(
     model: Program,
     y: object,
     *,
-    states: Encoder | None = None,
+    states: Encoder | Mapping[str, Encoder] | None = None,
     parameters: Callable[..., Any] | None = None,
     smoother: Callable[..., Any] | None = None,
     steps: int = 2000,

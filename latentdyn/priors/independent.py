@@ -69,7 +69,7 @@ class Independent(Prior):
         }
 
 
-def fill(distribution: TorchDistribution, template: Template) -> TorchDistribution:
+def fill(distribution: TorchDistributionMixin, template: Template) -> TorchDistribution:
     """The distribution over the whole parameter, in its dtype."""
     distribution = cast(distribution, template.value)
     if template.support is hollow:
@@ -87,7 +87,7 @@ def fill(distribution: TorchDistribution, template: Template) -> TorchDistributi
     return distribution.expand(template.shape[:missing]).to_event(missing)
 
 
-def _off_diagonal(distribution: TorchDistribution, template: Template) -> TorchDistribution:
+def _off_diagonal(distribution: TorchDistributionMixin, template: Template) -> TorchDistribution:
     if isinstance(distribution, Normal):
         return normal(template, distribution.loc, distribution.scale)
     if distribution.support is hollow:
@@ -100,7 +100,7 @@ def _off_diagonal(distribution: TorchDistribution, template: Template) -> TorchD
     )
 
 
-def _covariance(distribution: TorchDistribution, template: Template) -> TorchDistribution:
+def _covariance(distribution: TorchDistributionMixin, template: Template) -> TorchDistribution:
     """A distribution over positive definite matrices, with coordinates that have a density."""
     support, shape = distribution.support, template.shape[-2:]
     known = isinstance(support, type(constraints.positive_definite) | Covariances)
@@ -118,7 +118,7 @@ class _Definite(TorchDistribution):
     arg_constraints: dict[str, Any] = {}
     support = covariances
 
-    def __init__(self, inner: TorchDistribution):
+    def __init__(self, inner: TorchDistributionMixin):
         self.inner, self.has_rsample = inner, inner.has_rsample
         super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
 

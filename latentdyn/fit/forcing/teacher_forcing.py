@@ -32,7 +32,7 @@ def teacher_forcing(
     forcing: Callable[..., Any] | str = "readback",
     interval: int | None = None,
     alpha: float | str = 1.0,
-    parameters: Callable[..., Any] | None = None,
+    parameters: Callable[..., Any] | str | None = None,
     steps: int = 2000,
     batch_size: int | None = 16,
     window: int | None = 200,
