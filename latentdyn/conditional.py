@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentdyn.bindable import Bindable, rank_of, rebind
+from latentdyn.data import Batch
 from latentdyn.distributions.coordinates import Coordinates, Template, templates_of
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import InputError
@@ -97,10 +98,10 @@ class Conditional(Bindable, abc.ABC):
     def forward(self, *parents: Any, **named: Any) -> Distribution:
         """The distribution of the child."""
 
-    def initialise(self, batch: Any) -> None:
+    def initialise(self, batch: Batch) -> None:
         """Set free parameters from data before learning; by default, nothing."""
 
-    def state_scale(self, batch: Any) -> Tensor | None:
+    def state_scale(self, batch: Batch) -> Tensor | None:
         """Variances (K,) that data give the states through a known read-out.
 
         None if states start at unit scale: where the read-out is learned, or has a link.
@@ -168,7 +169,7 @@ class Wrapper(Conditional):
         new._modules["inner"] = self.inner.at(times)
         return new
 
-    def initialise(self, batch: Any) -> None:
+    def initialise(self, batch: Batch) -> None:
         """As the inner conditional."""
         self.inner.initialise(batch)
 

@@ -25,7 +25,7 @@ _MISSING = object()
 _OURS = ("latentdyn.", "torch.distributions.", "pyro.distributions.")
 
 
-def describe(value: Any, argument: str = "model", seen: dict[int, Any] | None = None) -> Any:
+def describe(value: object, argument: str = "model", seen: dict[int, Any] | None = None) -> Any:
     """JSON for numbers, strings, containers, tensors, distributions and objects of the convention.
 
     An object that is met again, as a network that two encoders share, is one object when it is
@@ -57,7 +57,7 @@ def describe(value: Any, argument: str = "model", seen: dict[int, Any] | None = 
     return {"number": seen[id(value)][0]} | _object(value, argument, seen)
 
 
-def _distribution(d: Any, argument: str) -> dict[str, Any]:
+def _distribution(d: Distribution, argument: str) -> dict[str, Any]:
     if isinstance(d, Independent):
         return {"independent": describe(d.base_dist, argument), "dims": d.reinterpreted_batch_ndims}
     given = [
@@ -69,7 +69,7 @@ def _distribution(d: Any, argument: str) -> dict[str, Any]:
     return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
 
 
-def _object(value: Any, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
+def _object(value: object, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
     cls = type(value)
     takes = [p for n, p in inspect.signature(cls.__init__).parameters.items() if n != "self"]
     names = [p.name for p in takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -103,7 +103,7 @@ def _path(cls: type, argument: str) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def build(config: Any, made: dict[int, Any] | None = None) -> Any:
+def build(config: object, made: dict[int, Any] | None = None) -> Any:
     """The object that `describe` described; ``made`` are those that it has met, by number.
 
     Only modules and distributions are built, from this package, Pyro, torch, or a module that the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -68,7 +69,7 @@ class Guide(nn.Module):
                 for name, path in self.encode(batch, program).items():
                     pyro.sample(name, path)
 
-    def encode(self, batch: Batch, program: Any = None) -> dict[str, Path]:
+    def encode(self, batch: Batch, program: Program | None = None) -> dict[str, Path]:
         """The posterior over the paths of each latent, (..., N), given the bound program."""
         found: dict[str, Path] = {}
         for name, encoder in self.encoders.items():
@@ -82,7 +83,7 @@ def local_params() -> Any:
     return pyro.settings.context(module_local_params=True)
 
 
-def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
+def parameter_guide(program: Program, given: Callable[..., Any] | None = None) -> nn.Module | None:
     """The guide of a program's random parameters, with its own parameters created.
 
     Args:
@@ -114,14 +115,14 @@ def parameter_guide(program: Program, given: Any = None) -> nn.Module | None:
     return guide
 
 
-def _starts(given: Any) -> bool:
+def _starts(given: Callable[..., Any]) -> bool:
     """Whether a class of guides (or a partial of one) can be told where to start."""
     kind = given.func if isinstance(given, partial) else given
     flow = isinstance(kind, type) and issubclass(kind, AutoIAFNormal)  # takes it, and warns
     return not flow and "init_loc_fn" in signature(given).parameters
 
 
-def _adopt(guide: AutoGuide, draw: Any) -> AutoGuide:
+def _adopt(guide: AutoGuide, draw: Callable[..., Any]) -> AutoGuide:
     """An autoguide that was made outside: over the prior only, with parameters of its own."""
     if guide.prototype_trace is None:
         guide._model = (draw,)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional, rebind
+from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.values import whole
@@ -81,7 +82,7 @@ class PerSession(Conditional):
         own: dict[str, list[Tensor]] = {name: [values[name] for values in each] for name in each[0]}
         return rebind(inner, {n: _of_trials(x, inner.rank(n), session) for n, x in own.items()})
 
-    def initialise(self, batch: Any) -> None:
+    def initialise(self, batch: Batch) -> None:
         """Each part from the trials of its session."""
         if batch.session is None:
             raise self._needs("data without sessions")

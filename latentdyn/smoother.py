@@ -56,7 +56,7 @@ class Smoother(Generic[Given, Found]):
         """What the function finds, with the settings wherever ``keywords`` give no others."""
         return self.function(*args, **{**self.settings, **keywords})  # type: ignore[arg-type]
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
+    def __get__(self, instance: object, owner: object = None) -> Any:
         """In the body of a class it is a method, as the function would be."""
         return self if instance is None else MethodType(self, instance)
 
@@ -71,7 +71,7 @@ class Smoother(Generic[Given, Found]):
         """The same without settings."""
         return replace(self, settings={})
 
-    def with_(self, **settings: Any) -> Smoother[Given, Found]:
+    def with_(self, **settings: object) -> Smoother[Given, Found]:
         """The same with these settings, and those that it has already.
 
         Raises: InputError if the function has no such keyword.
@@ -110,7 +110,7 @@ def smoother(
     return made
 
 
-def as_smoother(given: Any) -> Smoother[..., Any]:
+def as_smoother(given: object) -> Smoother[..., Any]:
     """A `Smoother` as it is; a `functools.partial` of one with its settings; any other callable.
 
     The last has no traits: it is called with one draw at a time, and never told where to start.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 
-__all__ = ["above", "as_float", "native", "whole"]
+__all__ = ["Shape", "above", "as_float", "native", "whole"]
+
+Shape: TypeAlias = torch.Size | list[int] | tuple[int, ...]  # what torch takes as a shape
 
 
-def as_float(name: str, value: Any) -> Tensor:
+def as_float(name: str, value: object) -> Tensor:
     """A floating-point tensor from numpy, torch, lists or numbers, in its own precision."""
     try:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(native(value))

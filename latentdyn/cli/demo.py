@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from latentdyn import emissions, encoders, priors, transitions
 from latentdyn.cli.check import show
@@ -16,6 +17,7 @@ from latentdyn.cli.progress import printer
 from latentdyn.data import sunspots, systems
 from latentdyn.diagnostics import bits_per_spike
 from latentdyn.fit import Training, svi
+from latentdyn.posterior import Posterior
 from latentdyn.programs import StateSpace
 from latentdyn.report.readings import readings
 from latentdyn.report.scale import original, standardise
@@ -75,7 +77,7 @@ def _sunspots(args: argparse.Namespace) -> None:
     _finish(posterior, args, about, fan, whole)
 
 
-def _judge(posterior: Any, fan: Any, whole: Any) -> list[str]:
+def _judge(posterior: Posterior, fan: xr.Dataset, whole: xr.Dataset) -> list[str]:
     """How the forecast fared, in original units and in nats."""
     import torch
 
@@ -103,7 +105,7 @@ def _judge(posterior: Any, fan: Any, whole: Any) -> list[str]:
     ]
 
 
-def _period(posterior: Any, draws: int, unit: str, truth: str) -> str:
+def _period(posterior: Posterior, draws: int, unit: str, truth: str) -> str:
     period = dominant_period(posterior, draws, seed=0)
     if not len(period):
         return "Simulations of the fitted model grow beyond all bounds: it has no period."
@@ -153,7 +155,9 @@ def _spikes(args: argparse.Namespace) -> None:
     _finish(posterior, args, about, None, None)
 
 
-def _finish(posterior: Any, args: argparse.Namespace, about: Any, fan: Any, truth: Any) -> None:
+def _finish(
+    posterior: Posterior, args: argparse.Namespace, about: Any, fan: Any, truth: Any
+) -> None:
     print()
     for sentence in about["findings"]:
         print(sentence)

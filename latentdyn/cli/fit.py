@@ -15,6 +15,7 @@ from latentdyn.cli.check import show
 from latentdyn.cli.folder import contents, need_new, write_run
 from latentdyn.cli.progress import printer
 from latentdyn.cli.read import read
+from latentdyn.encoders import Encoder
 from latentdyn.fit import Training, svi
 from latentdyn.posterior import Posterior
 from latentdyn.programs import StateSpace
@@ -91,7 +92,7 @@ def _fitted(
     args: argparse.Namespace,
     ds: xr.Dataset,
     model: StateSpace,
-    encoder: Any,
+    encoder: Encoder,
     batches: Mapping[str, Any],
 ) -> Posterior:
     entries = int(ds["y"].notnull().sum() * (1 - args.holdout)) or 1

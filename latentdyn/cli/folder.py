@@ -73,8 +73,8 @@ def write_report(
     posterior: Posterior,
     out: Path,
     about: Mapping[str, Any],
-    fan: Any,
-    truth: Any,
+    fan: xr.Dataset | None,
+    truth: object,
     checks: Sequence[Reading] | None = None,
 ) -> None:
     """Pictures and the page; without matplotlib, a sentence."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from latentdyn.posterior import Posterior
 
 __all__ = ["dominant_period", "strongest_period"]
 
 
 def dominant_period(
-    posterior: Any,
+    posterior: Posterior,
     draws: int = 100,
     *,
     trials: int = 16,

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from latentdyn.fit import Progress
+
 __all__ = ["printer"]
 
 
@@ -18,7 +20,7 @@ def printer(entries: int, steps: int) -> Callable[[Any], None]:
     """
     start = time.time()
 
-    def show(progress: Any) -> None:
+    def show(progress: Progress) -> None:
         last = {name: values[-1] for name, values in progress.history.items()}
         line = f"  step {progress.step:>6}/{steps}   bound {last['elbo'] / entries:9.4f} nats/entry"
         if "validation" in last:

@@ -23,7 +23,7 @@ def kind_of(values: np.ndarray) -> str:
     return "count" if whole else "real"
 
 
-def is_trials(obj: Any) -> bool:
+def is_trials(obj: object) -> bool:
     """Whether ``obj`` is a list of trials rather than one array written as nested lists."""
     if isinstance(obj, np.ndarray):
         return obj.dtype == object and obj.ndim == 1 and all(np.ndim(x) for x in obj)
@@ -38,7 +38,7 @@ def _ragged(obj: Sequence[Any]) -> bool:
     return len({len(x) for x in obj}) > 1 or _ragged([y for x in obj for y in x])
 
 
-def _numbers(obj: Any, argument: str) -> np.ndarray:
+def _numbers(obj: object, argument: str) -> np.ndarray:
     if isinstance(obj, torch.Tensor):
         obj = obj.detach().cpu()
         obj = obj.float() if obj.dtype == torch.bfloat16 else obj
@@ -51,7 +51,7 @@ def _numbers(obj: Any, argument: str) -> np.ndarray:
         raise InputError(argument, "numbers", type(obj).__name__, "see as_dataset") from error
 
 
-def from_array(obj: Any, argument: str) -> xr.Dataset:
+def from_array(obj: object, argument: str) -> xr.Dataset:
     """(T,), (T, D) or (N, T, D) numbers, with dimensions by position."""
     values = _numbers(obj, argument)
     if values.ndim not in DIMS:

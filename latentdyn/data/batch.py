@@ -63,10 +63,10 @@ class Batch:
     @classmethod
     def of(
         cls,
-        data: Any,
+        data: object,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        sessions: Any = None,
+        sessions: object = None,
     ) -> Batch:
         """Tensors of ``data`` (whatever `as_dataset` takes).
 
@@ -84,7 +84,7 @@ class Batch:
             dtype = torch.float64 if real else torch.get_default_dtype()
         observed = ~np.isnan(y) if np.issubdtype(y.dtype, np.floating) else np.ones(y.shape, bool)
 
-        def tensor(a: Any, dtype: torch.dtype | None) -> Tensor:
+        def tensor(a: object, dtype: torch.dtype | None) -> Tensor:
             return torch.as_tensor(np.array(a), dtype=dtype, device=device)
 
         n, steps, _ = y.shape
@@ -137,7 +137,9 @@ class Batch:
         both = self.mask if self.scored is None else self.mask & self.scored
         return None if bool(both.all()) else both
 
-    def to(self, dtype: torch.dtype | None = None, device: Any = None) -> Batch:
+    def to(
+        self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> Batch:
         """The same batch in another dtype or on another device; integers stay integers."""
 
         def move(x: Tensor) -> Tensor:
@@ -158,7 +160,7 @@ class Batch:
         counted = self.mask if self.scored is None else self.scored
         return self.replace(mask=self.mask & ~entries, scored=counted)
 
-    def __getitem__(self, trials: Any) -> Batch:
+    def __getitem__(self, trials: Tensor | slice) -> Batch:
         """Some of the trials (a slice, an index tensor or a boolean mask)."""
         return self._each(lambda x: x[trials], None if self.source is None else self.source[trials])
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 __all__ = ["bin_of", "counts"]
 
 
-def bin_of(offset: Any, width: float, scale: float, dtype: Any) -> np.ndarray:
+def bin_of(offset: ArrayLike, width: float, scale: float, dtype: DTypeLike) -> np.ndarray:
     r"""floor(offset / width), where an offset within rounding of an edge is on the edge.
 
     A difference of two times of size ``scale`` is off by up to eps * scale; 8 is a margin.

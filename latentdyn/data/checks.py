@@ -25,7 +25,7 @@ __all__ = [
 IRREGULAR = 0.05
 
 
-def numeric(values: Any, argument: str) -> np.ndarray:
+def numeric(values: object, argument: str) -> np.ndarray:
     """Numbers that torch can take: native byte order, booleans as 0/1, masked entries as NaN."""
     if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
         values = np.ma.filled(values.astype(np.result_type(values, np.float32)), np.nan)
@@ -55,7 +55,7 @@ def number(argument: str, value: Any) -> float:
     return out
 
 
-def positive(argument: str, value: Any) -> float:
+def positive(argument: str, value: object) -> float:
     """One finite number above 0."""
     out = number(argument, value)
     if out <= 0:

@@ -22,13 +22,13 @@ __all__ = ["as_dataset", "inputs_of"]
 
 
 def as_dataset(
-    obj: Any,
+    obj: object,
     *,
     time_dim: Hashable | None = None,
     trial_dim: Hashable | None = None,
     unit_dim: Hashable | None = None,
     bin_size: float | None = None,
-    inputs: Any = None,
+    inputs: object = None,
 ) -> xr.Dataset:
     """Observations of any kind as one Dataset: ``y(trial, time, unit)``, NaN where missing.
 
@@ -113,7 +113,7 @@ def _unlabelled(obj: Any, given: Mapping[str, Hashable | None], argument: str) -
     return from_array(obj, argument)
 
 
-def _is_plain(obj: Any) -> bool:
+def _is_plain(obj: object) -> bool:
     labelled = (pd.DataFrame, pd.Series, xr.DataArray, xr.Dataset, Mapping)
     return not (isinstance(obj, labelled) or is_pynapple(obj))
 
@@ -141,7 +141,7 @@ def _variable(ds: xr.Dataset, argument: str) -> Hashable:
     return names[0]
 
 
-def _from_spikes(obj: Any, bin_size: float | None) -> xr.Dataset:
+def _from_spikes(obj: object, bin_size: float | None) -> xr.Dataset:
     if bin_size is None:
         raise InputError(
             "bin_size",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import xarray as xr
 
 from latentdyn.data.convert import as_dataset
@@ -11,7 +9,7 @@ from latentdyn.data.convert import as_dataset
 __all__ = ["kept"]
 
 
-def kept(obj: Any) -> xr.Dataset:
+def kept(obj: object) -> xr.Dataset:
     """`as_dataset`, in memory that is not the caller's: it stays when ``obj`` changes.
 
     Lists and dicts are put together anew already; everything else may be seen through, and is

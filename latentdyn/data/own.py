@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
 
 import xarray as xr
 
@@ -11,6 +10,6 @@ __all__ = ["own_dataset"]
 
 
 @singledispatch
-def own_dataset(obj: Any) -> xr.Dataset | None:
+def own_dataset(obj: object) -> xr.Dataset | None:
     """The dataset of an object whose class has registered one, None of others."""
     return None

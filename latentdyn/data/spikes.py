@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from latentdyn.data.bins import bin_of, counts
 from latentdyn.data.checks import number, positive
@@ -18,12 +19,12 @@ __all__ = ["bin_spikes"]
 
 
 def bin_spikes(
-    spike_times: Any,
+    spike_times: object,
     bin_size: float,
     *,
     start: float | None = None,
     stop: float | None = None,
-    events: Any = None,
+    events: ArrayLike | None = None,
 ) -> xr.Dataset:
     r"""Counts of events in bins: y_k = #{spikes in [start + k*bin_size, start + (k+1)*bin_size)}.
 
@@ -110,7 +111,7 @@ def _units(spike_times: Any) -> tuple[np.ndarray, list[np.ndarray], dict[str, An
     return labels(names), times, dict(extra)
 
 
-def _times(train: Any, argument: str, empty: bool = False) -> np.ndarray:
+def _times(train: object, argument: str, empty: bool = False) -> np.ndarray:
     times = np.asarray(getattr(train, "t", train))
     times = times if times.size else times.astype(np.float64)
     got = ""
@@ -126,7 +127,9 @@ def _times(train: Any, argument: str, empty: bool = False) -> np.ndarray:
     return np.sort(times) if empty else times
 
 
-def _support(spike_times: Any, start: Any, stop: Any) -> tuple[float, float] | None:
+def _support(
+    spike_times: object, start: float | None, stop: float | None
+) -> tuple[float, float] | None:
     support = getattr(spike_times, "time_support", None)
     if support is None:
         return None

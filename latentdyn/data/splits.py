@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ __all__ = ["train_test_split"]
 
 
 def train_test_split(
-    ds: Any,
+    ds: object,
     *,
     test: float = 0.2,
     by: Literal["trial", "time"] = "trial",

@@ -15,12 +15,12 @@ from latentdyn.errors import InputError
 __all__ = ["from_tsd", "is_pynapple", "is_spike_group", "unit_coords"]
 
 
-def is_pynapple(obj: Any) -> bool:
+def is_pynapple(obj: object) -> bool:
     """Whether ``obj`` looks like a pynapple object."""
     return getattr(obj, "time_support", None) is not None
 
 
-def is_spike_group(obj: Any) -> bool:
+def is_spike_group(obj: object) -> bool:
     """Whether ``obj`` looks like pynapple's spike trains, which hold no array of values."""
     return is_pynapple(obj) and getattr(obj, "d", None) is None
 
@@ -42,7 +42,7 @@ def from_tsd(tsd: Any, argument: str) -> xr.Dataset:
     return xr.Dataset({"y": (dims, values, {"kind": kind_of(values)})}, coords)
 
 
-def unit_coords(obj: Any) -> dict[str, Any]:
+def unit_coords(obj: object) -> dict[str, Any]:
     """Metadata of the units as coordinates (a ``rate`` of spikes is left out)."""
     table = getattr(obj, "metadata", None)
     if table is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import scipy  # its parts are loaded when they are needed
+from numpy.typing import ArrayLike
 
 from latentdyn.errors import InputError
 
@@ -15,7 +15,7 @@ __all__ = ["bits_per_spike"]
 TINY = 1e-9  # what a rate of exactly zero counts as, as in nlb_tools
 
 
-def bits_per_spike(y: Any, rate: Any, null_rate: Any = None) -> float:
+def bits_per_spike(y: ArrayLike, rate: ArrayLike, null_rate: ArrayLike | None = None) -> float:
     r"""How many bits each spike is better predicted than by constant rates.
 
     bits = (NLL(null_rate) - NLL(rate)) / (ln 2 sum y),  NLL(r) = sum(r - y ln r + ln y!), over

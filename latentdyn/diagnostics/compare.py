@@ -23,7 +23,7 @@ __all__ = ["compare", "log_scores"]
 TRIALS = 10  # from so many on, standard errors are over trials; below, over blocks of time
 
 
-def compare(models: Mapping[str, Any], data: Any = None, *, scheme: Scheme) -> xr.Dataset:
+def compare(models: Mapping[str, Any], data: object = None, *, scheme: Scheme) -> xr.Dataset:
     r"""Expected log predictive density of each model, best first, and the differences.
 
     elpd = sum of log p(what is left out | what is kept), in nats, with the states integrated out.
@@ -79,7 +79,7 @@ def compare(models: Mapping[str, Any], data: Any = None, *, scheme: Scheme) -> x
     return xr.Dataset({k: ("model", v) for k, v in columns.items()}, {"model": names}, attrs)
 
 
-def log_scores(models: Mapping[str, Any], data: Any = None, *, scheme: Scheme) -> xr.Dataset:
+def log_scores(models: Mapping[str, Any], data: object = None, *, scheme: Scheme) -> xr.Dataset:
     r"""The terms that `compare` adds up, to see where one model predicts better.
 
     Variables: ``score`` and ``khat`` (model, trial, time), of blocks that begin at ``time``;
@@ -115,7 +115,7 @@ def log_scores(models: Mapping[str, Any], data: Any = None, *, scheme: Scheme) -
     )
 
 
-def _check(models: Mapping[str, Any], data: Any, scheme: Scheme) -> xr.Dataset:
+def _check(models: Mapping[str, Any], data: object, scheme: Scheme) -> xr.Dataset:
     if not isinstance(models, Mapping) or not models:
         fix = "pass {'name': posterior, ...}"
         raise InputError("models", "a dict of models by name", type(models).__name__, fix)

@@ -10,11 +10,14 @@ import xarray as xr
 from latentdyn.diagnostics.smoothing import FEWEST, psis
 from latentdyn.diagnostics.weights import log_weights
 from latentdyn.errors import InputError
+from latentdyn.posterior import Posterior
 
 __all__ = ["ess", "khat"]
 
 
-def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
+def khat(
+    source: Posterior | xr.DataTree | xr.Dataset, draws: int = 1000, *, seed: int | None = None
+) -> xr.Dataset:
     r"""Pareto k-hat of the importance ratios exact / fitted posterior: at most 0.7 is trustworthy.
 
     k is the shape of the generalised Pareto distribution in the upper tail of the ratios, of which
@@ -39,7 +42,9 @@ def khat(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Datas
     return _smoothed(source, draws, seed)[0]
 
 
-def ess(source: Any, draws: int = 1000, *, seed: int | None = None) -> xr.Dataset:
+def ess(
+    source: Posterior | xr.DataTree | xr.Dataset, draws: int = 1000, *, seed: int | None = None
+) -> xr.Dataset:
     r"""Effective share of the draws, 1 / (S sum_s w_s^2), of the Pareto-smoothed ratios w.
 
     Draws of a variational fit are independent, so their autocorrelation says nothing; this is the

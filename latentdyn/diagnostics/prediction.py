@@ -15,13 +15,14 @@ from torch.distributions import constraints
 from latentdyn.data import Batch
 from latentdyn.diagnostics.bits import bits_per_spike
 from latentdyn.errors import InputError
+from latentdyn.posterior import Posterior
 from latentdyn.posterior.predict import chunks, observations
 from latentdyn.rng import seeded
 
 __all__ = ["held_out"]
 
 
-def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr.Dataset:
+def held_out(posterior: Posterior, draws: int = 200, *, seed: int | None = None) -> xr.Dataset:
     r"""Scores of the entries that were held out in the fit, beside those of the training mean.
 
     Dim ``predictor``: ``"model"``, and ``"training mean"``, which knows only each unit's mean (and
@@ -63,7 +64,7 @@ def held_out(posterior: Any, draws: int = 200, *, seed: int | None = None) -> xr
 
 @torch.no_grad()
 def _predicted(
-    posterior: Any, whole: Batch, chosen: Tensor, draws: int
+    posterior: Posterior, whole: Batch, chosen: Tensor, draws: int
 ) -> tuple[float, Tensor, Any]:
     """Mean log-score of chosen entries, expected values (N, T, D), and the support.
 
@@ -85,7 +86,7 @@ def _predicted(
     return float(score), mean / draws, support
 
 
-def _training_mean(train: Batch, support: Any) -> Any:
+def _training_mean(train: Batch, support: constraints.Constraint) -> Any:
     """What each unit's training entries alone predict, batch (D,)."""
     seen = train.mask.sum((0, 1)).clamp(min=1)
     mean = (train.y * train.mask).sum((0, 1)) / seen

@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.errors import InputError
+from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import drawn_of
 from latentdyn.posterior.draws import draw, marginal
 from latentdyn.posterior.predict import chunks
@@ -56,7 +57,7 @@ def log_weights(
     return ds.assign_coords(trial=source.data["trial"]) if "trial" in ds.dims else ds
 
 
-def _need_a_fitted_density(posterior: Any) -> None:
+def _need_a_fitted_density(posterior: Posterior) -> None:
     if any(
         drawn is not None and drawn.chains for drawn in (drawn_of(g) for _, g in posterior.fits)
     ):
@@ -84,13 +85,17 @@ def _stored(tree: xr.DataTree) -> xr.Dataset:
     return ds
 
 
-def _chain(posterior: Any, fit: tuple[Any, Any], draws: int, paths: int) -> dict[str, np.ndarray]:
+def _chain(
+    posterior: Posterior, fit: tuple[Any, Any], draws: int, paths: int
+) -> dict[str, np.ndarray]:
     parts = [_chunk(posterior, fit, n, paths) for n in chunks(draws, posterior.batch.y.numel())]
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 @torch.no_grad()
-def _chunk(posterior: Any, fit: tuple[Any, Any], number: int, paths: int) -> dict[str, Tensor]:
+def _chunk(
+    posterior: Posterior, fit: tuple[Any, Any], number: int, paths: int
+) -> dict[str, Tensor]:
     program, guide = fit
     batch = posterior.batch.to(program.dtype, program.device)
     drawn: Any = draw(program, guide, batch, number)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import NoDensityError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["Carried"]
 
@@ -66,12 +67,12 @@ class Carried(TorchDistribution):
         same = self.child.batch_shape == self.batch_shape
         return self.child if same else self.child.expand(self.batch_shape)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., K + R)."""
         with torch.no_grad():
             return self._joined(self._wide().sample(sample_shape))
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., K + R)."""
         return self._joined(self._wide().rsample(sample_shape))
 
@@ -84,7 +85,7 @@ class Carried(TorchDistribution):
             "integrate the states out (model.collapse), or use the program before programs.delayed",
         )
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Carried:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Carried:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return Carried(self.child.expand(shape), self.rest.expand(*shape, -1))

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentdyn.distributions.path import Path
 from latentdyn.kernels import chain_factor
 from latentdyn.nn import matvec
+from latentdyn.values import Shape
 
 __all__ = ["GaussianChain"]
 
@@ -58,7 +59,7 @@ class GaussianChain(Path):
         """Cov(z_{t+1}, z_t), (..., T-1, K, K)."""
         return self.factor.covariances()[1]
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Mean + M^{-T} eps, with M M' = Lam: (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         eps = torch.randn(shape, dtype=self.white.dtype, device=self.white.device)

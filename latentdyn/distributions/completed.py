@@ -81,7 +81,7 @@ def _without_copies(V: Tensor, lead: int) -> Tensor:
     return V[tuple(same)]
 
 
-def _regressed(V: Tensor, residual: Tensor, seen: Tensor, steps: Any) -> Tensor:
+def _regressed(V: Tensor, residual: Tensor, seen: Tensor, steps: Distribution) -> Tensor:
     """V_.o V_oo^+ r_o, (..., M, D): units are scaled to variance one before anything is solved."""
     variance = V.diagonal(dim1=-2, dim2=-1)
     scale = variance.where(variance > 0, 1).rsqrt()

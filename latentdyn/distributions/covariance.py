@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
+from latentdyn.values import Shape
+
 __all__ = ["CovarianceTransform", "Covariances", "Variances", "bijection", "covariances"]
 
 
-def _floor(floor: Any) -> Tensor:
+def _floor(floor: float | Tensor) -> Tensor:
     return floor if isinstance(floor, Tensor) else torch.tensor(float(floor), dtype=torch.float64)
 
 
@@ -31,7 +33,7 @@ class Variances(constraints.Constraint):
 
     event_dim = 0
 
-    def __init__(self, floor: Any = 0.0):
+    def __init__(self, floor: float | Tensor = 0.0):
         self.floor = _floor(floor)
 
     def check(self, value: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ class Covariances(constraints.Constraint):
 
     event_dim = 2
 
-    def __init__(self, floor: Any = 0.0):
+    def __init__(self, floor: float | Tensor = 0.0):
         self.floor = _floor(floor)
 
     def raised(self, value: Tensor, sign: int = 1) -> Tensor:
@@ -132,12 +134,12 @@ class CovarianceTransform(Transform):
         K = _size(x.shape[-1])
         return K * math.log(2) + (K + 1) * x[..., :K].sum(-1)
 
-    def forward_shape(self, shape: Any) -> torch.Size:
+    def forward_shape(self, shape: Shape) -> torch.Size:
         """(..., K (K + 1) / 2) -> (..., K, K)."""
         K = _size(shape[-1])
         return torch.Size((*shape[:-1], K, K))
 
-    def inverse_shape(self, shape: Any) -> torch.Size:
+    def inverse_shape(self, shape: Shape) -> torch.Size:
         """(..., K, K) -> (..., K (K + 1) / 2)."""
         return torch.Size((*shape[:-2], shape[-1] * (shape[-1] + 1) // 2))
 
@@ -158,7 +160,7 @@ def _covariances(constraint: Covariances) -> Transform:
     return CovarianceTransform(constraint)
 
 
-def bijection(support: Any) -> Transform:
+def bijection(support: constraints.Constraint) -> Transform:
     """``biject_to``, which has none for what torch calls positive definite: ours is taken."""
     if isinstance(support, type(constraints.positive_definite)):
         return CovarianceTransform()

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from latentdyn.errors import InputError
 from latentdyn.kernels.discrete import Messages, log_evidence, messages, sample_paths, viterbi
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["DiscretePath"]
 
@@ -58,7 +59,7 @@ class DiscretePath(TorchDistribution):
         self.log_likelihood, self.idle, self.source = log_likelihood, idle, source
         super().__init__(lead, log_likelihood.shape[-2:-1], validate_args=False)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same paths over a larger batch."""
         ll = self.log_likelihood.expand(*batch_shape, *self.log_likelihood.shape[-2:])
         return type(self)(self.log_initial, self.log_transition, ll, self.idle, self.source)
@@ -114,7 +115,7 @@ class DiscretePath(TorchDistribution):
         """Log p(z, y) of the most probable path: (...)."""
         return self._best[1].to(self.log_likelihood.dtype)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Independent paths: (sample_shape, ..., T)."""
         with torch.no_grad():
             return sample_paths(self._messages, sample_shape)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pyro.distributions import Normal
 from torch import Tensor
 from torch.distributions import Distribution
 
 from latentdyn.distributions.path import Path
+from latentdyn.values import Shape
 
 __all__ = ["FactorisedPath"]
 
@@ -34,7 +33,7 @@ class FactorisedPath(Path):
         """(..., T, K)."""
         return self.scale.square()
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """All steps at once: (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)

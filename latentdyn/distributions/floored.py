@@ -111,7 +111,7 @@ class Floored(nn.Module, metaclass=BuiltAlone):
         root = floor.expand(value.shape[-1:]).sqrt()
         return bool((torch.linalg.eigvalsh(value / root[:, None] / root) <= MARGIN).any())
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: object) -> None:
         """The scale may have been seen by the module that was saved and not by this one."""
         saved = state_dict.get(prefix + "noise_scale")
         some = next(iter(self._parameters.values()), None)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from pyro.distributions import MultivariateNormal, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
@@ -13,7 +14,7 @@ from torch.distributions import constraints
 from latentdyn.distributions.covariance import Covariances, Variances
 from latentdyn.errors import InputError, NoDensityError
 from latentdyn.nn import broadcast_shapes
-from latentdyn.values import as_float
+from latentdyn.values import Shape, as_float
 
 __all__ = ["SingularGaussian", "gaussian", "given", "noise_support", "white"]
 
@@ -48,7 +49,7 @@ class SingularGaussian(TorchDistribution):
         diagonal = self.covariance_matrix.diagonal(dim1=-2, dim2=-1)
         return diagonal.expand(self.batch_shape + self.event_shape)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Loc + V^{1/2} eps."""
         values, vectors = torch.linalg.eigh(self.covariance_matrix)
         rounding = values.amax(-1, True) * values.shape[-1] * torch.finfo(values.dtype).eps
@@ -66,7 +67,7 @@ class SingularGaussian(TorchDistribution):
             "integrate the states out (model.collapse), or give every state and unit some noise",
         )
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> SingularGaussian:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> SingularGaussian:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return SingularGaussian(self.loc.expand(shape + self.event_shape), self.covariance_matrix)
@@ -80,7 +81,7 @@ class _Normal(Normal):
         constant = -self.scale.log() - 0.5 * math.log(2 * math.pi)
         return torch.add(constant, ((value - self.loc) / self.scale).square(), alpha=-0.5)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Normal:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> _Normal:
         """The same distribution over a larger batch."""
         return _Normal(
             self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False
@@ -127,7 +128,7 @@ def white(dim: int, noise: str, variance: float) -> Tensor:
     return torch.full((dim,), variance) if noise == "diagonal" else variance * torch.eye(dim)
 
 
-def given(name: str, value: Any, dim: int) -> tuple[Tensor, str]:
+def given(name: str, value: ArrayLike, dim: int) -> tuple[Tensor, str]:
     """A known covariance and how it is to be read (singular ones become matrices)."""
     Q = as_float(name, value)
     if Q.shape[-1:] != (dim,):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
+
+from latentdyn.values import Shape
 
 __all__ = ["HollowNormal", "HollowTransform", "hollow"]
 
@@ -51,12 +51,12 @@ class HollowTransform(Transform):
         """Zero: the entries are only moved."""
         return x.new_zeros(x.shape[:-1])
 
-    def forward_shape(self, shape: Any) -> torch.Size:
+    def forward_shape(self, shape: Shape) -> torch.Size:
         """(..., K(K-1)) -> (..., K, K)."""
         K = (1 + int((1 + 4 * shape[-1]) ** 0.5 + 0.5)) // 2
         return torch.Size(tuple(shape[:-1]) + (K, K))
 
-    def inverse_shape(self, shape: Any) -> torch.Size:
+    def inverse_shape(self, shape: Shape) -> torch.Size:
         """(..., K, K) -> (..., K(K-1))."""
         return torch.Size(tuple(shape[:-2]) + (shape[-1] * (shape[-1] - 1),))
 
@@ -101,7 +101,7 @@ class HollowNormal(TorchDistribution):
         """(..., K, K)."""
         return self.scale.square() * self._off
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., K, K)."""
         return Normal(self.loc, self.scale).rsample(sample_shape) * self._off
 
@@ -112,7 +112,7 @@ class HollowNormal(TorchDistribution):
         each = Normal(self.loc, self.scale, validate_args=False).log_prob(value)
         return (each * self._off).sum((-2, -1))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> HollowNormal:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> HollowNormal:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape) + self.event_shape
         return HollowNormal(self.loc.expand(shape), self.scale.expand(shape), validate_args=False)

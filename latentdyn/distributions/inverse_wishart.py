@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -13,6 +12,7 @@ from torch.distributions import Chi2, constraints
 from latentdyn.distributions.covariance import covariances
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["InverseWishart", "wishart_root"]
 
@@ -37,7 +37,7 @@ class InverseWishart(TorchDistribution):
     support = covariances
     has_rsample = True
 
-    def __init__(self, df: Any, scale: Tensor):
+    def __init__(self, df: float | Tensor, scale: Tensor):
         scale = torch.as_tensor(scale)
         df = torch.as_tensor(df, dtype=scale.dtype, device=scale.device)
         batch = broadcast_shapes(df.shape, scale.shape[:-2])
@@ -53,7 +53,7 @@ class InverseWishart(TorchDistribution):
         room = self.df - self.event_shape[0] - 1
         return self.scale / room.where(room > 0, torch.nan)[..., None, None]
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Inverses of L A A' L', L L' = scale^{-1} (Bartlett): (sample_shape, ..., K, K)."""
         inverse = torch.linalg.cholesky(torch.linalg.inv(self.scale))
         return torch.cholesky_inverse(wishart_root(self.df, inverse, sample_shape))
@@ -67,13 +67,13 @@ class InverseWishart(TorchDistribution):
         constant = half * (torch.logdet(self.scale) - K * math.log(2)) - torch.mvlgamma(half, K)
         return constant - (half + (K + 1) / 2) * log_det - trace / 2
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> InverseWishart:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> InverseWishart:
         """The same distribution over a larger batch."""
         shape = torch.Size(batch_shape)
         return InverseWishart(self.df.expand(shape), self.scale.expand(shape + self.event_shape))
 
 
-def wishart_root(df: Tensor, L: Tensor, sample_shape: Any = torch.Size()) -> Tensor:
+def wishart_root(df: Tensor, L: Tensor, sample_shape: Shape = torch.Size()) -> Tensor:
     """Lower triangular L A for which L A A' L' ~ Wishart(df, L L'): (sample_shape, ..., K, K).
 
     A has standard normals below the roots of chi-square variables with df, df - 1, ... degrees of

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from pyro.distributions import HalfNormal, LKJCholesky, TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints
 
 from latentdyn.distributions.covariance import covariances
+from latentdyn.values import Shape
 
 __all__ = ["LKJCovariance"]
 
@@ -42,7 +43,11 @@ class LKJCovariance(TorchDistribution):
     support = covariances
 
     def __init__(
-        self, dim: int, scales: Any = None, concentration: Any = 1.0, batch_shape: Any = ()
+        self,
+        dim: int,
+        scales: Distribution | None = None,
+        concentration: float | Tensor = 1.0,
+        batch_shape: Shape = (),
     ):
         self.dim, self.concentration = dim, torch.as_tensor(concentration)
         self.scales = HalfNormal(1.0) if scales is None else scales
@@ -58,7 +63,7 @@ class LKJCovariance(TorchDistribution):
         concentration = self.concentration.expand(self.batch_shape)
         return LKJCholesky(self.dim, concentration, validate_args=False)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., K, K)."""
         shape = torch.Size(sample_shape)
         L = self._scales.sample(shape)[..., None] * self._root.sample(shape)
@@ -73,6 +78,6 @@ class LKJCovariance(TorchDistribution):
         moved = self.dim * (math.log(2) + s.log().sum(-1))
         return self._scales.log_prob(s) + self._root.log_prob(L) - volume - moved
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> LKJCovariance:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> LKJCovariance:
         """The same distribution over a larger batch."""
         return LKJCovariance(self.dim, self.scales, self.concentration, batch_shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.distributions import Distribution
 
 from latentdyn.distributions.path import Path, join
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["MarkovPath"]
 
@@ -47,7 +47,7 @@ class MarkovPath(Path):
         steps: int,
         u: Tensor | None = None,
         valid: Tensor | None = None,
-        batch_shape: Any = (),
+        batch_shape: Shape = (),
         walk: Callable[[torch.Size], Tensor] | None = None,
     ):
         self.initial, self.transition, self.steps, self.u = initial, transition, steps, u
@@ -83,7 +83,7 @@ class MarkovPath(Path):
         first, later = self.conditionals(z)
         return join(first.log_prob(z[..., :1, :]), later.log_prob(z[..., 1:, :]))
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Walk from z_1 to z_T: (sample_shape, ..., T, K)."""
         if self.walk is not None:
             return self.walk(torch.Size(sample_shape) + self.batch_shape + self.event_shape)

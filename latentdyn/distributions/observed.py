@@ -19,6 +19,7 @@ from torch.distributions import (
 
 from latentdyn.distributions.completed import carried_along, need_whole_steps
 from latentdyn.distributions.side_by_side import SideBySide
+from latentdyn.values import Shape
 
 __all__ = ["ObservedPath"]
 
@@ -64,19 +65,19 @@ class ObservedPath(TorchDistribution):
         """(..., T, D)."""
         return self.steps.variance
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same observations over a larger batch."""
         new = copy.copy(self)
         new._batch_shape = torch.Size(batch_shape)
         new.steps = self.steps.expand(new._batch_shape + self.event_shape[:1])
         return new
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
         with torch.no_grad():
             return self.steps.sample(sample_shape)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Every entry, also the missing ones: (sample_shape, ..., T, D)."""
         return self.steps.rsample(sample_shape)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["OrderedLogit"]
 
@@ -94,14 +95,14 @@ class OrderedLogit(TorchDistribution):
         total = upper + lower + inside
         return torch.where((value == y) & (y >= 0) & (y <= top), total, -torch.inf)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Labels as floating-point numbers."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
             quantile = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
             return (quantile[..., None] < self._above()[0]).to(quantile.dtype).sum(-1)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogit:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> OrderedLogit:
         """The same labels over a larger batch."""
         shape = torch.Size(batch_shape)
         thresholds = self.thresholds.expand(shape + self.thresholds.shape[-1:])

@@ -14,7 +14,7 @@ from torch.distributions.transforms import Transform
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, cayley, inverse_cayley, skew, strictly_lower
 from latentdyn.nn.cayley import order
-from latentdyn.values import whole
+from latentdyn.values import Shape, whole
 
 __all__ = ["CayleyTransform", "HaarOrthogonal", "orthogonal", "reflection"]
 
@@ -114,12 +114,12 @@ class CayleyTransform(Transform):
         log_det = torch.linalg.slogdet(one + S).logabsdet  # half of log det(I + S'S)
         return (_log_constant(K) - (K - 1) * log_det).to(x.dtype)
 
-    def forward_shape(self, shape: Any) -> torch.Size:
+    def forward_shape(self, shape: Shape) -> torch.Size:
         """(..., K(K-1)/2) -> (..., K, K)."""
         K = order(shape[-1])
         return torch.Size(tuple(shape[:-1]) + (K, K))
 
-    def inverse_shape(self, shape: Any) -> torch.Size:
+    def inverse_shape(self, shape: Shape) -> torch.Size:
         """(..., K, K) -> (..., K(K-1)/2)."""
         return torch.Size(tuple(shape[:-2]) + (shape[-1] * (shape[-1] - 1) // 2,))
 
@@ -173,7 +173,13 @@ class HaarOrthogonal(TorchDistribution):
     }
     has_rsample = False
 
-    def __init__(self, dim: int, determinant: int = 1, like: Any = 0.0, validate_args: Any = None):
+    def __init__(
+        self,
+        dim: int,
+        determinant: int = 1,
+        like: float | Tensor = 0.0,
+        validate_args: bool | None = None,
+    ):
         self.dim, self.determinant = whole("dim", dim), determinant
         if determinant not in (-1, 1):
             raise InputError("determinant", "1 or -1", repr(determinant), "use 1 for rotations")
@@ -189,7 +195,7 @@ class HaarOrthogonal(TorchDistribution):
         """The orthogonal matrices of this determinant."""
         return orthogonal if self.determinant > 0 else reflection
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., dim, dim)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         normal = torch.randn(shape, dtype=torch.float64, device=self.like.device)
@@ -204,7 +210,7 @@ class HaarOrthogonal(TorchDistribution):
         log_p = torch.where(self.support.check(value), value.new_zeros(()), -torch.inf)
         return log_p.expand(broadcast_shapes(log_p.shape, self.batch_shape))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> HaarOrthogonal:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> HaarOrthogonal:
         """The same distribution over a larger batch."""
         like = self.like.expand(torch.Size(batch_shape))
         return HaarOrthogonal(self.dim, self.determinant, like)

@@ -13,6 +13,7 @@ from latentdyn.data.outputs import smoothed
 from latentdyn.distributions.path import Path
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
+from latentdyn.values import Shape
 
 __all__ = ["ParticlePath"]
 
@@ -93,7 +94,7 @@ class ParticlePath(Path):
         r = self.paths - self.mean
         return torch.einsum("m...i,m...j->...ij", r, r) / len(r)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Paths at random, with replacement: (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape
         extra = (None,) * (len(self.batch_shape) + 3 - self.paths.dim())  # after `expand`
@@ -103,7 +104,7 @@ class ParticlePath(Path):
         flat = which.reshape(-1, *self.batch_shape)[..., None, None]
         return inner.gather(0, flat.expand(-1, *inner.shape[1:])).reshape(shape + self.event_shape)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """The same as `sample`: a choice among paths has no gradient."""
         return self.sample(sample_shape)
 

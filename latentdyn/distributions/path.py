@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints, kl_divergence
 
 from latentdyn.data.outputs import smoothed
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["Path", "join", "path_kl"]
 
@@ -32,7 +33,7 @@ class Path(TorchDistribution, abc.ABC):
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
-    def __init__(self, batch_shape: Any, event_shape: Any, valid: Tensor | None = None):
+    def __init__(self, batch_shape: Shape, event_shape: Shape, valid: Tensor | None = None):
         self.valid = valid
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
 
@@ -75,7 +76,7 @@ class Path(TorchDistribution, abc.ABC):
     def _sum(self, terms: Tensor) -> Tensor:
         return (terms if self.valid is None else terms.where(self.valid, 0)).sum(-1)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same path over a larger batch."""
         new = copy.copy(self)
         new._batch_shape = torch.Size(batch_shape)

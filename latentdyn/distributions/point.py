@@ -11,6 +11,7 @@ from latentdyn.data.outputs import smoothed as dataset_of
 from latentdyn.distributions.path import Path
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import NoDensityError
+from latentdyn.values import Shape
 
 __all__ = ["PointPath"]
 
@@ -69,7 +70,7 @@ class PointPath(Path):
         """The path before each step saw its observation."""
         return Moments(self._predicted, self.covariance)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """The path, (sample_shape, ..., T, K)."""
         return self.z.expand(torch.Size(sample_shape) + self.z.shape)
 
@@ -87,7 +88,7 @@ class PointPath(Path):
         found = {"mean": self.z, "variance": self.variance, "log_evidence": self.log_evidence}
         return dataset_of(found, self.length, self.data)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> PointPath:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> PointPath:
         """The same path over a larger batch."""
         shape = torch.Size(batch_shape)
         z, before = (x.expand(*shape, *x.shape[-2:]) for x in (self.z, self._predicted))

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, constraints
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.nn import broadcast_shapes
 from latentdyn.nn.companion import block_diagonal
+from latentdyn.values import Shape
 
 __all__ = ["SideBySide", "side_by_side"]
 
@@ -71,18 +72,18 @@ class SideBySide(TorchDistribution):
         """(..., D, D), in blocks."""
         return block_diagonal([covariance_of(p) for p in self.parts])
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> SideBySide:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> SideBySide:
         """The same distribution over a larger batch."""
         lead = torch.Size(batch_shape) if self.vectors else torch.Size(batch_shape)[:-1]
         shapes = [p.batch_shape + p.event_shape for p in self.parts]
         return SideBySide([_over(p, lead, s) for p, s in zip(self.parts, shapes, strict=True)])
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., D)."""
         with torch.no_grad():
             return torch.cat([p.sample(sample_shape) for p in self.parts], -1)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., D)."""
         return torch.cat([p.rsample(sample_shape) for p in self.parts], -1)
 

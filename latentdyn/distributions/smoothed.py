@@ -13,6 +13,7 @@ from latentdyn.data.outputs import smoothed as dataset_of
 from latentdyn.distributions.path import Path
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
+from latentdyn.values import Shape
 
 __all__ = ["Moments", "SmoothedPath", "Solution"]
 
@@ -87,7 +88,7 @@ class SmoothedPath(Path):
 
     def __init__(
         self,
-        shape: Any,
+        shape: Shape,
         solution: Solution,
         log_evidence: Tensor,
         length: Tensor,
@@ -164,7 +165,7 @@ class SmoothedPath(Path):
         S, _, V = self.blocks
         return torch.cat([S[..., :1, :, :], V[..., 1:, :, :]], -3)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Draws (sample_shape, ..., T, K)."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         eps = torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device)
@@ -219,7 +220,7 @@ class SmoothedPath(Path):
         new.dtype, new.log_evidence = dtype, self.log_evidence.to(dtype)
         return new
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> SmoothedPath:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> SmoothedPath:
         """The same path over a larger batch."""
         new: Any = super().expand(batch_shape)
         for name in _CACHED:

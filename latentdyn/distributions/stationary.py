@@ -13,7 +13,7 @@ from torch.distributions.transforms import Transform
 from torch.nn.functional import pad
 
 from latentdyn.nn import broadcast_shapes
-from latentdyn.values import whole
+from latentdyn.values import Shape, whole
 
 __all__ = [
     "FlatStationary",
@@ -162,7 +162,13 @@ class FlatStationary(TorchDistribution):
     }
     has_rsample = False
 
-    def __init__(self, order: int, sign: int = 1, like: Any = 0.0, validate_args: Any = None):
+    def __init__(
+        self,
+        order: int,
+        sign: int = 1,
+        like: float | Tensor = 0.0,
+        validate_args: bool | None = None,
+    ):
         self.order, self.sign, self.like = whole("order", order), sign, torch.as_tensor(like)
         super().__init__(self.like.shape, torch.Size([order]), validate_args=False)
 
@@ -175,7 +181,7 @@ class FlatStationary(TorchDistribution):
         """The stationary (or invertible) coefficients."""
         return stationary if self.sign > 0 else invertible
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(sample_shape, ..., order)."""
         up, down = (1 + power.to(self.like) for power in _powers(self.order))
         shape = torch.Size(sample_shape) + self.batch_shape
@@ -191,6 +197,6 @@ class FlatStationary(TorchDistribution):
         log_p = torch.where(inside, -each.sum(), -torch.inf)
         return log_p.expand(broadcast_shapes(log_p.shape, self.batch_shape))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> FlatStationary:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> FlatStationary:
         """The same distribution over a larger batch."""
         return FlatStationary(self.order, self.sign, self.like.expand(torch.Size(batch_shape)))

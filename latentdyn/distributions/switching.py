@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from latentdyn.distributions.gaussian import gaussian
 from latentdyn.distributions.path import Path
 from latentdyn.kernels.switching import take
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.values import Shape
 
 __all__ = ["Regimes", "SwitchingPath"]
 
@@ -81,7 +81,7 @@ class SwitchingPath(Path):
         steps: int,
         valid: Tensor | None = None,
         idle: Tensor | None = None,
-        batch_shape: Any = (),
+        batch_shape: Shape = (),
     ):
         self.regimes, self.steps, self.idle = regimes, steps, idle
         super().__init__(batch_shape, (steps, regimes.mean.shape[-1]), valid)
@@ -113,7 +113,7 @@ class SwitchingPath(Path):
         raise NotImplementedError("the density of a switching path does not split into steps")
 
     def draw(
-        self, sample_shape: Any = torch.Size(), before: tuple[Tensor, Tensor] | None = None
+        self, sample_shape: Shape = torch.Size(), before: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Discrete and continuous states, (sample_shape, ..., T) and (sample_shape, ..., T, K).
 
@@ -133,12 +133,12 @@ class SwitchingPath(Path):
             z.append(matvec(A, at) + b + matvec(root, torch.randn_like(at)))
         return torch.stack(s, -1), torch.stack(z, -2)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Continuous states: (sample_shape, ..., T, K)."""
         with torch.no_grad():
             return self.draw(sample_shape)[1]
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """A draw without gradient, because the discrete states have none."""
         return self.sample(sample_shape)
 

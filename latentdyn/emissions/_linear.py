@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.conditional import Conditional
@@ -32,7 +33,7 @@ class LinearReadout(Conditional):
         self.start(C=self.spread * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def _known(cls, C: Any, D: Any, **others: Any) -> Self:
+    def _known(cls, C: ArrayLike, D: ArrayLike | None, **others: ArrayLike | None) -> Self:
         obs_dim, state_dim = as_float("C", C).shape[-2:]
         input_dim = 0 if D is None else as_float("D", D).shape[-1]
         return cls(state_dim, obs_dim, input_dim).fix(C=C, D=D, **others)

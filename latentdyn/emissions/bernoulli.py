@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import pyro.distributions as dist
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -28,7 +29,7 @@ class Bernoulli(LinearReadout):
     """
 
     @classmethod
-    def of(cls, C: Any, d: Any, D: Any = None) -> Self:
+    def of(cls, C: ArrayLike, d: ArrayLike, D: ArrayLike | None = None) -> Self:
         """Known read-out."""
         return cls._known(C, D, d=d)
 

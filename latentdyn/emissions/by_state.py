@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -58,7 +59,7 @@ class StateGaussian(Conditional):
         self.start(means=torch.randn_like(self.means))
 
     @classmethod
-    def of(cls, means: Any, covariances: Any) -> Self:
+    def of(cls, means: ArrayLike, covariances: ArrayLike) -> Self:
         """Known means (S, D) and covariances (S, D, D), or variances (S, D)."""
         state_dim, obs_dim = as_float("means", means).shape[-2:]
         V = as_float("covariances", covariances)

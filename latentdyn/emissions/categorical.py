@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -51,7 +52,7 @@ class Categorical(Conditional):
         self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def of(cls, C: Any, d: Any, categories: int, D: Any = None) -> Self:
+    def of(cls, C: ArrayLike, d: ArrayLike, categories: int, D: ArrayLike | None = None) -> Self:
         """Known read-out."""
         rows, state_dim = as_float("C", C).shape[-2:]
         if rows % categories:

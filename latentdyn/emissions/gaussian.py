@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -56,7 +57,9 @@ class Gaussian(Conditional):
         self.start(C=torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def of(cls, C: Any, R: Any, d: Any = None, D: Any = None) -> Self:
+    def of(
+        cls, C: ArrayLike, R: ArrayLike, d: ArrayLike | None = None, D: ArrayLike | None = None
+    ) -> Self:
         """Known read-out."""
         obs_dim, state_dim = as_float("C", C).shape[-2:]
         R, noise = given("R", R, obs_dim)

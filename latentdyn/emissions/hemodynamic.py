@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -79,11 +80,11 @@ class Hemodynamic(Conditional):
     @classmethod
     def of(
         cls,
-        C: Any,
-        R: Any,
+        C: ArrayLike,
+        R: ArrayLike,
         repetition_time: float,
-        d: Any = None,
-        D: Any = None,
+        d: ArrayLike | None = None,
+        D: ArrayLike | None = None,
         response: tuple[float, ...] = RESPONSE,
     ) -> Self:
         """Known read-out."""

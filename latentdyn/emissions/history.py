@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -51,7 +52,9 @@ class History(Conditional):
         self.constraints = {"J": constraints.independent(hollow, 1)}
 
     @classmethod
-    def of(cls, d: Any, w: Any, J: Any = None, D: Any = None) -> Self:
+    def of(
+        cls, d: ArrayLike, w: ArrayLike, J: ArrayLike | None = None, D: ArrayLike | None = None
+    ) -> Self:
         """Known weights; those left out are zero."""
         obs_dim, lags = as_float("w", w).shape[-2:]
         coupling = 0 if J is None else as_float("J", J).shape[-3]

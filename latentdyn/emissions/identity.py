@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -57,7 +58,7 @@ class Identity(Conditional):
         self.constraints = {"R": noise_support(noise, noise_floor)}
 
     @classmethod
-    def of(cls, state_dim: int, R: Any, D: Any = None) -> Self:
+    def of(cls, state_dim: int, R: ArrayLike, D: ArrayLike | None = None) -> Self:
         """Known noise, of as many units as R has variances."""
         R = as_float("R", R)
         if not R.dim():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -39,7 +40,7 @@ class NegativeBinomial(LinearReadout):
         self.constraints = {"r": constraints.positive}
 
     @classmethod
-    def of(cls, C: Any, d: Any, r: Any, D: Any = None) -> Self:
+    def of(cls, C: ArrayLike, d: ArrayLike, r: ArrayLike, D: ArrayLike | None = None) -> Self:
         """Known read-out."""
         r = above("r", r, 0, "1 / r is the overdispersion; for none use emissions.Poisson")
         return cls._known(C, D, d=d, r=r)

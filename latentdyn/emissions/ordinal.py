@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -53,7 +54,7 @@ class Ordinal(Conditional):
         self.start(C=0.3 * torch.randn_like(self.C) / self.state_dim**0.5)
 
     @classmethod
-    def of(cls, C: Any, thresholds: Any, D: Any = None) -> Self:
+    def of(cls, C: ArrayLike, thresholds: ArrayLike, D: ArrayLike | None = None) -> Self:
         """Known read-out."""
         obs_dim, state_dim = as_float("C", C).shape[-2:]
         thresholds = as_float("thresholds", thresholds)

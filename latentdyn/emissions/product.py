@@ -116,7 +116,7 @@ class Product(Conditional):
         return side_by_side([self._child(part, z, u, past) for part in self.modalities])
 
     @staticmethod
-    def _child(part: Any, z: Tensor, u: Tensor | None, past: Tensor | None) -> Distribution:
+    def _child(part: Conditional, z: Tensor, u: Tensor | None, past: Tensor | None) -> Distribution:
         u = u if part.input_dim else None
         return part(z, u, past) if part.memory else part(z, u)
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -46,7 +47,14 @@ class StudentT(LinearReadout):
         self.constraints = {"R": Variances(noise_floor), "df": above_two}
 
     @classmethod
-    def of(cls, C: Any, R: Any, df: Any, d: Any = None, D: Any = None) -> Self:
+    def of(
+        cls,
+        C: ArrayLike,
+        R: ArrayLike,
+        df: ArrayLike,
+        d: ArrayLike | None = None,
+        D: ArrayLike | None = None,
+    ) -> Self:
         """Known read-out."""
         R = above("R", R, 0, "give squared scales, one for each unit")
         df = above("df", df, 2, "at 2 degrees of freedom or fewer there is no variance")

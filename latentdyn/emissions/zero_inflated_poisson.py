@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import pyro.distributions as dist
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -41,7 +42,7 @@ class ZeroInflatedPoisson(LinearReadout):
         self.constraints = {"pi": constraints.unit_interval}
 
     @classmethod
-    def of(cls, C: Any, d: Any, pi: Any, D: Any = None) -> Self:
+    def of(cls, C: ArrayLike, d: ArrayLike, pi: ArrayLike, D: ArrayLike | None = None) -> Self:
         """Known read-out."""
         pi = as_float("pi", pi)
         if not bool(((pi > 0) & (pi < 1)).all()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from latentdyn.data import Batch
@@ -37,7 +35,7 @@ class BiGRU(Encoder):
         self.body = nn.GRU(self.features.size, hidden, layers, batch_first=True, bidirectional=True)
         self.head = GaussianHead(2 * hidden, state_dim)
 
-    def forward(self, batch: Batch, program: Any = None) -> FactorisedPath:
+    def forward(self, batch: Batch, program: nn.Module | None = None) -> FactorisedPath:
         """The posterior over paths."""
         y, u, mask, length = self.seen(batch)
         hidden = recurrent(self.body, self.features(y, u, mask), length)

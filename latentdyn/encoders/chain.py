@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,9 @@ class Chain(Encoder):
             self.P.copy_(slope / self.features.scale[:, None])
 
     @torch.no_grad()
-    def follow(self, program: Any, batch: Batch, path: Any = None) -> bool:
+    def follow(
+        self, program: nn.Module, batch: Batch, path: Callable[[], Tensor | None] | None = None
+    ) -> bool:
         """The smoother of the program, linearised where it is not linear: exact where it is.
 
         Not where the program has inputs that the encoder was built without.
@@ -150,7 +152,7 @@ class Chain(Encoder):
         self.head.weight.copy_(both[:, :-1])
         self.head.bias.copy_(both[:, -1])
 
-    def forward(self, batch: Batch, program: Any = None) -> GaussianChain:
+    def forward(self, batch: Batch, program: nn.Module | None = None) -> GaussianChain:
         """The posterior over paths."""
         y, u, mask, length = self.seen(batch)
         x = self.features(y, u, mask)

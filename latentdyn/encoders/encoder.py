@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,16 @@ class Encoder(Conditional):
     reads_program = False
 
     @abc.abstractmethod
-    def forward(self, batch: Batch, program: Any = None) -> Path:
+    def forward(self, batch: Batch, program: nn.Module | None = None) -> Path:
         """The posterior over paths, given what the batch shows and the bound program."""
 
     def initialise(self, batch: Batch, emission: Conditional | None = None) -> None:
         """Standardise with the data's mean and spread."""
         self.features.initialise(batch)
 
-    def follow(self, program: Any, batch: Batch, path: Any = None) -> bool:
+    def follow(
+        self, program: nn.Module, batch: Batch, path: Callable[[], Tensor | None] | None = None
+    ) -> bool:
         """Start from the posterior under the program as it stands; whether that is known.
 
         ``path``, called without arguments, gives states (N, T, K) near it, or None.
@@ -50,7 +52,7 @@ class Encoder(Conditional):
         """y, zero where missing, inputs, mask, and the length of trials if they differ from T."""
         return batch.y, batch.u, batch.mask, None if batch.idle is None else batch.length
 
-    def encode(self, batch: Batch, program: Any = None) -> Path:
+    def encode(self, batch: Batch, program: nn.Module | None = None) -> Path:
         """The posterior over the paths of a batch, of which only valid steps count."""
         path = self(batch, program)
         path.idle = batch.idle

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.nn import matvec
@@ -41,7 +43,9 @@ class LinearChain(NamedTuple):
     sites: Sites | None = None
 
 
-def linear_chain(program: Any, batch: Batch, path: Any = None) -> LinearChain | None:
+def linear_chain(
+    program: Any, batch: Batch, path: Callable[[], Tensor | None] | None = None
+) -> LinearChain | None:
     r"""The program itself if it is one, else its linearisation along a path.
 
     The transition becomes E[z' | z] regressed on z along the path, with what is left over added to
@@ -85,7 +89,7 @@ def unit_factor(V: Tensor) -> tuple[Tensor, Tensor]:
     return U.tril(-1), own.square()
 
 
-def _constant(part: Any, batch: Batch) -> tuple[Any, ...] | None:
+def _constant(part: Conditional, batch: Batch) -> tuple[Any, ...] | None:
     """A conditional that is linear and always the same: weight, offset, input weights, noise, ones.
 
     Its offset is affine in the inputs: read off at none and at each one of them.
@@ -105,7 +109,7 @@ def _constant(part: Any, batch: Batch) -> tuple[Any, ...] | None:
     return affine.weight[0].double(), offset[0], B, noise, one
 
 
-def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Any, ...]:
+def _steps(transition: Conditional, batch: Batch, z: Tensor) -> tuple[Any, ...]:
     U = transition.input_dim
     u = batch.u[:, 1:] if U else None  # type: ignore[index]
     child = transition.at(slice(1, batch.steps))(z[:, :-1], u)
@@ -119,7 +123,7 @@ def _steps(transition: Any, batch: Batch, z: Tensor) -> tuple[Any, ...]:
     return weight[:, :K], offset, weight[:, K:], noise + left.mT @ left / len(left)
 
 
-def _seen(emission: Any, batch: Batch, z: Tensor) -> tuple[Any, ...] | None:
+def _seen(emission: Conditional, batch: Batch, z: Tensor) -> tuple[Any, ...] | None:
     if emission.memory or emission.time_varying:
         return None
     inside = torch.arange(batch.steps, device=z.device) < batch.length[:, None]

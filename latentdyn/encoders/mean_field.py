@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
 from latentdyn.data import Batch
 from latentdyn.distributions import FactorisedPath
@@ -26,7 +26,7 @@ class MeanField(Encoder):
         self.body = perceptron(self.features.size, hidden, hidden)
         self.head = GaussianHead(hidden, state_dim)
 
-    def forward(self, batch: Batch, program: Any = None) -> FactorisedPath:
+    def forward(self, batch: Batch, program: nn.Module | None = None) -> FactorisedPath:
         """The posterior over paths."""
         y, u, mask, length = self.seen(batch)
         loc, scale = self.head(self.body(self.features(y, u, mask)))

@@ -42,7 +42,7 @@ class Structured(Encoder):
         loc, scale = self.head((self.past(z).tanh() + e) / 2)
         return Normal(loc, scale, validate_args=False).to_event(1)
 
-    def forward(self, batch: Batch, program: Any = None) -> MarkovPath:
+    def forward(self, batch: Batch, program: nn.Module | None = None) -> MarkovPath:
         """The posterior over paths."""
         y, u, mask, length = self.seen(batch)
         back = reverse(self.features(y, u, mask), length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ POINT = 1e-6  # standard deviation, unconstrained, of what is held or not known 
 
 def laplace(
     model: Program,
-    y: Any,
+    y: object,
     *,
-    smoother: Any = None,
+    smoother: Callable[..., Any] | None = None,
     steps: int = 500,
     seed: int = 0,
     initialise: bool = True,

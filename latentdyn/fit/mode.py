@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import scipy  # its parts are loaded when they are needed
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.errors import InputError
@@ -80,7 +81,7 @@ def find_mode(density: LogDensity, steps: int) -> Mode:
     return found
 
 
-def hessian(density: Any, x: Tensor, basis: Tensor | None = None) -> Tensor:
+def hessian(density: LogDensity, x: Tensor, basis: Tensor | None = None) -> Tensor:
     """Second derivatives (P, P) at x, by central differences of gradients, made symmetric.
 
     With ``basis`` (P, P') those in xi, x + basis xi, by steps of a thousandth.
@@ -94,7 +95,7 @@ def hessian(density: Any, x: Tensor, basis: Tensor | None = None) -> Tensor:
     return (H + H.mT) / 2
 
 
-def _slope(density: Any, x: Tensor, h: Tensor) -> Tensor:
+def _slope(density: LogDensity, x: Tensor, h: Tensor) -> Tensor:
     """What the gradient changes by over h, from both sides."""
     return (density.gradient(x + h)[1] - density.gradient(x - h)[1]) / 2
 
@@ -132,7 +133,7 @@ def _bfgs(density: LogDensity, x: Tensor, steps: int, held: list[int]) -> Tensor
     B = torch.diag(_scales(density, x))
     B[held] = 0
 
-    def loss(xi: Any) -> tuple[float, Any]:
+    def loss(xi: ndarray) -> tuple[float, Any]:
         try:
             value, gradient = density.gradient(x + B @ torch.as_tensor(xi, dtype=x.dtype))
         except FAILURES:

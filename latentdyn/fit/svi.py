@@ -35,11 +35,11 @@ __all__ = ["svi"]
 
 def svi(
     model: Program,
-    y: Any,
+    y: object,
     *,
-    states: Encoder | None = None,
-    parameters: Any = None,
-    smoother: Any = None,
+    states: Encoder | Mapping[str, Encoder] | None = None,
+    parameters: Callable[..., Any] | None = None,
+    smoother: Callable[..., Any] | None = None,
     steps: int = 2000,
     batch_size: int | None = None,
     window: int | None = None,
@@ -126,7 +126,7 @@ def svi(
     return posterior
 
 
-def _rise(history: Any) -> dict[str, Any]:
+def _rise(history: Mapping[str, list[float]]) -> dict[str, Any]:
     """What the result says about a bound that still rises."""
     still = rise(history.get("elbo", []))
     if still is None:
@@ -142,8 +142,8 @@ def _sample(data: Minibatches, seed: int) -> Batch:
 
 def _started(
     level: Level,
-    states: Any,
-    parameters: Any,
+    states: Encoder | Mapping[str, Encoder] | None,
+    parameters: Callable[..., Any] | None,
     batch: Batch,
     chain: int,
     training: Training,
@@ -157,7 +157,7 @@ def _started(
 
 
 def _minibatches(
-    program: Any, batch: Batch, size: int | None, window: int | None, training: Training
+    program: Program, batch: Batch, size: int | None, window: int | None, training: Training
 ) -> Minibatches:
     parts = [m for m in program.modules() if isinstance(m, Conditional) and m.time_varying]
     if window is not None and parts:
@@ -170,7 +170,9 @@ def _minibatches(
     return Minibatches(batch, size, window, training.context)
 
 
-def _check(model: Any, states: Any, learning_rate: float) -> None:
+def _check(
+    model: Program, states: Encoder | Mapping[str, Encoder] | None, learning_rate: float
+) -> None:
     if not isinstance(model, Program):
         raise InputError(
             "model", "a program such as StateSpace(...)", repr(model), "build one first"
@@ -199,8 +201,8 @@ def _need_something_to_learn(objective: ELBO) -> None:
 
 def _objective(
     level: Level,
-    states: Any,
-    parameters: Any,
+    states: Encoder | Mapping[str, Encoder] | None,
+    parameters: Callable[..., Any] | None,
     batch: Batch,
     chain: int,
     training: Training,
@@ -223,7 +225,7 @@ def _objective(
     return ELBO(program, guide, training.particles, program.parameter_scales(batch), levels)
 
 
-def _check_encoders(guide: Guide, program: Any) -> None:
+def _check_encoders(guide: Guide, program: Program) -> None:
     if set(guide.latents) != set(program.latents):
         wanted = f"an encoder for each of {program.latents}" if program.latents else "None"
         got = f"{sorted(guide.latents) or None} of {type(program).__name__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -32,7 +33,7 @@ class Gaussian(Conditional):
         self.constraints = {"covariance": noise_support(noise, noise_floor)}
 
     @classmethod
-    def of(cls, mean: Any, covariance: Any) -> Self:
+    def of(cls, mean: ArrayLike, covariance: ArrayLike) -> Self:
         """Known mean (K,) and covariance (K,) or (K, K)."""
         state_dim = len(torch.as_tensor(mean))
         V, noise = given("covariance", covariance, state_dim)

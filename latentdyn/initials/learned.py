@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from pyro.distributions import Normal
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -39,7 +40,7 @@ class Learned(Conditional):
         self.mean = nn.Parameter(torch.zeros(state_dim))
 
     @classmethod
-    def of(cls, mean: Any, scale: float = 0.1) -> Self:
+    def of(cls, mean: ArrayLike, scale: float = 0.1) -> Self:
         """Known point (K,)."""
         return cls(as_float("mean", mean).shape[-1], scale=scale).fix(mean=mean)
 

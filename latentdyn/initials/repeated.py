@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentdyn.conditional import Affine, Wrapper
+from latentdyn.conditional import Affine, Conditional, Wrapper
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.errors import InputError
 from latentdyn.initials.diffuse import Diffuse
@@ -33,7 +33,7 @@ class Repeated(Wrapper):
 
     noise = "singular"
 
-    def __init__(self, inner: Any, lags: int):
+    def __init__(self, inner: Conditional, lags: int):
         super().__init__()
         if isinstance(inner, Diffuse | Stationary) or inner.linear_gaussian() is None:
             fix = "use initials.Gaussian or initials.Learned"

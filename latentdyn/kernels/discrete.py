@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from latentdyn.kernels.discrete_recursion import Merge, logsum, maximum, recursion, trace_back
 from latentdyn.nn import broadcast_shapes
+from latentdyn.values import Shape
 
 __all__ = ["Messages", "log_evidence", "messages", "sample_paths", "viterbi"]
 
@@ -116,7 +117,7 @@ def viterbi(
     return trace_back(last, best[:-1], chain.A, chain.idle).movedim(0, -1), top + chain.offset
 
 
-def sample_paths(m: Messages, shape: Any = torch.Size()) -> Tensor:
+def sample_paths(m: Messages, shape: Shape = torch.Size()) -> Tensor:
     """Independent paths from p(z_{1:T} | y_{1:T}): (*shape, ..., T).
 
     Backward: z_t given z_{t+1} is the largest of log p(z_t, y_{1:t}) + log A_{t+1}(z_t, z_{t+1})

@@ -35,7 +35,7 @@ class Lead:
     shared: int
 
     @classmethod
-    def of(cls, x: Any) -> Lead:
+    def of(cls, x: tuple[Tensor, ...]) -> Lead:
         """Of tensors in the shapes of `Sites`, with leading dimensions for M and C."""
         events = (1, 2, 3, 2, 3, 3, 2)
         shapes = [t.shape[: t.dim() - n] for t, n in zip(x, events, strict=True)]
@@ -69,7 +69,7 @@ class Lead:
         M, C = int(np.prod(self.problems)), int(np.prod(self.trials))
         return _array(x.expand(tuple(self.full) + own).reshape(M, C, *own))
 
-    def sites(self, x: Any) -> Sites:
+    def sites(self, x: tuple[Tensor, ...]) -> Sites:
         """Tensors in the shapes of `Sites` as arrays."""
         m, P, A, b, Q, J, g = x
         return Sites(

@@ -43,7 +43,7 @@ def backward(A: ndarray, Q: ndarray, J: ndarray, steps: int) -> tuple[ndarray, n
     return L, W
 
 
-def _solve(P: Any, J: Any, X: Any, work: Any) -> float:
+def _solve(P: ndarray, J: ndarray, X: ndarray, work: ndarray) -> float:
     """X <- (I + P J)^{-1} P, made symmetric, and log |det|; NaN if singular."""
     K = len(P)
     for i in range(K):
@@ -78,7 +78,7 @@ def _solve(P: Any, J: Any, X: Any, work: Any) -> float:
     return log_det
 
 
-def _polish(P: Any, J: Any, X: Any, work: Any) -> None:
+def _polish(P: ndarray, J: ndarray, X: ndarray, work: ndarray) -> None:
     """X <- X + (I - X J)(P - (I + P J) X) where the site is strong, as in `shrink`."""
     K = len(P)
     own, site = 0.0, 0.0
@@ -114,7 +114,9 @@ def _polish(P: Any, J: Any, X: Any, work: Any) -> None:
             X[i, j] = X[j, i] = X[i, j] + (work[i, K + j] + work[j, K + i]) / 2
 
 
-def _sandwich(A: Any, X: Any, add: Any, out: Any, work: Any, turned: bool) -> None:
+def _sandwich(
+    A: ndarray, X: ndarray, add: ndarray, out: ndarray, work: ndarray, turned: bool
+) -> None:
     """Out <- A X A' + add, or A'X A + add if ``turned``."""
     K = len(X)
     for i in range(K):
@@ -153,7 +155,7 @@ def _compiled() -> tuple[Callable[..., bool], Callable[..., bool]]:
                 polish(out[m, t], J[m, j], filtered[m, t], work)
         return True
 
-    def back(A: Any, Q: Any, J: Any, L: Any, W: Any) -> bool:
+    def back(A: ndarray, Q: ndarray, J: ndarray, L: ndarray, W: ndarray) -> bool:
         M, T, K, _ = L.shape
         work = np.empty((K, 2 * K))
         for m in range(M):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from latentdyn.kernels import rollout_fast
@@ -134,7 +135,7 @@ def _pulls(layout: _Layout, pull: Pull | None, first: Tensor) -> tuple[Any, Any,
     return layout.rows(pull.target), layout.rows(pull.weight), np.array(pull.at, np.bool_)
 
 
-def _swap(x: Any) -> Any:
+def _swap(x: ndarray) -> Any:
     return np.ascontiguousarray(x.swapaxes(-1, -2))
 
 
@@ -182,6 +183,6 @@ class _Layout:
             return x.reshape(1, 1, *own).contiguous().numpy()
         return x.expand(*self.batch, *own).reshape(self.M, self.C, *own).contiguous().numpy()
 
-    def back(self, x: Any) -> Tensor:
+    def back(self, x: ndarray) -> Tensor:
         """(M, C, T, K) -> (..., T, K)."""
         return torch.from_numpy(x).reshape(*self.batch, *x.shape[-2:])

@@ -42,7 +42,7 @@ def rebind(module: nn.Module, values: Mapping[str, Tensor]) -> Any:
     return bound
 
 
-def _broadcast(module: nn.Module, bound: Any) -> None:
+def _broadcast(module: nn.Module, bound: nn.Module) -> None:
     """Torch's own layers take one value of each parameter: `nn.Linear` is made to take many."""
     if not type(module).__module__.startswith("torch.nn.modules."):
         return

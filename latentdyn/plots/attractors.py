@@ -19,8 +19,8 @@ TITLE = "What the model does on its own"
 
 
 def attractor(
-    source: Any,
-    y: Any = None,
+    source: object,
+    y: object = None,
     dims: Sequence[int] | None = None,
     *,
     draws: int = 3,

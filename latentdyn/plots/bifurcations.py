@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,9 @@ from latentdyn.diagnostics.dynamics.free_run import free_run
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import BLUE, COLOURS, INK, axes_of, legend, tidy
 from latentdyn.plots.varied import Varied, varied
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["bifurcation"]
 
@@ -150,7 +153,7 @@ def _marks(ax: Any, family: Varied, values: np.ndarray, column: Any, seed: int |
             ax.scatter(*np.transpose(places[stable]), s=16, label=text, **style)
 
 
-def _limit(ax: Any, series: np.ndarray) -> None:
+def _limit(ax: Axes, series: np.ndarray) -> None:
     """What is seen are the dots; a fixed point far away must not make them small."""
     good = series[np.isfinite(series)]
     if len(good):

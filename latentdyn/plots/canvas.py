@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from latentdyn.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 __all__ = [
     "AQUA",
@@ -55,7 +60,7 @@ def axes_of(
     return axes
 
 
-def tidy(ax: Any, title: str = "", x: str = "", y: str = "") -> None:
+def tidy(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     """Plain axes: no box, readable text, the title on the left."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=10, color=GREY)
@@ -67,7 +72,7 @@ def tidy(ax: Any, title: str = "", x: str = "", y: str = "") -> None:
         ax.set_ylabel(y, fontsize=11, color=INK)
 
 
-def legend(ax: Any, own: bool, columns: int = 4) -> None:
+def legend(ax: Axes, own: bool, columns: int = 4) -> None:
     """Names of what is drawn, outside the data: below a figure of our own, else beside the axes."""
     handles, names = ax.get_legend_handles_labels()
     style: dict[str, Any] = {"frameon": False, "fontsize": 10}
@@ -77,7 +82,7 @@ def legend(ax: Any, own: bool, columns: int = 4) -> None:
         ax.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1), **style)
 
 
-def label(data: Any, name: str) -> str:
+def label(data: xr.DataArray, name: str) -> str:
     """A name with its units, from the attributes: ``time (year)``.
 
     Example:
@@ -110,7 +115,7 @@ def colour_bar(ax: Any, image: Any, text: str, **style: Any) -> Any:
     return bar
 
 
-def whole_ticks(axis: Any, most: int = 8) -> None:
+def whole_ticks(axis: Axis, most: int = 8) -> None:
     """Ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.errors import InputError
@@ -13,9 +14,12 @@ from latentdyn.plots.canvas import INK, ORANGE, axes_of, colour_bar, legend, tid
 from latentdyn.plots.source import paths, place
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters, for_batch
-from latentdyn.programs import Program
+from latentdyn.programs import Program, StateSpace
 from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["flow_field"]
 
@@ -23,14 +27,14 @@ DRAWS = 50
 
 
 def flow_field(
-    source: Any,
+    source: Posterior | StateSpace,
     dims: tuple[int, int] | str = (0, 1),
     *,
-    trial: Any = 0,
+    trial: object = 0,
     points: int = 24,
-    limits: Any = None,
+    limits: ArrayLike | None = None,
     steps: int = 600,
-    ax: Any = None,
+    ax: Axes | None = None,
 ) -> Any:
     """Streamlines of E[z' | z] - z in a plane of the state space, with the posterior mean path.
 
@@ -79,7 +83,7 @@ def flow_field(
     return ax
 
 
-def _program_and_path(source: Any, trial: Any) -> tuple[Any, np.ndarray]:
+def _program_and_path(source: Posterior | StateSpace, trial: object) -> tuple[Any, np.ndarray]:
     """The program bound to draws (S, 1, 1, ...) of its parameters, and a path (T, K)."""
     if isinstance(source, Posterior):
         path = paths(source, trial).mean("draw").values
@@ -113,7 +117,9 @@ def _plane(path: np.ndarray, dims: Any) -> tuple[np.ndarray, np.ndarray, tuple[s
     return centre, np.eye(K)[list(dims)], (f"state {dims[0]}", f"state {dims[1]}")
 
 
-def _grid(along: np.ndarray, limits: Any, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _grid(
+    along: np.ndarray, limits: ArrayLike | None, points: int
+) -> tuple[np.ndarray, np.ndarray]:
     low, high = along.min(0), along.max(0)
     margin = 0.15 * np.maximum(high - low, 1e-6)
     low, high = low - margin, high + margin

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.lyapunov import lyapunov_spectrum
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import BLUE, GREY, INK, ORANGE, axes_of, legend, tidy
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["lyapunov"]
 
@@ -19,11 +25,11 @@ FAR = 8.0  # ratio of sizes from which a linear axis hides the smaller ones
 
 
 def lyapunov(
-    spectrum: Any,
+    spectrum: xr.DataArray | Posterior | StateSpace | Conditional,
     truth: Sequence[float] | None = None,
     *,
     exponents: int | None = None,
-    ax: Any = None,
+    ax: Axes | None = None,
 ) -> Any:
     """Posterior of each Lyapunov exponent: median, half and 90% of the draws, and the draws.
 
@@ -85,7 +91,7 @@ def _row(ax: Any, j: int, x: np.ndarray) -> None:
     )
 
 
-def _scale(ax: Any, values: np.ndarray) -> None:
+def _scale(ax: Axes, values: np.ndarray) -> None:
     size = np.abs(values[values != 0])
     if not len(size):
         return

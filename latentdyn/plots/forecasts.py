@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,9 @@ from latentdyn.plots.canvas import AQUA, BLUE, INK, ORANGE, axes_of, legend, tid
 from latentdyn.plots.source import observed, trial_of
 from latentdyn.posterior import Posterior
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["forecast"]
 
 MOST = 6  # panels
@@ -22,14 +25,14 @@ BANDS = ((0.05, 0.95, 0.25, "90% of draws"), (0.25, 0.75, 0.5, "half of the draw
 
 
 def forecast(
-    source: Any,
-    data: Any = None,
+    source: xr.Dataset | Posterior,
+    data: object = None,
     units: Sequence[Any] | None = None,
-    trial: Any = 0,
+    trial: object = 0,
     *,
     history: int | None = None,
     examples: int = 1,
-    ax: Any = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
 ) -> Any:
     """A fan: 50% and 90% bands of what comes next, after the data in black.
 
@@ -74,7 +77,7 @@ def forecast(
     return axes[0] if len(axes) == 1 else axes
 
 
-def _resolve(source: Any, data: Any) -> tuple[xr.Dataset, Any]:
+def _resolve(source: xr.Dataset | Posterior, data: object) -> tuple[xr.Dataset, Any]:
     if isinstance(source, xr.DataTree):
         if "predictions" not in source.children:
             raise InputError(
@@ -105,7 +108,7 @@ def _flat(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_dims(["chain", "draw"]).assign(y=y.rename(sample="draw"))
 
 
-def _units(fan: xr.DataArray, past: Any, units: Sequence[Any] | None) -> list[Any]:
+def _units(fan: xr.DataArray, past: xr.DataArray | None, units: Sequence[Any] | None) -> list[Any]:
     there = fan["unit"].values.tolist()
     if units is None and len(there) > MOST and fan.attrs.get("kind") == "count":
         y = fan.mean("draw") if past is None else past
@@ -120,7 +123,7 @@ def _units(fan: xr.DataArray, past: Any, units: Sequence[Any] | None) -> list[An
     return wanted
 
 
-def _fan(ax: Any, fan: xr.DataArray, examples: int) -> None:
+def _fan(ax: Axes, fan: xr.DataArray, examples: int) -> None:
     time, draws = fan["time"].values, fan.transpose("draw", "time").values
     counts = fan.attrs.get("kind") == "count"
     for low, high, alpha, text in BANDS:
@@ -149,7 +152,7 @@ def _fan(ax: Any, fan: xr.DataArray, examples: int) -> None:
     ax.plot(time, middle, color=BLUE, linewidth=1.8, label=text)
 
 
-def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> None:
+def _data(ax: Axes, y: xr.DataArray, future: np.ndarray, history: int | None) -> None:
     """The data before the forecast and, if there are any, within it."""
     time, counts = y["time"].values, y.attrs.get("kind") == "count"
     before, within = np.flatnonzero(time < future[0]), np.isin(time, future)
@@ -170,7 +173,7 @@ def _data(ax: Any, y: xr.DataArray, future: np.ndarray, history: int | None) -> 
         )
 
 
-def _name(ax: Any, name: Any, unit: xr.DataArray, fan: xr.DataArray) -> None:
+def _name(ax: Axes, name: Hashable, unit: xr.DataArray, fan: xr.DataArray) -> None:
     counts = fan.attrs.get("kind") == "count"
     if counts:
         canvas.whole_ticks(ax.yaxis, 3)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import COLOURS, INK, axes_of, tidy
 from latentdyn.plots.source import best_chain, observed
 from latentdyn.posterior import Posterior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["loss"]
 
@@ -20,7 +25,9 @@ PARTS = {
 }
 
 
-def loss(source: Any, *, ax: Any = None) -> Any:
+def loss(
+    source: Posterior | xr.DataTree, *, ax: Axes | Sequence[Axes] | np.ndarray | None = None
+) -> Any:
     """The evidence lower bound of each chain over the steps, and its parts in the best one.
 
     Args:

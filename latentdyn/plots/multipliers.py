@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.fixed_points import fixed_points
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import COLOURS, GREY, axes_of, legend, tidy
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["eigenvalues"]
 
@@ -17,7 +23,9 @@ CLOSE = 0.6  # spread of eigenvalues up to which only their neighbourhood is sho
 MARKERS = "osD^vPX*"
 
 
-def eigenvalues(found: Any, *, points: int = 6, ax: Any = None) -> Any:
+def eigenvalues(
+    found: xr.Dataset | Posterior | StateSpace | Conditional, *, points: int = 6, ax: Any = None
+) -> Any:
     """Eigenvalues of the Jacobian at each fixed point, in the complex plane, over all draws.
 
     A point is stable in a draw if all of its eigenvalues lie inside the unit circle. A colour is
@@ -66,7 +74,7 @@ def eigenvalues(found: Any, *, points: int = 6, ax: Any = None) -> Any:
     return ax
 
 
-def _limit(ax: Any, values: np.ndarray) -> None:
+def _limit(ax: Axes, values: np.ndarray) -> None:
     """The whole circle, unless all eigenvalues are close together: flows in small steps have them
     near 1."""
     good = values[np.isfinite(values)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -11,12 +11,21 @@ import xarray as xr
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import INK, axes_of, colour_bar, heat_map, tidy, whole_ticks
 from latentdyn.plots.source import parameter
-from latentdyn.priors import ManifoldAttractor
+from latentdyn.posterior import Posterior
+from latentdyn.priors import ManifoldAttractor, Prior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["connectivity", "matrix"]
 
 
-def matrix(source: Any, name: str = "transition.W", *, ax: Any = None) -> Any:
+def matrix(
+    source: Posterior | xr.DataTree,
+    name: str = "transition.W",
+    *,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
+) -> Any:
     """Posterior mean of a matrix, and how sure the sign of each entry is.
 
     The second panel shows P(entry > 0) - P(entry < 0): 1 is surely positive, -1 surely negative, 0
@@ -52,12 +61,12 @@ def matrix(source: Any, name: str = "transition.W", *, ax: Any = None) -> Any:
 
 
 def connectivity(
-    source: Any,
+    source: Posterior | xr.DataTree,
     name: str = "transition.W",
     *,
     second: str = "sd",
     groups: Mapping[str, Sequence[int]] | None = None,
-    ax: Any = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
 ) -> Any:
     """Posterior mean and standard deviation of a coupling matrix, states sorted into groups.
 
@@ -106,7 +115,7 @@ def connectivity(
     return axes
 
 
-def _parts(source: Any, name: str, rows: int) -> dict[str, list[int]]:
+def _parts(source: Posterior | xr.DataTree, name: str, rows: int) -> dict[str, list[int]]:
     """Groups of the rows in the prior, as far as it says."""
     for prior in () if isinstance(source, xr.DataTree) else _priors(source.model.prior):
         if isinstance(prior, ManifoldAttractor) and name in prior.names:
@@ -117,7 +126,7 @@ def _parts(source: Any, name: str, rows: int) -> dict[str, list[int]]:
     return {}
 
 
-def _priors(prior: Any) -> list[Any]:
+def _priors(prior: Prior) -> list[Any]:
     """A prior and those that it is made of."""
     return [prior, *(p for each in prior.made_of for p in _priors(each))]
 
@@ -147,7 +156,7 @@ def _height(values: np.ndarray) -> float:
 
 
 def _panel(
-    ax: Any,
+    ax: Axes,
     values: np.ndarray,
     draws: xr.DataArray,
     rows: str,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import axes_of, colour_bar, heat_map, label, tidy, whole_ticks
 from latentdyn.plots.source import trial_of
 from latentdyn.posterior import Posterior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["raster_and_rates"]
 
@@ -17,12 +22,12 @@ MOST_STEPS = 600
 
 
 def raster_and_rates(
-    posterior: Any,
-    trial: Any = 0,
+    posterior: Posterior,
+    trial: object = 0,
     *,
     time: slice | None = None,
-    rates: Any = None,
-    ax: Any = None,
+    rates: xr.Dataset | None = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
 ) -> Any:
     """Counts of every unit above the counts that the model expects, units sorted by their peak.
 

@@ -16,9 +16,9 @@ FEW = 5  # draws with colours of their own
 
 
 def return_map(
-    source: Any,
-    y: Any = None,
-    unit: Any = None,
+    source: object,
+    y: object = None,
+    unit: object = None,
     *,
     draws: int = 3,
     steps: int | None = None,

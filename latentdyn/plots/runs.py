@@ -73,8 +73,8 @@ class Beside:
 
 
 def beside(
-    source: Any,
-    y: Any = None,
+    source: object,
+    y: object = None,
     *,
     draws: int,
     steps: int | None = None,
@@ -133,7 +133,7 @@ def _run(source: Any, steps: int, draws: int, states: bool, seed: int | None) ->
     return ds.isel(chain=[0]) if states else ds
 
 
-def _data(source: Any, y: Any, states: bool) -> Any:
+def _data(source: object, y: object, states: bool) -> Any:
     if y is not None:
         return as_dataset(y)
     if not isinstance(source, Posterior):
@@ -144,7 +144,7 @@ def _data(source: Any, y: Any, states: bool) -> Any:
     return as_dataset(each)
 
 
-def _stacked(source: Any, states: bool) -> tuple[np.ndarray, list[Any]]:
+def _stacked(source: object, states: bool) -> tuple[np.ndarray, list[Any]]:
     """Runs (S, T, D), those of several chains in turn, and the labels of their columns."""
     if isinstance(source, xr.Dataset):
         names = [n for n in (("z",) if states else ("y", "z")) if n in source]
@@ -179,7 +179,7 @@ def _clock(data: Any) -> tuple[float, str]:
     return step, str(data["time"].attrs.get("units", ""))
 
 
-def place_of(unit: Any, seen: Beside) -> int:
+def place_of(unit: object, seen: Beside) -> int:
     """Column of a unit, by its label; the first by default."""
     if unit is None:
         return 0

@@ -20,7 +20,7 @@ __all__ = ["best_chain", "observed", "parameter", "paths", "place", "trial_of"]
 DRAWS = 200
 
 
-def _check(source: Any) -> None:
+def _check(source: Posterior | xr.DataTree) -> None:
     if not isinstance(source, Posterior | xr.DataTree):
         raise InputError(
             "source",
@@ -30,7 +30,7 @@ def _check(source: Any) -> None:
         )
 
 
-def place(ds: Any, trial: Any) -> int:
+def place(ds: xr.Dataset | xr.DataArray, trial: object) -> int:
     """Where a trial is, given its label or, where none is equal to it, its place from 0."""
     number = ds.sizes.get("trial", 1)
     labels = ds["trial"].values.tolist() if "trial" in ds.dims and "trial" in ds.coords else []
@@ -42,13 +42,13 @@ def place(ds: Any, trial: Any) -> int:
     return range(number)[trial]
 
 
-def trial_of(ds: Any, trial: Any) -> Any:
+def trial_of(ds: Any, trial: object) -> Any:
     """One trial, by its label or its place."""
     one = place(ds, trial)
     return ds.isel(trial=one) if "trial" in ds.dims else ds
 
 
-def observed(source: Any) -> xr.Dataset:
+def observed(source: Posterior | xr.DataTree) -> xr.Dataset:
     """The data that were fitted, with y (trial, time, unit)."""
     _check(source)
     return source.data if isinstance(source, Posterior) else source["observed_data"].to_dataset()
@@ -64,7 +64,7 @@ def best_chain(tree: xr.DataTree) -> int:
     return int(np.argmax(ends)) if len(ends) == tree["posterior"].sizes["chain"] else 0
 
 
-def paths(source: Any, trial: Any) -> xr.DataArray:
+def paths(source: Posterior | xr.DataTree, trial: object) -> xr.DataArray:
     """Draws of the states of one trial: (draw, time, state)."""
     _check(source)
     data = trial_of(observed(source), trial)
@@ -99,7 +99,7 @@ def _not_real(got: str) -> InputError:
     return InputError("source", "a posterior whose states z are real vectors", got, fix)
 
 
-def parameter(source: Any, name: str) -> xr.DataArray:
+def parameter(source: Posterior | xr.DataTree, name: str) -> xr.DataArray:
     """Draws of a parameter, (draw, ...); a single one if it was learned as a point."""
     _check(source)
     if isinstance(source, xr.DataTree):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from latentdyn.kernels.periodogram import periodogram, resampled
 from latentdyn.plots.canvas import BLUE, INK, axes_of, legend, tidy
 from latentdyn.plots.runs import Beside, beside, place_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["power_spectra"]
 
 MOST = 6  # panels
@@ -19,8 +22,8 @@ DECADES = 8  # below the highest point: what is under it is rounding
 
 
 def power_spectra(
-    source: Any,
-    y: Any = None,
+    source: object,
+    y: object = None,
     *,
     units: Sequence[Any] | None = None,
     draws: int = 50,
@@ -28,7 +31,7 @@ def power_spectra(
     smoothing: float | None = None,
     log_frequency: bool = True,
     seed: int | None = 0,
-    ax: Any = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
 ) -> Any:
     """Spectrum of each unit: the data in black, the median and 90% of free runs as a band.
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from latentdyn.errors import InputError
 from latentdyn.plots.canvas import BLUE, ORANGE, axes_of, label, legend, tidy
 from latentdyn.plots.source import observed, paths, place
+from latentdyn.posterior import Posterior
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["latents"]
 
@@ -18,13 +23,13 @@ MOST_STATES, MOST_STEPS = 6, 600
 
 
 def latents(
-    source: Any,
-    trial: Any = 0,
-    truth: Any = None,
+    source: Posterior | xr.DataTree,
+    trial: object = 0,
+    truth: ArrayLike | None = None,
     *,
     states: Sequence[int] | None = None,
     time: slice | None = None,
-    ax: Any = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
 ) -> Any:
     """Posterior mean and 90% band of each state over time.
 
@@ -86,7 +91,7 @@ def _chosen(z: xr.DataArray, states: Sequence[int] | None) -> list[int]:
     return list(states)
 
 
-def _aligned(truth: Any, mean: np.ndarray, trial: int) -> np.ndarray:
+def _aligned(truth: ArrayLike, mean: np.ndarray, trial: int) -> np.ndarray:
     """The affine image of the truth (T, M) nearest to the mean (T, K)."""
     values = np.asarray(truth, dtype=float)
     values = values[trial] if values.ndim == 3 else values

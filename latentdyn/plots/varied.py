@@ -13,6 +13,7 @@ from latentdyn.conditional import Conditional, rank_of, rebind, templates_of
 from latentdyn.diagnostics.dynamics.source import chains_of
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 
 __all__ = ["Varied", "varied"]
 
@@ -64,7 +65,9 @@ class Varied:
         return u
 
 
-def varied(source: Any, name: str, draws: int, seed: int | None) -> Varied:
+def varied(
+    source: Posterior | StateSpace | Conditional, name: str, draws: int, seed: int | None
+) -> Varied:
     """What is named: ``"transition.W[0, 1]"`` an entry of a parameter, ``"u[0]"`` an input."""
     model, start = _model(source, draws, seed)
     matched = _ENTRY.fullmatch(name.strip())

@@ -21,6 +21,7 @@ from latentdyn.posterior.before import prior_groups
 from latentdyn.posterior.drawn import DrawnGuide, drawn_of
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.names import parameter_dims
+from latentdyn.programs import Program
 
 __all__ = ["to_datatree"]
 
@@ -70,7 +71,7 @@ def _fits(posterior: Any, draws: int | None, chains: int | None) -> list[tuple[A
     return found
 
 
-def _chain(posterior: Any, program: Any, guide: Guide, draws: int) -> dict[str, Tensor]:
+def _chain(posterior: Any, program: Program, guide: Guide, draws: int) -> dict[str, Tensor]:
     """Everything that has a value for each draw of one chain: name -> (draws, ...)."""
     parts, start = [], 0
     for number in predict.chunks(draws, posterior.batch.y.numel()):
@@ -83,7 +84,7 @@ def _chain(posterior: Any, program: Any, guide: Guide, draws: int) -> dict[str, 
 
 
 @torch.no_grad()
-def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str, Tensor]:
+def _chunk(posterior: Any, program: Program, guide: Guide, number: int) -> dict[str, Tensor]:
     drawn = draw(program, guide, posterior.batch, number, states=True)
     out = {f"posterior/{name}": value for name, value in drawn.sites.items()}
     out["sample_stats/lp"] = drawn.log_prior
@@ -107,7 +108,7 @@ def _chunk(posterior: Any, program: Any, guide: Guide, number: int) -> dict[str,
     return out
 
 
-def _observed(posterior: Any, program: Any, drawn: Draws) -> dict[str, Tensor]:
+def _observed(posterior: Any, program: Program, drawn: Draws) -> dict[str, Tensor]:
     """What was drawn of states, observations and the future, and the log-likelihood."""
     whole = posterior.scoring
     y = predict.observations(program, drawn, whole)

@@ -12,6 +12,8 @@ import torch
 from pyro.distributions import Categorical, Delta
 from torch import Tensor, nn
 
+from latentdyn.guide import Guide
+
 __all__ = ["DrawnGuide", "drawn_of", "stored_paths"]
 
 
@@ -85,13 +87,13 @@ class DrawnGuide(nn.Module):
             density = torch.zeros_like(density)
 
 
-def drawn_of(guide: Any) -> DrawnGuide | None:
+def drawn_of(guide: Guide) -> DrawnGuide | None:
     """What a `Guide` knows of its parameters as draws, None if it knows them otherwise."""
     inner = guide.parameters_guide
     return inner if isinstance(inner, DrawnGuide) else None
 
 
-def stored_paths(guide: Any) -> Tensor | None:
+def stored_paths(guide: Guide) -> Tensor | None:
     """Paths z that were sampled with the parameters."""
     drawn = drawn_of(guide)
     return None if drawn is None else drawn.z

@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -86,7 +87,7 @@ def draw_prior(program: Program, number: int) -> tuple[dict[str, Tensor], dict[s
     return _drawn(program, p, number)
 
 
-def _drawn(program: Program, p: Any, number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _drawn(program: Program, p: Trace, number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     values = dict(p.nodes["_RETURN"]["value"] or {})
     theta = {name: _flat(value, number) for name, value in values.items()}
     sites = {name: _flat(site["value"], number) for name, site in _samples(p)}
@@ -166,7 +167,7 @@ def for_batch(program: Program, drawn: Draws, batch: Batch) -> Any:
     return bind_trials(program.core, drawn.theta, batch)
 
 
-def _samples(trace: Any) -> Any:
+def _samples(trace: Trace) -> Any:
     return (
         (name, site)
         for name, site in trace.nodes.items()
@@ -181,7 +182,7 @@ def _flat(value: Tensor, number: int) -> Tensor:
     return value.detach().expand(number, *value.shape[1:]).flatten(0, 1)
 
 
-def _density(trace: Any, number: int) -> Tensor:
+def _density(trace: Trace, number: int) -> Tensor:
     """Log-density of each draw, summed over sites."""
     total = torch.zeros(number)
     for _, site in _samples(trace):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath, Path
+from latentdyn.programs import Program
 
 __all__ = ["OneByOne", "integrated", "paths"]
 
@@ -61,7 +62,7 @@ class OneByOne:
 
 
 @torch.no_grad()
-def integrated(program: Any, theta: dict[str, Tensor], batch: Batch, number: int) -> Any:
+def integrated(program: Program, theta: dict[str, Tensor], batch: Batch, number: int) -> Any:
     """The posterior of what a program integrates out, for ``number`` draws: batch (S, N)."""
     if not theta:
         return OneByOne([program.path_of(batch)] * number)
@@ -71,7 +72,7 @@ def integrated(program: Any, theta: dict[str, Tensor], batch: Batch, number: int
     return OneByOne([bind_trials(program, one, batch).path_of(batch) for one in some])
 
 
-def bind_trials(program: Any, theta: dict[str, Tensor], batch: Batch) -> Any:
+def bind_trials(program: Program, theta: dict[str, Tensor], batch: Batch) -> Any:
     """The program bound to draws, each trial to the values of its session."""
     if program.prior.by_session and batch.session is None:
         program.prior.assign(theta, None, program.templates)  # says what is missing

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentdyn.data.outputs import smoothed as dataset_of
-from latentdyn.distributions import Path
+from latentdyn.distributions import DiscretePath, Path
+from latentdyn.values import Shape
 
 __all__ = ["MixturePath"]
 
@@ -31,7 +32,7 @@ class MixturePath(Path):
 
     has_rsample = False
 
-    def __init__(self, each: list[Any], length: Tensor, data: Any = None):
+    def __init__(self, each: list[Any], length: Tensor, data: object = None):
         self.each, self.length, self.data = each, length, data
         drawn = isinstance(each[0], Tensor)
         shape, path_shape = (each[0].shape, each[0].shape[2:]) if drawn else _shape(each[0])
@@ -69,7 +70,7 @@ class MixturePath(Path):
     def _stack(self, of: Callable[[Any], Tensor], of_draws: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.cat([of_draws(x) if isinstance(x, Tensor) else of(x) for x in self.each])
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Draws (sample_shape, N, T, K), each with the parameters of a random draw."""
         shape = torch.Size(sample_shape)
         number = shape.numel()
@@ -80,7 +81,7 @@ class MixturePath(Path):
             total += len(one)
         return torch.cat(found)[:number].reshape(shape + found[0].shape[1:])
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """The same as `sample`: a choice among draws has no gradient."""
         return self.sample(sample_shape)
 
@@ -105,7 +106,7 @@ class MixturePath(Path):
         return dataset_of(found, self.length, self.data)
 
 
-def _shape(path: Any) -> tuple[torch.Size, torch.Size]:
+def _shape(path: Path | DiscretePath) -> tuple[torch.Size, torch.Size]:
     return path.batch_shape + path.event_shape, path.event_shape
 
 

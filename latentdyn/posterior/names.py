@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from latentdyn.conditional import Conditional
 from latentdyn.programs import Program
@@ -10,7 +10,7 @@ from latentdyn.programs import Program
 __all__ = ["parameter_dims"]
 
 
-def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
+def parameter_dims(name: str, shape: Sequence[int], model: Program) -> tuple[str, ...]:
     """Dimension names of a parameter: states, units, inputs, or name_dim_0 where unknown.
 
     Example:
@@ -28,7 +28,7 @@ def parameter_dims(name: str, shape: Any, model: Any) -> tuple[str, ...]:
     return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
 
 
-def _candidates(model: Any, name: str, rank: int) -> list[tuple[str, ...]]:
+def _candidates(model: Program, name: str, rank: int) -> list[tuple[str, ...]]:
     """What so many dims of a parameter, or of its hyper-parameters, may be called."""
     if name.startswith("prior."):
         path, _, what = name.removeprefix("prior.").rpartition(".")
@@ -40,7 +40,7 @@ def _candidates(model: Any, name: str, rank: int) -> list[tuple[str, ...]]:
     return [dims for dims in found if len(dims) == rank]
 
 
-def _own(model: Any, path: str) -> tuple[str, ...]:
+def _own(model: Program, path: str) -> tuple[str, ...]:
     """What the part that a parameter belongs to calls its dims."""
     owner, _, name = path.rpartition(".")
     parts = dict(model.named_modules())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.data import Batch, as_dataset
@@ -111,7 +112,7 @@ class Posterior:
                 random[name] = template.value.detach().expand(draws, *template.shape)
         return random if drawn.z is None else random | {"z": drawn.z}
 
-    def smooth(self, new_y: Any = None, draws: int = 100, seed: int | None = None) -> Path:
+    def smooth(self, new_y: object = None, draws: int = 100, seed: int | None = None) -> Path:
         """Posterior over the paths, (N,) of event (T, K), of the data or of new ones.
 
         It is the encoder's, if the fit has one. Of a collapsed program, and of paths that were
@@ -142,7 +143,7 @@ class Posterior:
 
     @torch.no_grad()
     def log_likelihood(
-        self, new_y: Any = None, draws: int = 100, seed: int | None = None
+        self, new_y: object = None, draws: int = 100, seed: int | None = None
     ) -> xr.DataArray:
         """log p(y_n | theta_s) of whole trials of the data or of new ones, (draw, trial).
 
@@ -164,7 +165,9 @@ class Posterior:
         ds = xr.Dataset({"log_likelihood": (("draw", "trial"), values)})
         return predict.named(ds, data)["log_likelihood"]
 
-    def expected(self, new_y: Any = None, draws: int = 200, seed: int | None = None) -> xr.Dataset:
+    def expected(
+        self, new_y: object = None, draws: int = 200, seed: int | None = None
+    ) -> xr.Dataset:
         """E[y_t | data], averaged over draws: firing rates for counts. Dims and coords of y.
 
         Where an entry was seen, it is the expectation of a new measurement of it; where it is
@@ -175,7 +178,7 @@ class Posterior:
             return predict.expected(self, data, batch, draws)
 
     def forecast(
-        self, steps: int, draws: int = 400, u: Any = None, seed: int | None = None
+        self, steps: int, draws: int = 400, u: ArrayLike | None = None, seed: int | None = None
     ) -> xr.Dataset:
         """Draws of what follows each trial: y (draw, trial, time, unit) and z.
 
@@ -198,7 +201,7 @@ class Posterior:
         trials: int = 1,
         steps: int = 100,
         draws: int = 1,
-        inputs: Any = None,
+        inputs: ArrayLike | None = None,
         seed: int | None = None,
     ) -> xr.Dataset:
         """New trials from the start, for some parameter draws: y (draw, trial, time, unit)."""
@@ -279,17 +282,17 @@ class Posterior:
         """Write safetensors, JSON and netCDF into a folder; `latentdyn.load` reads it."""
         save(self, Folder(folder))
 
-    def _data_and_batch(self, new_y: Any) -> tuple[xr.Dataset, Batch]:
+    def _data_and_batch(self, new_y: object) -> tuple[xr.Dataset, Batch]:
         if new_y is None:
             return self.data, self.batch
         data = like(as_dataset(new_y), self.data, "new_y")
         return data, self._batch_of(data)
 
-    def _batch_of(self, y: Any) -> Batch:
+    def _batch_of(self, y: object) -> Batch:
         sessions = self.data["session"].values if "session" in self.data.coords else None
         return self.model.core.fit_batch(Batch.of(y, self.model.dtype, sessions=sessions))
 
-    def replace(self, **changes: Any) -> Posterior:
+    def replace(self, **changes: object) -> Posterior:
         """A copy with some attributes changed."""
         names = ("fits", "data", "batch", "histories", "held_out", "attrs")
         return Posterior(**({n: getattr(self, n) for n in names} | changes))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.conditional import Conditional
@@ -16,6 +17,7 @@ from latentdyn.data.ahead import future_inputs
 from latentdyn.data.clock import steps_after
 from latentdyn.errors import InputError
 from latentdyn.posterior.draws import Draws, for_batch
+from latentdyn.programs import Program
 from latentdyn.smoother import as_smoother
 
 __all__ = [
@@ -43,21 +45,21 @@ def chunks(draws: int, entries: int) -> Iterator[int]:
         yield min(size, draws - start)
 
 
-def bind_draws(program: Any, drawn: Draws, number: int) -> Any:
+def bind_draws(program: Program, drawn: Draws, number: int) -> Any:
     """The program bound to draws; without random parameters, so many copies of it."""
     bound = drawn.program(program)
     bound.__dict__["lead"] = torch.Size((number, 1))
     return bound
 
 
-def observations(program: Any, drawn: Draws, batch: Batch) -> Any:
+def observations(program: Program, drawn: Draws, batch: Batch) -> Any:
     """Distribution of y for each draw, given its latents, if any, and the past: (S, N)."""
     need_latents(program, drawn)
     y = for_batch(program, drawn, batch).observations(drawn.latents, batch)
     return y if drawn.latents else y.expand((len(drawn.log_prior), batch.trials))
 
 
-def need_latents(program: Any, drawn: Draws) -> None:
+def need_latents(program: Program, drawn: Draws) -> None:
     """Refuse draws without the latents that the program's observations depend on."""
     core = program.core
     if drawn.latents or not (core.latents or core.integrated):
@@ -110,7 +112,7 @@ def impute(posterior: Any, draws: int) -> xr.Dataset:
 
 
 @torch.no_grad()
-def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
+def forecast(posterior: Any, steps: int, draws: int, u: ArrayLike | None) -> xr.Dataset:
     """Draws of the steps after each trial's end."""
     model, batch = posterior.model.core, posterior.batch
     u = _future_inputs(model, posterior.data, steps, u)
@@ -122,14 +124,14 @@ def forecast(posterior: Any, steps: int, draws: int, u: Any) -> xr.Dataset:
     return _forecast_dataset(posterior.data, y, latents, model.dims)
 
 
-def can_continue(program: Any) -> bool:
+def can_continue(program: Program) -> bool:
     """Whether a forecast needs nothing but the fit: no inputs, nothing that varies in time."""
     model = program.core
     varying = any(isinstance(m, Conditional) and m.time_varying for m in model.modules())
     return not (model.input_dim or varying)
 
 
-def _each(program: Any, drawn: Draws, batch: Batch) -> Any:
+def _each(program: Program, drawn: Draws, batch: Batch) -> Any:
     """The program bound to draws, as many of it as there are where nothing varies yet."""
     need_latents(program, drawn)
     bound = for_batch(program, drawn, batch)
@@ -139,7 +141,7 @@ def _each(program: Any, drawn: Draws, batch: Batch) -> Any:
 
 
 def future(
-    program: Any, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
+    program: Program, drawn: Draws, batch: Batch, steps: int, u: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """y (S, N, steps, D) and latents (S, N, steps, *) of the steps to come."""
     bound = _each(program, drawn, batch)

@@ -15,6 +15,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
 from latentdyn.posterior.smoother_names import describe_program
+from latentdyn.programs import Program
 from latentdyn.rng import seeded
 
 __all__ = ["save"]
@@ -44,7 +45,9 @@ def save(posterior: Any, folder: Path) -> None:
     posterior.data.to_netcdf(folder / "data.nc", engine="h5netcdf")
 
 
-def _save_fit(program: Any, guide: Guide, at: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _save_fit(
+    program: Program, guide: Guide, at: str, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
     tensors |= {f"{at}program/{k}": v for k, v in program.state_dict().items()}
     config = {
         "program": describe_program(program),

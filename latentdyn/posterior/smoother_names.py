@@ -7,7 +7,7 @@ from typing import Any
 from latentdyn import smooth
 from latentdyn.config import build, describe
 from latentdyn.errors import InputError
-from latentdyn.programs import Collapsed
+from latentdyn.programs import Collapsed, Program
 from latentdyn.smoother import Smoother, as_smoother
 
 __all__ = ["build_program", "describe_program"]
@@ -16,7 +16,7 @@ _NAMED = {s.name: s for s in vars(smooth).values() if isinstance(s, Smoother)}
 _ROOM = "smooth."
 
 
-def describe_program(program: Any) -> Any:
+def describe_program(program: Program) -> Any:
     """JSON for a program; of a collapsed one, the model, and its smoother by name."""
     if program.core is program:
         return describe(program)

@@ -20,6 +20,7 @@ from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.saving import save
 from latentdyn.posterior.smoother_names import build_program
+from latentdyn.programs import Program
 from latentdyn.rng import seeded
 
 __all__ = ["load", "save"]
@@ -76,7 +77,7 @@ def _load_chains(config: dict[str, Any], chains: int, tensors: dict[str, Tensor]
 
 
 def _load_parameters(
-    kind: str | None, program: Any, tensors: dict[str, Tensor]
+    kind: str | None, program: Program, tensors: dict[str, Tensor]
 ) -> nn.Module | None:
     if kind is None:
         return None

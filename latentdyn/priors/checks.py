@@ -16,14 +16,14 @@ from latentdyn.priors.prior import pick
 __all__ = ["count", "matrix", "positive", "unbounded"]
 
 
-def positive(argument: str, value: Any) -> float:
+def positive(argument: str, value: object) -> float:
     """A finite number above zero."""
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InputError(argument, "a positive number", repr(value), f"use {argument}=0.1, say")
     return value
 
 
-def count(argument: str, value: Any) -> int:
+def count(argument: str, value: object) -> int:
     """An integer of at least one."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(

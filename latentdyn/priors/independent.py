@@ -21,6 +21,7 @@ from latentdyn.distributions.orthogonal import orthogonal, reflection
 from latentdyn.errors import InputError
 from latentdyn.priors.normal import normal
 from latentdyn.priors.prior import Prior, pick
+from latentdyn.values import Shape
 
 __all__ = ["Independent"]
 
@@ -68,7 +69,7 @@ class Independent(Prior):
         }
 
 
-def fill(distribution: Any, template: Template) -> TorchDistribution:
+def fill(distribution: TorchDistributionMixin, template: Template) -> TorchDistribution:
     """The distribution over the whole parameter, in its dtype."""
     distribution = cast(distribution, template.value)
     if template.support is hollow:
@@ -86,7 +87,7 @@ def fill(distribution: Any, template: Template) -> TorchDistribution:
     return distribution.expand(template.shape[:missing]).to_event(missing)
 
 
-def _off_diagonal(distribution: Any, template: Template) -> TorchDistribution:
+def _off_diagonal(distribution: TorchDistributionMixin, template: Template) -> TorchDistribution:
     if isinstance(distribution, Normal):
         return normal(template, distribution.loc, distribution.scale)
     if distribution.support is hollow:
@@ -99,7 +100,7 @@ def _off_diagonal(distribution: Any, template: Template) -> TorchDistribution:
     )
 
 
-def _covariance(distribution: Any, template: Template) -> TorchDistribution:
+def _covariance(distribution: TorchDistributionMixin, template: Template) -> TorchDistribution:
     """A distribution over positive definite matrices, with coordinates that have a density."""
     support, shape = distribution.support, template.shape[-2:]
     known = isinstance(support, type(constraints.positive_definite) | Covariances)
@@ -117,18 +118,18 @@ class _Definite(TorchDistribution):
     arg_constraints: dict[str, Any] = {}
     support = covariances
 
-    def __init__(self, inner: Any):
+    def __init__(self, inner: TorchDistributionMixin):
         self.inner, self.has_rsample = inner, inner.has_rsample
         super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Definite:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> _Definite:
         return _Definite(self.inner.expand(torch.Size(batch_shape)))
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         if not isinstance(self.inner, Wishart):
             return self.inner.rsample(sample_shape)
         # torch's own looks for singular draws, finds rounding, and warns

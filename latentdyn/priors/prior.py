@@ -88,7 +88,7 @@ class _Written(Prior):
         return self.program(templates)
 
 
-def as_prior(prior: Any) -> Prior:
+def as_prior(prior: Prior | Callable[..., Any] | None) -> Prior:
     """A prior as an object: None draws nothing, a function of the templates is a Pyro program."""
     if prior is None:
         return _Nothing()

@@ -10,7 +10,7 @@ from torch import Tensor
 from latentdyn.conditional import Coordinates
 from latentdyn.data import Batch
 from latentdyn.emissions._readout import smooth_rates
-from latentdyn.programs.program import is_free
+from latentdyn.programs.program import Program, is_free
 
 __all__ = ["cluster", "fit_to", "switching_start"]
 
@@ -49,7 +49,7 @@ def _spread(x: Tensor, weight: Tensor, number: int) -> Tensor:
     return x[torch.cat(chosen)]
 
 
-def fit_to(program: Any, batch: Batch, weights: Tensor, steps: int = 50) -> None:
+def fit_to(program: Program, batch: Batch, weights: Tensor, steps: int = 50) -> None:
     """Move the emission's free parameters to the maximum of sum(weights * log_likelihood).
 
     ``weights`` (N, T, S) are those of the states at each step.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.data import Batch
@@ -31,7 +32,9 @@ def fit_batch(program: Any, batch: Batch) -> Batch:
     return batch if batch.y.is_floating_point() else batch.replace(y=batch.y.to(program.dtype))
 
 
-def simulation_inputs(program: Any, inputs: Any, trials: int, steps: int) -> Tensor | None:
+def simulation_inputs(
+    program: Any, inputs: ArrayLike | None, trials: int, steps: int
+) -> Tensor | None:
     """Inputs (N, T, U) of what is simulated, None of a program without."""
     if not program.input_dim:
         return None

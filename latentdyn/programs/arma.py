@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn import emissions, initials, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.distributions import stationary
 from latentdyn.errors import InputError
+from latentdyn.priors import Prior
 from latentdyn.programs.state_space import StateSpace
 
 __all__ = ["ARMA"]
@@ -44,7 +47,14 @@ class ARMA(StateSpace):
 
     transition: transitions.ARMA
 
-    def __init__(self, p: int, q: int = 0, prior: Any = None, *, initial: Any = None):
+    def __init__(
+        self,
+        p: int,
+        q: int = 0,
+        prior: Prior | Callable[..., Any] | None = None,
+        *,
+        initial: Any = None,
+    ):
         stationary_start = initial is None or isinstance(initial, initials.Stationary)
         transition = transitions.ARMA(p, q, free=not stationary_start)
         K = transition.state_dim
@@ -55,10 +65,10 @@ class ARMA(StateSpace):
     @classmethod
     def of(
         cls,
-        ar: Any = (),
-        ma: Any = (),
-        variance: Any = 1.0,
-        constant: Any = 0.0,
+        ar: ArrayLike = (),
+        ma: ArrayLike = (),
+        variance: ArrayLike = 1.0,
+        constant: ArrayLike = 0.0,
         *,
         initial: Conditional | None = None,
     ) -> Self:
@@ -70,7 +80,7 @@ class ARMA(StateSpace):
             _need_stationary(model.ar)
         return model
 
-    def fix(self, **values: Any) -> Self:
+    def fix(self, **values: ArrayLike | None) -> Self:
         """Give coefficients, variance and constant known values, in place."""
         self.to(self.transition.fix(**values).ar.dtype)
         return self

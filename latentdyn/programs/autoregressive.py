@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath
 from latentdyn.encoders.features import Features
 from latentdyn.nn import broadcast_shapes, gru_step
+from latentdyn.priors import Prior
 from latentdyn.programs._common import widest
 from latentdyn.programs.memory import Memory, last
 from latentdyn.programs.program import Program
@@ -44,7 +46,12 @@ class Autoregressive(Program):
     dims = {}
     kept = {"input_dim": "read_inputs"}
 
-    def __init__(self, emission: Conditional, input_dim: int = 0, prior: Any = None):
+    def __init__(
+        self,
+        emission: Conditional,
+        input_dim: int = 0,
+        prior: Prior | Callable[..., Any] | None = None,
+    ):
         super().__init__()
         need_dims("emission", emission, "state_dim", "obs_dim")
         self.emission, self.prior = emission, prior
@@ -63,12 +70,12 @@ class Autoregressive(Program):
         self.features.initialise(batch)
         self.emission.initialise(batch)
 
-    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> ObservedPath:
         """p(y_t | y_1..y_{t-1}, u), batch (..., N), event (T, D)."""
         batch = self.fit_batch(batch)
         return ObservedPath(self._shown(self._hidden(batch), batch.u), batch.observed)
 
-    def carry(self, latents: Any, batch: Batch) -> Memory:
+    def carry(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Memory:
         """The hidden state of each trial's end, and its last observations with their mask."""
         batch = self.fit_batch(batch)
         lead = broadcast_shapes(self.lead, (batch.trials,))
@@ -76,7 +83,9 @@ class Autoregressive(Program):
         h, y, seen = (x.expand(*lead, *x.shape[-2:]) for x in ends)
         return Memory(lead, {"h": h, "seen": seen}, y)
 
-    def spoken(self, latents: Any, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
+    def spoken(
+        self, latents: Mapping[str, Tensor] | Tensor, memory: Memory, steps: int, u: Tensor | None
+    ) -> Tensor:
         """Observations on from those of the memory, each read before the next."""
         y, h = (
             self.c.new_zeros(*memory.lead, 1, n)

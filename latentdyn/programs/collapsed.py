@@ -90,7 +90,7 @@ class Collapsed(Program):
         """What the smoother finds: the posterior of the states, with their ``log_evidence``."""
         return self.smoother(self.model, batch)
 
-    def observations(self, latents: Any, batch: Batch) -> Any:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Any:
         """Those of the model."""
         return self.model.observations(latents, batch)
 
@@ -103,7 +103,7 @@ class Collapsed(Program):
         """That of the model."""
         return self.model.start(trials, u)
 
-    def carry(self, latents: Any, batch: Batch) -> Memory:
+    def carry(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Memory:
         """That of the model."""
         return self.model.carry(latents, batch)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from latentdyn.conditional import Conditional, rebind
 from latentdyn.emissions.lagged import Lagged
 from latentdyn.emissions.product import Product
@@ -49,7 +47,7 @@ def delayed(model: StateSpace) -> StateSpace:
     return new
 
 
-def _lagged(emission: Any, lags: int) -> Conditional:
+def _lagged(emission: Conditional, lags: int) -> Conditional:
     """The emission over states with their past; of a product, each part."""
     if isinstance(emission, Product):
         return Product(*[_lagged(part, lags) for part in emission.modalities])

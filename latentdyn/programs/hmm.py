@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import pyro
 import torch
+from numpy.typing import ArrayLike
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -17,13 +19,14 @@ from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath, ObservedPath
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.priors import Prior
 from latentdyn.programs._clusters import cluster, fit_to
 from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.memory import Memory
 from latentdyn.programs.program import Program, is_free
 from latentdyn.programs.simulated import by_name
-from latentdyn.values import as_float, whole
+from latentdyn.values import Shape, as_float, whole
 
 __all__ = ["HMM", "log_probability", "probabilities"]
 
@@ -61,7 +64,9 @@ class HMM(Program):
     hears = 0
     dims = {"z": ()}
 
-    def __init__(self, states: int, emission: Conditional, prior: Any = None):
+    def __init__(
+        self, states: int, emission: Conditional, prior: Prior | Callable[..., Any] | None = None
+    ):
         super().__init__()
         need_dims("emission", emission, "state_dim", "obs_dim")
         S = whole("states", states)
@@ -79,7 +84,13 @@ class HMM(Program):
         self.to(widest(emission))
 
     @classmethod
-    def of(cls, initial: Any, transition: Any, emission: Conditional, prior: Any = None) -> Self:
+    def of(
+        cls,
+        initial: ArrayLike,
+        transition: ArrayLike,
+        emission: Conditional,
+        prior: Prior | Callable[..., Any] | None = None,
+    ) -> Self:
         """Known probabilities (S,) and (S, S) or (T, S, S), with rows that add up to one."""
         first = probabilities("initial", initial)
         A = probabilities("transition", transition)
@@ -131,7 +142,7 @@ class HMM(Program):
         """Posterior over the paths of a batch, (..., N) of event (T,)."""
         return self._path(self.log_likelihood(batch), batch.idle)
 
-    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> ObservedPath:
         """Distribution of y given paths of states z (..., N, T)."""
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
@@ -162,7 +173,7 @@ class HMM(Program):
         each = each.sum(-1) if each.dim() > lead + 2 else each
         return each.movedim(0, -1)
 
-    def collapse(self, smoother: Any) -> Collapsed:
+    def collapse(self, smoother: Callable[..., Any]) -> Collapsed:
         """The program whose evidence ``smoother(model, batch)`` computes."""
         return Collapsed(self, smoother)
 
@@ -187,7 +198,7 @@ class HMM(Program):
         z = torch.eye(1, self.states, dtype=self.dtype, device=self.device)[None]
         return z, batch.u[:1, :1] if self.emission.input_dim and batch.u is not None else None
 
-    def _path(self, ll: Tensor, idle: Tensor | None, source: Any = None) -> DiscretePath:
+    def _path(self, ll: Tensor, idle: Tensor | None, source: object = None) -> DiscretePath:
         A: Tensor = self.transition
         first = self.initial[..., 0, :] if self.initial.dim() > 1 else self.initial
         if "transition" in self.time_varying:
@@ -209,7 +220,7 @@ class _Summed(TorchDistribution):
         lead = broadcast_shapes(program.lead, (batch.trials,))
         super().__init__(lead, batch.y.shape[-2:], validate_args=False)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Summed:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> _Summed:
         """The same evidence over a larger batch."""
         new = _Summed(self.program, self.batch)
         new._batch_shape = torch.Size(batch_shape)
@@ -220,7 +231,7 @@ class _Summed(TorchDistribution):
         found = self.program.path_of(self.batch.replace(y=value)).log_evidence
         return found.expand(broadcast_shapes(self.batch_shape, found.shape))
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Paths, then observations: (sample_shape, ..., T, D)."""
         p, batch = self.program, self.batch
         with torch.no_grad():
@@ -235,7 +246,7 @@ def log_probability(p: Tensor) -> Tensor:
     return p.where(p > 0, 1).log().masked_fill(p <= 0, -torch.inf)
 
 
-def probabilities(name: str, value: Any) -> Tensor:
+def probabilities(name: str, value: ArrayLike) -> Tensor:
     """Known probabilities, whose last dimension adds up to one."""
     p = as_float(name, value)
     error = (p.sum(-1) - 1).abs().max()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn import emissions
@@ -13,6 +15,7 @@ from latentdyn.data.outputs import simulated
 from latentdyn.distributions import ObservedPath
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.priors import Prior
 from latentdyn.programs._common import simulation_inputs
 from latentdyn.programs.memory import Memory, last
 from latentdyn.programs.program import Program
@@ -56,7 +59,12 @@ class PoissonAutoregression(Program):
     dims = {}
 
     def __init__(
-        self, obs_dim: int, lags: int, coupling: int = 1, input_dim: int = 0, prior: Any = None
+        self,
+        obs_dim: int,
+        lags: int,
+        coupling: int = 1,
+        input_dim: int = 0,
+        prior: Prior | Callable[..., Any] | None = None,
     ):
         super().__init__()
         self.emission = emissions.History(obs_dim, lags, coupling, input_dim)
@@ -64,13 +72,15 @@ class PoissonAutoregression(Program):
         self.input_dim, self.prior = input_dim, prior
 
     @classmethod
-    def of(cls, d: Any, w: Any, J: Any = None, D: Any = None) -> Self:
+    def of(
+        cls, d: ArrayLike, w: ArrayLike, J: ArrayLike | None = None, D: ArrayLike | None = None
+    ) -> Self:
         """Known weights; those left out are zero."""
         known = emissions.History.of(d, w, J, D)
         model = cls(known.obs_dim, known.lags, known.coupling, known.input_dim)
         return model.fix(**known.known_values)
 
-    def fix(self, **values: Any) -> Self:
+    def fix(self, **values: ArrayLike | None) -> Self:
         """Give d, w, J and D known values, in place."""
         self.emission.fix(**values)
         return self
@@ -105,7 +115,7 @@ class PoissonAutoregression(Program):
         """Earlier counts that a rate depends on."""
         return self.emission.depth
 
-    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> ObservedPath:
         """Distribution of each count given the past counts, of those that can be scored."""
         past = _stacked(batch.y, self.emission.depth)  # (N, T, depth, D)
         valid = self.scored(batch)
@@ -123,12 +133,12 @@ class PoissonAutoregression(Program):
         heard = missing[..., : self.coupling, :].long()
         return ~own & ((heard.sum(-1, keepdim=True) - heard).sum(-2) == 0)
 
-    def log_likelihood(self, y: Any, u: Any = None) -> Tensor:
+    def log_likelihood(self, y: object, u: object = None) -> Tensor:
         """log p(counts | past counts) of each trial, (..., N)."""
         batch = self.fit_batch(self._batch(y, u))
         return self.observations({}, batch).log_prob(batch.y)
 
-    def _batch(self, y: Any, u: Any = None) -> Batch:
+    def _batch(self, y: object, u: object = None) -> Batch:
         if isinstance(y, Batch):
             return y
         return Batch.of(as_dataset(y) if u is None else as_dataset(y, inputs=u), self.dtype)
@@ -150,7 +160,7 @@ class PoissonAutoregression(Program):
         silence = torch.zeros(*lead, self.hears, self.obs_dim, dtype=self.dtype)
         return Memory(lead, y=silence.to(self.device))
 
-    def carry(self, latents: Any, batch: Batch) -> Memory:
+    def carry(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Memory:
         """The last counts of each trial, which must be observed."""
         depth, length = self.hears, batch.length
         seen = last(batch.mask, length, depth)
@@ -161,12 +171,14 @@ class PoissonAutoregression(Program):
         y = last(batch.y, length, depth)
         return Memory(lead, y=y.expand(*lead, *y.shape[-2:]))
 
-    def completed(self, latents: Any, batch: Batch) -> Tensor:
+    def completed(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Tensor:
         """Refused: later counts depend on what is drawn, so that they say something about it."""
         got, fix = "counts that depend on missing ones", "use a program with states"
         raise InputError("model", "observations that do not hear each other", got, fix)
 
-    def spoken(self, latents: Any, memory: Memory, steps: int, u: Tensor | None) -> Tensor:
+    def spoken(
+        self, latents: Mapping[str, Tensor] | Tensor, memory: Memory, steps: int, u: Tensor | None
+    ) -> Tensor:
         """Counts on from those of the memory.
 
         Raises: NonFiniteError if they explode, which strong excitation makes them do.
@@ -184,7 +196,9 @@ class PoissonAutoregression(Program):
         return torch.cat(found, -2)
 
     @torch.no_grad()
-    def forecast(self, y: Any, steps: int, inputs: Any = None, seed: int | None = None) -> Any:
+    def forecast(
+        self, y: object, steps: int, inputs: ArrayLike | None = None, seed: int | None = None
+    ) -> Any:
         """Counts that follow the data: Dataset with y (trial, time, unit), ``draw`` first if bound.
 
         Args:

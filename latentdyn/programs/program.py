@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import pyro
@@ -262,7 +262,7 @@ def need_form(model: Any, form: str, fix: str) -> None:
         need_no_feedback(model)
 
 
-def need_no_feedback(model: Any) -> None:
+def need_no_feedback(model: Program) -> None:
     """Refuse programs whose observations hear earlier ones, where the emission stands for all."""
     if model.hears != 0:
         got = f"{type(model).__name__}, whose observations depend on earlier ones"
@@ -270,7 +270,7 @@ def need_no_feedback(model: Any) -> None:
         raise InputError("model", "observations that depend on the states alone", got, fix)
 
 
-def without_states(model: Any, smoother: Any) -> Any:
+def without_states(model: Program, smoother: Callable[..., Any] | None) -> Any:
     """The program with its states integrated out, if a smoother is given, else the program."""
     if smoother is None:
         return model
@@ -286,7 +286,7 @@ def is_free(value: Tensor) -> bool:
     return isinstance(value, nn.Parameter) and value.requires_grad
 
 
-def at_floor(program: Any) -> list[str]:
+def at_floor(program: Program) -> list[str]:
     """Learned noise that rests on its floor, by name: without the floor it would be less.
 
     Parameters with a prior are where that puts them, and not among these.

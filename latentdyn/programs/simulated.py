@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pyro
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.data import Batch
@@ -36,12 +37,12 @@ class Simulated:
     recalls: int = 0
     dims: ClassVar[Mapping[str, tuple[str, ...]]] = {"z": ("state",)}
 
-    def __init_subclass__(cls, **named: Any):
+    def __init_subclass__(cls, **named: object):
         super().__init_subclass__(**named)
         if "observations" in cls.__dict__ and "hears" not in cls.__dict__:
             cls.hears = None
 
-    def observations(self, latents: Any, batch: Batch) -> Any:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Any:
         """p(y_t | latents, y_1..y_{t-1}), batch (..., N), event (T, D).
 
         ``latents`` are given by name, (..., N, T, *); of a program with one, also as a tensor.
@@ -52,7 +53,7 @@ class Simulated:
         """The memory before the first step of so many trials."""
         return Memory(broadcast_shapes(self.lead, (trials,)))
 
-    def carry(self, latents: Any, batch: Batch) -> Memory:
+    def carry(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Memory:
         """The memory after each trial's end, given its latents (..., N, T, *)."""
         latents = by_name(self, latents)
         lead = self._lead_of(latents, batch)
@@ -107,7 +108,7 @@ class Simulated:
             known[..., t, :] = True
         return y[..., past:, :]
 
-    def completed(self, latents: Any, batch: Batch) -> Tensor:
+    def completed(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Tensor:
         """y with missing entries drawn, given the latents and what came before: (..., N, T, D)."""
         latents = by_name(self, latents)
         if self.hears == 0 or bool(batch.mask.all()):
@@ -146,7 +147,11 @@ class Simulated:
 
     @torch.no_grad()
     def simulate(
-        self, trials: int = 1, steps: int = 100, inputs: Any = None, seed: int | None = None
+        self,
+        trials: int = 1,
+        steps: int = 100,
+        inputs: ArrayLike | None = None,
+        seed: int | None = None,
     ) -> Any:
         """Draw latents and observations at the current parameter values.
 
@@ -165,7 +170,7 @@ class Simulated:
         draws: int = 100,
         trials: int = 1,
         steps: int = 100,
-        inputs: Any = None,
+        inputs: ArrayLike | None = None,
         seed: int | None = None,
     ) -> Any:
         r"""y, z ~ p(y, z | theta), theta ~ p(theta): a Dataset with y (draw, trial, ...) and z.
@@ -201,7 +206,7 @@ class Simulated:
             return own._bind_aligned(theta).simulate(trials, steps, inputs)
 
 
-def _as_program(mixed: Any) -> Any:
+def _as_program(mixed: Simulated) -> Any:
     return mixed
 
 
@@ -210,7 +215,7 @@ def _window(y: Tensor, mask: Tensor, u: Tensor | None) -> Batch:
     return Batch(y, mask, length, u)
 
 
-def by_name(program: Any, latents: Any) -> dict[str, Tensor]:
+def by_name(program: Simulated, latents: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
     """Latents by name, of a program with one also given as a tensor."""
     if isinstance(latents, Mapping):
         return dict(latents)

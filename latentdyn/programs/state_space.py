@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from latentdyn.distributions import MarkovPath, ObservedPath
 from latentdyn.encoders import Chain
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.priors import Prior
 from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
 from latentdyn.programs.memory import Memory
@@ -52,7 +53,7 @@ class StateSpace(Program):
         transition: Conditional,
         emission: Conditional,
         initial: Conditional | None = None,
-        prior: Any = None,
+        prior: Prior | Callable[..., Any] | None = None,
     ):
         super().__init__()
         need_dims("transition", transition, "state_dim")
@@ -122,7 +123,7 @@ class StateSpace(Program):
         """Earlier states that the emission reads."""
         return self.emission.memory
 
-    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
@@ -162,7 +163,7 @@ class StateSpace(Program):
         mixed = self.emission.noise != "diagonal"
         return {"z": Chain(self.obs_dim, self.state_dim, self.input_dim, mixed=mixed, **sizes)}
 
-    def collapse(self, smoother: Any) -> Collapsed:
+    def collapse(self, smoother: Callable[..., Any]) -> Collapsed:
         """The program with the states integrated out by ``smoother(model, batch)``."""
         return Collapsed(self, smoother)
 

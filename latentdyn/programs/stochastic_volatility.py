@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import pyro
 import torch
+from numpy.typing import ArrayLike
 from pyro.distributions import Beta, InverseGamma, Normal, TransformedDistribution
 from torch import Tensor
 from torch.distributions import constraints
@@ -47,20 +48,20 @@ class StochasticVolatility(StateSpace):
 
     transition: transitions.MeanReverting
 
-    def __init__(self, obs_dim: int = 1, prior: Any = None):
+    def __init__(self, obs_dim: int = 1, prior: Prior | Callable[..., Any] | None = None):
         transition = transitions.MeanReverting(obs_dim)
         emission = emissions.Volatility.of(C=torch.eye(obs_dim), d=torch.zeros(obs_dim))
         super().__init__(transition, emission, initials.Stationary(obs_dim), prior)
 
     @classmethod
-    def of(cls, mu: Any, phi: Any, sigma: Any) -> Self:
+    def of(cls, mu: ArrayLike, phi: ArrayLike, sigma: ArrayLike) -> Self:
         """Known level, persistence and noise of the log-variance."""
         values = {"mu": mu, "phi": phi, "sigma": sigma}
         tensors = {name: torch.atleast_1d(as_float(name, v)) for name, v in values.items()}
         transitions.MeanReverting.of(**tensors)  # checks the values
         return cls(tensors["phi"].shape[-1]).fix(**tensors)
 
-    def fix(self, **values: Any) -> Self:
+    def fix(self, **values: ArrayLike | None) -> Self:
         """Give mu, phi and sigma known values, in place."""
         self.to(self.transition.fix(**values).phi.dtype)
         return self

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from latentdyn import emissions, initials, transitions
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
+from latentdyn.priors import Prior
 from latentdyn.programs.arma import ARMA
 from latentdyn.programs.state_space import StateSpace
 from latentdyn.transitions.components import roughness
@@ -52,10 +55,10 @@ class Structural(StateSpace):
 
     def __init__(
         self,
-        *components: Any,
+        *components: Structural | ARMA | Conditional,
         irregular: float | None = None,
         initial: Conditional | None = None,
-        prior: Any = None,
+        prior: Prior | Callable[..., Any] | None = None,
     ):
         if not components:
             raise InputError("components", "at least one", "none", "use LocalLevel(), say")
@@ -79,11 +82,11 @@ class Structural(StateSpace):
         """Transitions of the components."""
         return tuple(self.transition.parts.values())
 
-    def __add__(self, other: Any) -> Structural:
+    def __add__(self, other: Structural | ARMA | Conditional) -> Structural:
         """The sum of the components of both."""
         return Structural(self, other)
 
-    def __radd__(self, other: Any) -> Structural:
+    def __radd__(self, other: Structural | ARMA | Conditional) -> Structural:
         """The sum of the components of both."""
         return Structural(other, self)
 
@@ -103,12 +106,14 @@ class LocalLevel(Structural):
     components with ``+``. Source: Durbin & Koopman (2012), eq. 2.3.
     """
 
-    def __init__(self, *, initial: Conditional | None = None, prior: Any = None):
+    def __init__(
+        self, *, initial: Conditional | None = None, prior: Prior | Callable[..., Any] | None = None
+    ):
         super().__init__(transitions.Level(), initial=initial, prior=prior)
 
     @staticmethod
     def of(
-        variance: Any, irregular: float | None = None, initial: Conditional | None = None
+        variance: ArrayLike, irregular: float | None = None, initial: Conditional | None = None
     ) -> Structural:
         """Known variances of the level and of the observation noise."""
         return Structural(transitions.Level.of(variance), irregular=irregular, initial=initial)
@@ -122,13 +127,15 @@ class LocalLinearTrend(Structural):
     values. States: level, slope. Source: Durbin & Koopman (2012), eq. 3.2.
     """
 
-    def __init__(self, *, initial: Conditional | None = None, prior: Any = None):
+    def __init__(
+        self, *, initial: Conditional | None = None, prior: Prior | Callable[..., Any] | None = None
+    ):
         super().__init__(transitions.Trend(), initial=initial, prior=prior)
 
     @staticmethod
     def of(
-        level_variance: Any,
-        slope_variance: Any,
+        level_variance: ArrayLike,
+        slope_variance: ArrayLike,
         irregular: float | None = None,
         initial: Conditional | None = None,
     ) -> Structural:
@@ -152,7 +159,7 @@ class Seasonal(Structural):
         *,
         trigonometric: bool = False,
         initial: Conditional | None = None,
-        prior: Any = None,
+        prior: Prior | Callable[..., Any] | None = None,
     ):
         part = transitions.Seasonal(period, trigonometric=trigonometric)
         super().__init__(part, initial=initial, prior=prior)
@@ -161,7 +168,7 @@ class Seasonal(Structural):
     @staticmethod
     def of(
         period: int,
-        variance: Any,
+        variance: ArrayLike,
         irregular: float | None = None,
         *,
         trigonometric: bool = False,
@@ -172,7 +179,7 @@ class Seasonal(Structural):
         return Structural(part, irregular=irregular, initial=initial)
 
 
-def _transitions(component: Any) -> list[Any]:
+def _transitions(component: Structural | ARMA | Conditional) -> list[Any]:
     """Copies of the transitions of a program, or of a transition."""
     if isinstance(component, Structural | ARMA):
         if component.prior.random:

@@ -9,12 +9,13 @@ import torch
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.programs.hmm import HMM
+from latentdyn.programs.program import Program
 from latentdyn.programs.state_space import StateSpace
 
 __all__ = ["check_support"]
 
 
-def check_support(model: Any, batch: Batch) -> None:
+def check_support(model: Program, batch: Batch) -> None:
     """Refuse observations that the emission cannot produce (negative or fractional counts ...)."""
     program: Any = model.core
     if not isinstance(program, StateSpace | HMM):

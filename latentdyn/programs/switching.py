@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -19,6 +20,7 @@ from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
 from latentdyn.nn.rebind import parameter_of
+from latentdyn.priors.prior import Prior
 from latentdyn.programs._clusters import switching_start
 from latentdyn.programs._common import widest
 from latentdyn.programs.collapsed import Collapsed
@@ -93,7 +95,7 @@ class SwitchingLinear(Program, Floored):
         recurrent: bool = False,
         noise: str = "diagonal",
         emission: Conditional | None = None,
-        prior: Any = None,
+        prior: Prior | Callable[..., Any] | None = None,
         noise_floor: float = 1e-4,
     ):
         super().__init__()
@@ -139,17 +141,17 @@ class SwitchingLinear(Program, Floored):
     @classmethod
     def of(
         cls,
-        initial: Any,
-        transition: Any,
-        A: Any,
-        Q: Any,
-        mean: Any,
-        covariance: Any,
+        initial: ArrayLike,
+        transition: ArrayLike,
+        A: ArrayLike,
+        Q: ArrayLike,
+        mean: ArrayLike,
+        covariance: ArrayLike,
         emission: Conditional,
-        b: Any = None,
-        B: Any = None,
-        G: Any = None,
-        prior: Any = None,
+        b: ArrayLike | None = None,
+        B: ArrayLike | None = None,
+        G: ArrayLike | None = None,
+        prior: Prior | Callable[..., Any] | None = None,
     ) -> Self:
         """Known dynamics; Q (S, K) or (S, K, K), covariance (K,) or (K, K); recurrent with G."""
         S, K = as_float("A", A).shape[0], as_float("A", A).shape[-1]
@@ -213,13 +215,13 @@ class SwitchingLinear(Program, Floored):
         shape = broadcast_shapes(self.lead, (batch.trials,))
         return SwitchingPath(self.regimes(batch.u), batch.steps, batch.valid, batch.idle, shape)
 
-    def observations(self, latents: Any, batch: Batch) -> ObservedPath:
+    def observations(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> ObservedPath:
         """Distribution of y given paths z (..., N, T, K)."""
         batch, z = self.fit_batch(batch), by_name(self, latents)["z"]
         u = batch.u if self.emission.input_dim else None
         return ObservedPath(self.emission(z, u), batch.observed)
 
-    def collapse(self, smoother: Any) -> Collapsed:
+    def collapse(self, smoother: Callable[..., Any]) -> Collapsed:
         """The program with all states integrated out by ``smoother(model, batch)``."""
         return Collapsed(self, smoother)
 
@@ -232,7 +234,7 @@ class SwitchingLinear(Program, Floored):
             self.noise_at(scale)
         switching_start(self, batch)
 
-    def carry(self, latents: Any, batch: Batch) -> Memory:
+    def carry(self, latents: Mapping[str, Tensor] | Tensor, batch: Batch) -> Memory:
         """The last states; where the discrete one is not given, it is drawn given the path."""
         found = by_name(self, latents)
         if "s" not in found:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn import initials, transitions
@@ -16,6 +18,7 @@ from latentdyn.distributions.stationary_matrices import side_by_side, stationary
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
 from latentdyn.nn.companion import companion
+from latentdyn.priors import Prior
 from latentdyn.programs.arma import first_states
 from latentdyn.programs.state_space import StateSpace
 
@@ -50,7 +53,14 @@ class VAR(StateSpace):
 
     transition: transitions.VAR
 
-    def __init__(self, p: int, obs_dim: int, prior: Any = None, *, initial: Any = None):
+    def __init__(
+        self,
+        p: int,
+        obs_dim: int,
+        prior: Prior | Callable[..., Any] | None = None,
+        *,
+        initial: Any = None,
+    ):
         stationary_start = initial is None or isinstance(initial, initials.Stationary)
         transition = transitions.VAR(p, obs_dim, free=not stationary_start)
         K = transition.state_dim
@@ -62,9 +72,9 @@ class VAR(StateSpace):
     @classmethod
     def of(
         cls,
-        A: Any,
-        covariance: Any,
-        constant: Any = None,
+        A: ArrayLike,
+        covariance: ArrayLike,
+        constant: ArrayLike | None = None,
         *,
         initial: Conditional | None = None,
     ) -> Self:
@@ -76,7 +86,7 @@ class VAR(StateSpace):
             _need_stationary(model.A)
         return model
 
-    def fix(self, **values: Any) -> Self:
+    def fix(self, **values: ArrayLike | None) -> Self:
         """Give coefficients, covariance and constant known values, in place."""
         self.to(self.transition.fix(**values).A.dtype)
         return self

@@ -14,6 +14,7 @@ import xarray as xr
 
 from latentdyn import plots
 from latentdyn.errors import InputError
+from latentdyn.posterior import Posterior
 from latentdyn.posterior.predict import can_continue
 from latentdyn.report.scale import original
 
@@ -71,7 +72,7 @@ WORDS = {
 MATRICES = {"transition.W": "Coupling", "transition.A": "Coupling", "emission.C": "Read-out"}
 
 
-def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Picture]:
+def pictures(posterior: Posterior, fan: xr.Dataset | None, truth: object) -> Iterator[Picture]:
     """All that apply to this posterior: forecast, rates, states, flow, matrices, training.
 
     Args:
@@ -96,7 +97,7 @@ def pictures(posterior: Any, fan: xr.Dataset | None, truth: Any) -> Iterator[Pic
         yield _picture("loss", plots.loss(posterior))
 
 
-def _of_states(posterior: Any) -> Iterator[Picture]:
+def _of_states(posterior: Posterior) -> Iterator[Picture]:
     if posterior.data["y"].attrs.get("kind") == "count":
         yield _picture("rates", plots.raster_and_rates(posterior))
     yield _picture("latents", plots.latents(posterior))
@@ -105,11 +106,11 @@ def _of_states(posterior: Any) -> Iterator[Picture]:
         yield _picture("flow", plots.flow_field(posterior, dims))
 
 
-def _picture(name: str, axes: Any) -> Picture:
+def _picture(name: str, axes: object) -> Picture:
     return Picture(name, *WORDS[name], _figure(axes))
 
 
-def _fan(posterior: Any) -> xr.Dataset | None:
+def _fan(posterior: Posterior) -> xr.Dataset | None:
     if can_continue(posterior.model):
         steps = max(1, min(posterior.batch.steps // 5, 100))
         with suppress(InputError):  # a program that does not go on

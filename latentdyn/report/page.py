@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from latentdyn.posterior import Posterior
 from latentdyn.report.figures import Picture, pictures
 from latentdyn.report.readings import Reading, readings
 from latentdyn.report.sections import sections, what_was_fitted
@@ -18,10 +19,10 @@ __all__ = ["page"]
 
 
 def page(
-    posterior: Any,
+    posterior: Posterior,
     *,
     forecast: xr.Dataset | None = None,
-    truth: Any = None,
+    truth: object = None,
     about: Mapping[str, Any] | None = None,
     shown: Sequence[Picture] | None = None,
     checks: Sequence[Reading] | None = None,
@@ -54,7 +55,7 @@ def page(
     )
 
 
-def _title(posterior: Any) -> str:
+def _title(posterior: Posterior) -> str:
     return str(posterior.data.attrs.get("title", "A fit with latentdyn"))
 
 

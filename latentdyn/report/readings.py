@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
 from latentdyn.fit.engine.training import rise
+from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import drawn_of
 from latentdyn.programs.program import at_floor
 
@@ -30,7 +30,7 @@ class Reading:
     verdict: str = GOOD
 
 
-def readings(posterior: Any, seed: int = 0) -> list[Reading]:
+def readings(posterior: Posterior, seed: int = 0) -> list[Reading]:
     """Every diagnostic that this posterior allows, with one line of plain words each."""
     found = [_finite(posterior)]
     if found[0].verdict == BROKEN:
@@ -46,7 +46,7 @@ def readings(posterior: Any, seed: int = 0) -> list[Reading]:
     return [*found, *_held_out(posterior, seed)]
 
 
-def _finite(posterior: Any) -> Reading:
+def _finite(posterior: Posterior) -> Reading:
     program, guide = posterior.fits[posterior.best]
     wrong = [
         n
@@ -66,7 +66,7 @@ def _finite(posterior: Any) -> Reading:
     return Reading("finite", "yes", "all that was learned is finite")
 
 
-def _converged(posterior: Any) -> Iterator[Reading]:
+def _converged(posterior: Posterior) -> Iterator[Reading]:
     found = rise(posterior.history.get("elbo", []))
     if found is None:
         return
@@ -79,7 +79,7 @@ def _converged(posterior: Any) -> Iterator[Reading]:
     )
 
 
-def _at_floor(posterior: Any) -> Iterator[Reading]:
+def _at_floor(posterior: Posterior) -> Iterator[Reading]:
     names = at_floor(posterior.model)
     if names:
         text = (
@@ -89,7 +89,7 @@ def _at_floor(posterior: Any) -> Iterator[Reading]:
         yield Reading("noise at its floor", ", ".join(names), text, CARE)
 
 
-def _restarts(posterior: Any) -> Iterator[Reading]:
+def _restarts(posterior: Posterior) -> Iterator[Reading]:
     ends = [h["elbo"][-1] for h in posterior.histories if h.get("elbo")]
     if len(ends) < 2:
         return
@@ -104,7 +104,7 @@ def _restarts(posterior: Any) -> Iterator[Reading]:
     yield Reading("gap between restarts", f"{gap:.4f} nats per entry", text, GOOD if same else CARE)
 
 
-def _points(posterior: Any) -> Iterator[Reading]:
+def _points(posterior: Posterior) -> Iterator[Reading]:
     """What intervals leave out where parameters are points, or were drawn around one."""
     left_out = posterior.attrs.get("left_out")
     if left_out is not None:
@@ -121,7 +121,7 @@ def _points(posterior: Any) -> Iterator[Reading]:
         yield Reading("uncertainty of the parameters", "none", text, CARE)
 
 
-def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
+def _sampler(posterior: Posterior, seed: int) -> Iterator[Reading]:
     """Agreement of Markov chains, and how many independent draws they are worth."""
     import arviz_stats  # noqa: F401  registers the accessor
 
@@ -146,7 +146,7 @@ def _sampler(posterior: Any, seed: int) -> Iterator[Reading]:
         yield Reading("divergences", f"{number}", text, POOR if number else GOOD)
 
 
-def _importance(posterior: Any, seed: int) -> Iterator[Reading]:
+def _importance(posterior: Posterior, seed: int) -> Iterator[Reading]:
     if "left_out" in posterior.attrs:
         return  # draws that were placed by the likelihood itself
     random = posterior.model.prior.random
@@ -187,7 +187,7 @@ def _k_words(k: float) -> tuple[str, str]:
     ), POOR
 
 
-def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
+def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Posterior) -> Reading:
     values = k.values
     if np.isnan(values).any():
         return Reading("k-hat of the states", "not finite", *_k_words(np.nan))
@@ -203,7 +203,7 @@ def _trials(k: xr.DataArray, share: xr.DataArray, posterior: Any) -> Reading:
     return Reading("k-hat of the states", value, text, CARE)
 
 
-def _held_out(posterior: Any, seed: int) -> Iterator[Reading]:
+def _held_out(posterior: Posterior, seed: int) -> Iterator[Reading]:
     if posterior.fits[posterior.best][1].states is None:
         return
     if posterior.held_out is None or not bool(posterior.held_out.any()):

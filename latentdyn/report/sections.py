@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from latentdyn.posterior import Posterior
 from latentdyn.report.figures import Picture
 from latentdyn.report.readings import Reading
 from latentdyn.report.tables import pairs, parameter_summary, table
@@ -21,7 +22,7 @@ MARKS = {"good": "✓", "care": "•", "poor": "!", "broken": "✗"}
 
 
 def sections(
-    posterior: Any, pictures: list[Picture], readings: list[Reading], about: Mapping[str, Any]
+    posterior: Posterior, pictures: list[Picture], readings: list[Reading], about: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Heading and content of each section."""
     findings = about.get("findings", [])
@@ -39,7 +40,7 @@ def sections(
     yield "Settings and versions", pairs(dict(about.get("settings", {}))) + pairs(_versions())
 
 
-def what_was_fitted(posterior: Any) -> str:
+def what_was_fitted(posterior: Posterior) -> str:
     """One sentence about model, data and method."""
     model, batch = posterior.model, posterior.batch
     core = model.core
@@ -64,7 +65,7 @@ def _checks(readings: list[Reading]) -> str:
     return table(("", "check", "value", "what it says"), rows, [r.verdict for r in readings])
 
 
-def _data(posterior: Any) -> str:
+def _data(posterior: Posterior) -> str:
     ds, y = posterior.data, posterior.data["y"]
     time = ds["time"].values
     observed = int(y.notnull().sum())
@@ -89,7 +90,7 @@ def _clock(time: Any) -> str:
     return f"{time:.6g}" if np.issubdtype(time.dtype, np.number) else str(time)[:19]
 
 
-def _parameters(posterior: Any) -> str:
+def _parameters(posterior: Posterior) -> str:
     frame, left_out = parameter_summary(posterior)
     if frame is None:
         return "<p>The model has no prior: its parameters are point estimates.</p>"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import draw_parameters
 from latentdyn.posterior.names import parameter_dims
 from latentdyn.rng import seeded
@@ -20,7 +21,7 @@ __all__ = ["pairs", "parameter_draws", "parameter_summary", "table"]
 MOST_ROWS = 80
 
 
-def parameter_draws(posterior: Any, draws: int = 1000) -> xr.Dataset:
+def parameter_draws(posterior: Posterior, draws: int = 1000) -> xr.Dataset:
     """Draws of the random parameters of the best chain, (chain, draw, ...), without the states."""
     program, guide = posterior.fits[posterior.best]
     with seeded(0), torch.no_grad():
@@ -32,7 +33,7 @@ def parameter_draws(posterior: Any, draws: int = 1000) -> xr.Dataset:
     return xr.Dataset(ds)
 
 
-def parameter_summary(posterior: Any, most: int = MOST_ROWS) -> tuple[Any, int]:
+def parameter_summary(posterior: Posterior, most: int = MOST_ROWS) -> tuple[Any, int]:
     """ArviZ's summary of the random parameters (a DataFrame), and how many rows were left out.
 
     Draws of a variational fit are independent: columns about the mixing of chains are left out.
@@ -75,7 +76,7 @@ def pairs(items: Mapping[str, Any]) -> str:
     return table((), [(k, v) for k, v in items.items() if v not in (None, "")])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return html.escape(str(value))

@@ -13,6 +13,7 @@ from latentdyn.distributions.point import PointPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.given import given
 from latentdyn.smooth.roll import roll
 from latentdyn.smoother import smoother
@@ -23,9 +24,9 @@ __all__ = ["forced", "pulled", "schedule", "towards_readback"]
 
 @smoother(batched=True, filters=True)
 def forced(
-    model: Any,
-    y: Any,
-    u: Any = None,
+    model: StateSpace,
+    y: object,
+    u: object = None,
     *,
     interval: int = 1,
     alpha: float = 1.0,
@@ -80,7 +81,7 @@ def forced(
 
 
 def pulled(
-    model: Any, batch: Batch, pull: Pull, temperature: float = 1.0, data: Any = None
+    model: StateSpace, batch: Batch, pull: Pull, temperature: float = 1.0, data: object = None
 ) -> PointPath:
     """The path that follows the dynamics and is pulled so, with its forced evidence."""
     first = batch.first

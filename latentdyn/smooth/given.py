@@ -9,6 +9,7 @@ import torch
 from latentdyn.conditional import rebind
 from latentdyn.data import Batch, as_dataset
 from latentdyn.errors import InputError
+from latentdyn.programs import Program
 from latentdyn.programs.program import need_form
 from latentdyn.programs.support import check_support
 
@@ -22,9 +23,9 @@ __all__ = ["given", "in_double", "without_memory"]
 
 
 def given(
-    model: Any,
-    y: Any,
-    u: Any = None,
+    model: Program,
+    y: object,
+    u: object = None,
     form: str = "StateSpace",
     memory: bool = False,
     double: bool = True,
@@ -50,7 +51,7 @@ def given(
     return program.at_sessions(batch.session), batch, data
 
 
-def in_double(model: Any) -> Any:
+def in_double(model: Program) -> Any:
     """The same program with all of its parameters in double precision, differentiable in them."""
     if model.dtype == torch.float64:  # as all of its parameters are
         return model
@@ -59,7 +60,7 @@ def in_double(model: Any) -> Any:
     return rebind(model, single) if single else model
 
 
-def without_memory(model: Any) -> None:
+def without_memory(model: Program) -> None:
     """Refuse emissions that see earlier states: what goes step by step would not show them any."""
     if model.recalls:
         kind, fix = type(model.emission).__name__, "pass programs.delayed(model)"

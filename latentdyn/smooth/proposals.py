@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 
 from latentdyn.data import Batch
 from latentdyn.distributions import GaussianChain, MarkovPath, Path
+from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.smooth.particles.step_mode import kinds, observed_term, step_mode
 from latentdyn.smooth.particles.steps import Step
@@ -82,7 +83,7 @@ class FromEncoder(Proposal):
     Source: Maddison et al. (2017), section 4, for encoders that look ahead.
     """
 
-    def __init__(self, encoder: Any, path: Path | None = None):
+    def __init__(self, encoder: Encoder, path: Path | None = None):
         super().__init__(self._conditional)
         self.encoder, self.path = encoder, path
 
@@ -92,7 +93,7 @@ class FromEncoder(Proposal):
             return FromEncoder(self.encoder, self.encoder.encode(batch))
 
     def _conditional(
-        self, z: Tensor | None, y: Tensor, u: Any, mask: Any, step: Step
+        self, z: Tensor | None, y: Tensor, u: Tensor | None, mask: Tensor | None, step: Step
     ) -> Distribution:
         path: Any = self.path
         now = slice(step.t, step.t + 1)
@@ -128,7 +129,7 @@ class Auxiliary(Proposal):
         return self.proposal(z, step)
 
 
-def as_proposal(proposal: Any) -> Proposal:
+def as_proposal(proposal: Proposal | Callable[..., Distribution] | None) -> Proposal:
     """A `Proposal` from one, from a function, or from None (the transition)."""
     if proposal is None:
         return Bootstrap()
@@ -140,7 +141,9 @@ def as_proposal(proposal: Any) -> Proposal:
     return Proposal(proposal)
 
 
-def _optimal(z: Tensor | None, y: Tensor, u: Any, mask: Tensor | None, step: Step) -> Distribution:
+def _optimal(
+    z: Tensor | None, y: Tensor, u: Tensor | None, mask: Tensor | None, step: Step
+) -> Distribution:
     mean, V = step.prior_moments(z)
     emission = step.emission
     u = step.inputs(emission)

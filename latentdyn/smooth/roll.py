@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.kernels.roll import compiled, dense, hinged, stepping
 from latentdyn.kernels.rollout import Pull, attach, forward
 from latentdyn.nn import matvec
@@ -16,7 +17,11 @@ __all__ = ["roll"]
 
 
 def roll(
-    transition: Any, first: Tensor, steps: int, u: Tensor | None = None, pull: Pull | None = None
+    transition: Conditional,
+    first: Tensor,
+    steps: int,
+    u: Tensor | None = None,
+    pull: Pull | None = None,
 ) -> tuple[Tensor, Tensor]:
     """z_{t+1} = F(f_t, u_{t+1}), f_t = z_t pulled towards its target: z and f, (..., N, T, K).
 
@@ -45,7 +50,7 @@ def roll(
 
 
 def _towards_learned(
-    transition: Any, first: Tensor, forced: Tensor, u: Tensor | None, pull: Pull
+    transition: Conditional, first: Tensor, forced: Tensor, u: Tensor | None, pull: Pull
 ) -> Tensor:
     """f, with a graph to the targets and the projector where these are learned."""
     learned = [x for x in (pull.target, pull.projector) if x is not None and x.requires_grad]
@@ -62,7 +67,7 @@ def _towards_learned(
 
 
 def _forced(
-    transition: Any, first: Tensor, steps: int, u: Tensor | None, pull: Pull | None
+    transition: Conditional, first: Tensor, steps: int, u: Tensor | None, pull: Pull | None
 ) -> tuple[Tensor, Any]:
     """f (..., T, K), and the adjoint of the path."""
     pull = None if pull is None else pull.detach()

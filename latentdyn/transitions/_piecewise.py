@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -73,7 +74,7 @@ def driven(h: Tensor, B: Tensor, u: Tensor | None) -> Tensor:
     return h if u is None else h + matvec(B, u)
 
 
-def known_a(a: Any, bounded: bool) -> int:
+def known_a(a: ArrayLike, bounded: bool) -> int:
     """K, after a check that |a| < 1 if that is asked for."""
     (K,) = sizes("a", a, 1)
     if bounded and not bool((as_float("a", a).abs() < 1).all()):
@@ -82,7 +83,7 @@ def known_a(a: Any, bounded: bool) -> int:
     return K
 
 
-def known_hollow(W: Any) -> None:
+def known_hollow(W: ArrayLike) -> None:
     """An error if W has anything on its diagonal."""
     sizes("W", W, 2)
     if bool((as_float("W", W).diagonal(dim1=-2, dim2=-1) != 0).any()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.distributions.gaussian import given, noise_support, white
@@ -62,7 +63,16 @@ class AlmostLinearRNN(PiecewiseLinear):
         self.start(a=positive_definite(K)[0], W=0.01 * torch.randn(K, K), h=torch.zeros(K))
 
     @classmethod
-    def of(cls, a: Any, W: Any, h: Any, Q: Any, B: Any = None, *, relus: int) -> Self:
+    def of(
+        cls,
+        a: ArrayLike,
+        W: ArrayLike,
+        h: ArrayLike,
+        Q: ArrayLike,
+        B: ArrayLike | None = None,
+        *,
+        relus: int,
+    ) -> Self:
         """Known dynamics."""
         K, U = known_a(a, False), sizes("B", B, 2)[-1]
         Q, noise = given("Q", Q, K)

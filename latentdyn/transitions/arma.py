@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -56,7 +57,13 @@ class ARMA(Conditional):
         }
 
     @classmethod
-    def of(cls, ar: Any = (), ma: Any = (), variance: Any = 1.0, constant: Any = 0.0) -> Self:
+    def of(
+        cls,
+        ar: ArrayLike = (),
+        ma: ArrayLike = (),
+        variance: ArrayLike = 1.0,
+        constant: ArrayLike = 0.0,
+    ) -> Self:
         """Known coefficients (p,) and (q,), variance of the noise, and constant."""
         ar, ma = as_float("ar", ar), as_float("ma", ma)
         variance = above("variance", variance, 0, "it is that of the noise, not of the process")

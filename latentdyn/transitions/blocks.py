@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional, rebind
+from latentdyn.data import Batch
 from latentdyn.distributions.gaussian import gaussian
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
@@ -61,7 +62,7 @@ class Blocks(Conditional):
         new._modules = {name: part.at(times) for name, part in self.parts.items()}
         return new
 
-    def initialise(self, batch: object) -> None:
+    def initialise(self, batch: Batch) -> None:
         """Each part starts from data."""
         for part in self.parts.values():
             part.initialise(batch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -59,7 +60,9 @@ class Cell(Conditional):
         """Starting values of the free parameters."""
 
     @classmethod
-    def of(cls, W: Any, Q: Any, b: Any = None, B: Any = None) -> Self:
+    def of(
+        cls, W: ArrayLike, Q: ArrayLike, b: ArrayLike | None = None, B: ArrayLike | None = None
+    ) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         W = as_float("W", W)
         state_dim = cls.over * W.shape[-1]

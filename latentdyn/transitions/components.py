@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -78,7 +79,7 @@ class Level(Component):
         super().__init__(torch.ones(1, 1), "variance")
 
     @classmethod
-    def of(cls, variance: Any) -> Self:
+    def of(cls, variance: ArrayLike) -> Self:
         """Known variance; zero is a constant level."""
         return cls().fix(variance=_variance("variance", variance))
 
@@ -105,7 +106,7 @@ class Trend(Component):
         super().__init__(T, "level_variance", "slope_variance")
 
     @classmethod
-    def of(cls, level_variance: Any, slope_variance: Any) -> Self:
+    def of(cls, level_variance: ArrayLike, slope_variance: ArrayLike) -> Self:
         """Known variances; with both zero it is a straight line."""
         return cls().fix(
             level_variance=_variance("level_variance", level_variance),
@@ -146,7 +147,7 @@ class Seasonal(Component):
         self.loadings = tuple(shown if trigonometric else dummy)
 
     @classmethod
-    def of(cls, period: int, variance: Any, *, trigonometric: bool = False) -> Self:
+    def of(cls, period: int, variance: ArrayLike, *, trigonometric: bool = False) -> Self:
         """Known variance; zero is a pattern that repeats exactly."""
         made = cls(period, trigonometric=trigonometric)
         return made.fix(variance=_variance("variance", variance))
@@ -173,7 +174,7 @@ def _rotations(period: int) -> Tensor:
     return T
 
 
-def _variance(name: str, value: Any) -> Tensor:
+def _variance(name: str, value: ArrayLike) -> Tensor:
     variance = as_float(name, value)
     if not bool((variance >= 0).all()):
         raise InputError(name, "a variance >= 0", f"{variance.min():g}", "give variances, not sds")

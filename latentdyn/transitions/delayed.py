@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import pad
 
-from latentdyn.conditional import Affine, Wrapper
+from latentdyn.conditional import Affine, Conditional, Wrapper
 from latentdyn.distributions.carried import Carried
 from latentdyn.nn.companion import companion
 from latentdyn.values import whole
@@ -40,7 +38,7 @@ class Delayed(Wrapper):
 
     noise = "singular"
 
-    def __init__(self, inner: Any, lags: int):
+    def __init__(self, inner: Conditional, lags: int):
         super().__init__()
         self.inner, self.lags = inner, whole("lags", lags)
         self.state_dim, self.input_dim = inner.state_dim * (lags + 1), inner.input_dim

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.data import Batch
@@ -78,7 +79,15 @@ class ClippedPLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Any, W: Any, h: Any, H: Any, Q: Any, B: Any = None, *, bounded: bool = False
+        cls,
+        a: ArrayLike,
+        W: ArrayLike,
+        h: ArrayLike,
+        H: ArrayLike,
+        Q: ArrayLike,
+        B: ArrayLike | None = None,
+        *,
+        bounded: bool = False,
     ) -> Self:
         """Known dynamics."""
         K, U = known_a(a, bounded), sizes("B", B, 2)[-1]
@@ -147,8 +156,8 @@ class DendriticPLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Any, W: Any, h: Any, alpha: Any, H: Any, Q: Any, B: Any = None,
-        *, clipped: bool = False, bounded: bool = False,
+        cls, a: ArrayLike, W: ArrayLike, h: ArrayLike, alpha: ArrayLike, H: ArrayLike, Q: ArrayLike,
+        B: ArrayLike | None = None, *, clipped: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""
         K, bases, U = known_a(a, bounded), sizes("alpha", alpha, 1)[0], sizes("B", B, 2)[-1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
@@ -67,9 +68,10 @@ class Gated(Conditional):
     @classmethod
     def of(
         cls, *,
-        W1: Any, W2: Any, W3: Any, W4: Any, Ws: Any, Wm: Any = None,
-        b1: Any = None, b2: Any = None, b3: Any = None, b4: Any = None,
-        bm: Any = None, bs: Any = None, B1: Any = None, B3: Any = None,
+        W1: ArrayLike, W2: ArrayLike, W3: ArrayLike, W4: ArrayLike, Ws: ArrayLike,
+        Wm: ArrayLike | None = None, b1: ArrayLike | None = None, b2: ArrayLike | None = None,
+        b3: ArrayLike | None = None, b4: ArrayLike | None = None, bm: ArrayLike | None = None,
+        bs: ArrayLike | None = None, B1: ArrayLike | None = None, B3: ArrayLike | None = None,
         noise_floor: float = 1e-4,
     ) -> Self:  # fmt: skip
         """Known dynamics; offsets and input weights left out are zero, Wm is the identity."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -59,7 +60,14 @@ class GRU(Conditional):
         self.start(U=torch.randn(3 * K, K) / K**0.5, b=keep)
 
     @classmethod
-    def of(cls, U: Any, Q: Any, b: Any = None, c: Any = None, B: Any = None) -> Self:
+    def of(
+        cls,
+        U: ArrayLike,
+        Q: ArrayLike,
+        b: ArrayLike | None = None,
+        c: ArrayLike | None = None,
+        B: ArrayLike | None = None,
+    ) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         U = as_float("U", U)
         state_dim = U.shape[-1]

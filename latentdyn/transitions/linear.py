@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -57,7 +58,9 @@ class Linear(Conditional):
         self.start(A=0.95 * torch.eye(K) + 0.02 * torch.randn(K, K) / K**0.5)
 
     @classmethod
-    def of(cls, A: Any, Q: Any, b: Any = None, B: Any = None) -> Self:
+    def of(
+        cls, A: ArrayLike, Q: ArrayLike, b: ArrayLike | None = None, B: ArrayLike | None = None
+    ) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         state_dim = as_float("A", A).shape[-1]
         Q, noise = given("Q", Q, state_dim)

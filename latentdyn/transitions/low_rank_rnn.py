@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -76,7 +77,15 @@ class LowRankRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, lam: Any, m: Any, n: Any, h: Any, Q: Any, Wu: Any = None, *, clipped: bool = False
+        cls,
+        lam: ArrayLike,
+        m: ArrayLike,
+        n: ArrayLike,
+        h: ArrayLike,
+        Q: ArrayLike,
+        Wu: ArrayLike | None = None,
+        *,
+        clipped: bool = False,
     ) -> Self:
         """Known dynamics."""
         K, hidden = sizes("n", n, 2)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.distributions.gaussian import given
@@ -60,7 +61,14 @@ class LSTM(Cell):
         self.start(W=orthogonal_blocks(4, H), b=open_forget)
 
     @classmethod
-    def of(cls, W: Any, Q: Any, b: Any = None, B: Any = None, p: Any = None) -> Self:
+    def of(
+        cls,
+        W: ArrayLike,
+        Q: ArrayLike,
+        b: ArrayLike | None = None,
+        B: ArrayLike | None = None,
+        p: ArrayLike | None = None,
+    ) -> Self:
         """Known dynamics; offsets, input weights and peepholes left out are zero."""
         W = as_float("W", W)
         Q, noise = given("Q", Q, 2 * W.shape[-1])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -42,7 +43,9 @@ class MeanReverting(Conditional):
         }
 
     @classmethod
-    def of(cls, mu: Any, phi: Any, sigma: Any, B: Any = None) -> Self:
+    def of(
+        cls, mu: ArrayLike, phi: ArrayLike, sigma: ArrayLike, B: ArrayLike | None = None
+    ) -> Self:
         """Known level, persistence and noise (K,)."""
         phi, sigma = as_float("phi", phi), above("sigma", sigma, 0, "give a standard deviation")
         if not bool((phi.abs() < 1).all()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -59,7 +60,15 @@ class MLP(Conditional):
         self.start(W=W, b=torch.randn(H), V=V)
 
     @classmethod
-    def of(cls, W: Any, V: Any, Q: Any, b: Any = None, c: Any = None, B: Any = None) -> Self:
+    def of(
+        cls,
+        W: ArrayLike,
+        V: ArrayLike,
+        Q: ArrayLike,
+        b: ArrayLike | None = None,
+        c: ArrayLike | None = None,
+        B: ArrayLike | None = None,
+    ) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         hidden, state_dim = as_float("W", W).shape[-2:]
         Q, noise = given("Q", Q, state_dim)

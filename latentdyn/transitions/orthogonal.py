@@ -6,6 +6,7 @@ import math
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.distributions.gaussian import given
@@ -75,11 +76,11 @@ class Orthogonal(Cell):
     @classmethod
     def of(
         cls,
-        W: Any,
-        Q: Any,
-        b: Any = None,
-        B: Any = None,
-        c: Any = None,
+        W: ArrayLike,
+        Q: ArrayLike,
+        b: ArrayLike | None = None,
+        B: ArrayLike | None = None,
+        c: ArrayLike | None = None,
         activation: str | None = None,
     ) -> Self:
         """Known dynamics; offsets and input weights left out are zero.
@@ -125,6 +126,6 @@ def _determinant(W: Tensor) -> int:
     raise not_orthogonal("W", W)
 
 
-def _choice(name: str, value: Any, among: tuple[Any, ...]) -> None:
+def _choice(name: str, value: object, among: tuple[Any, ...]) -> None:
     if value not in among:
         raise InputError(name, f"one of {among}", repr(value), f"use {name}={among[0]!r}")

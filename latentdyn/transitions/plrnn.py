@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.distributions.gaussian import given, noise_support, white
@@ -69,7 +70,7 @@ class PLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Any, W: Any, h: Any, Q: Any, B: Any = None,
+        cls, a: ArrayLike, W: ArrayLike, h: ArrayLike, Q: ArrayLike, B: ArrayLike | None = None,
         *, centred: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""

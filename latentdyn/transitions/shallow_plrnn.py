@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.distributions.gaussian import given, noise_support, white
@@ -78,8 +79,8 @@ class ShallowPLRNN(PiecewiseLinear):
 
     @classmethod
     def of(
-        cls, a: Any, W1: Any, W2: Any, h1: Any, h2: Any, Q: Any, B: Any = None,
-        *, clipped: bool = False, bounded: bool = False,
+        cls, a: ArrayLike, W1: ArrayLike, W2: ArrayLike, h1: ArrayLike, h2: ArrayLike,
+        Q: ArrayLike, B: ArrayLike | None = None, *, clipped: bool = False, bounded: bool = False,
     ) -> Self:  # fmt: skip
         """Known dynamics."""
         K, hidden, U = known_a(a, bounded), sizes("h2", h2, 1)[0], sizes("B", B, 2)[-1]

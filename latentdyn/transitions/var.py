@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -52,7 +53,7 @@ class VAR(Conditional):
         }
 
     @classmethod
-    def of(cls, A: Any, covariance: Any, constant: Any = None) -> Self:
+    def of(cls, A: ArrayLike, covariance: ArrayLike, constant: ArrayLike | None = None) -> Self:
         """Known coefficients (p, D, D), covariance (D, D) or variances (D,), constant (D,)."""
         A = as_float("A", A)
         if A.dim() < 3 or A.shape[-1] != A.shape[-2]:

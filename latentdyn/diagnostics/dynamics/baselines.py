@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -33,7 +33,7 @@ class Baseline(abc.ABC):
         self.mean = np.nanmean(x, 0)
 
     @classmethod
-    def of(cls, y: Any) -> Self:
+    def of(cls, y: object) -> Self:
         """Fitted to data."""
         return cls(records(y, "y"))
 
@@ -58,7 +58,7 @@ class Baseline(abc.ABC):
         coords = {dim: np.arange(n) for dim, n in zip(dims, y.shape, strict=True)}
         return xr.DataArray(np.where(good[..., None], y, np.nan), coords, dims, "y")
 
-    def prediction_error(self, y: Any, steps: int = 20) -> xr.DataArray:
+    def prediction_error(self, y: object, steps: int = 20) -> xr.DataArray:
         """PE(n), (step,): as `prediction_error` of a model, from the p-th step of each trial on."""
         steps = whole("steps", steps)
         trials = records(y, "y")
@@ -91,7 +91,7 @@ class VARBaseline(Baseline):
         self.constant, self.A, self.covariance = lagged.fit(trials, order)
 
     @classmethod
-    def of(cls, y: Any, order: int = 1) -> Self:
+    def of(cls, y: object, order: int = 1) -> Self:
         """Fitted to data, of this order p."""
         return cls(records(y, "y"), order)
 
@@ -158,7 +158,7 @@ class Shuffled(FixedPoint):
         return self.complete[np.stack([np.concatenate(r)[:steps] for r in rounds])]
 
 
-def _normal(covariance: np.ndarray, shape: Any, rng: np.random.Generator) -> np.ndarray:
+def _normal(covariance: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(values.clip(min=0))  # rounding below zero
     return rng.standard_normal((*shape, len(values))) @ root.T

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
 from latentdyn.diagnostics.dynamics.matching import matched
 from latentdyn.errors import InputError
 from latentdyn.kernels.basins import ends, labelled
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.values import above, as_float, whole
 
@@ -24,14 +28,14 @@ WITHIN = 1.0  # times the scale: further away it is not the same attractor in an
 
 @torch.no_grad()
 def basins(
-    source: Any,
-    start: Any = None,
+    source: Posterior | StateSpace | Conditional,
+    start: ArrayLike | None = None,
     *,
     steps: int = 1000,
     tail: int = 500,
     within: float = 0.1,
     draws: int = 100,
-    u: Any = None,
+    u: ArrayLike | None = None,
     max_attractors: int = 20,
     seed: int | None = 0,
 ) -> xr.Dataset:
@@ -77,7 +81,7 @@ def basins(
     return _dataset(each, z.cpu().numpy())
 
 
-def _starts(m: Map, start: Any) -> Tensor:
+def _starts(m: Map, start: ArrayLike | None) -> Tensor:
     """(G, K)."""
     if start is None:
         every = m.visited(100).flatten(0, 1)

@@ -6,8 +6,11 @@ from typing import Any
 
 import xarray as xr
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
 from latentdyn.errors import moved
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.values import whole
 
 __all__ = ["cycles"]
@@ -15,7 +18,7 @@ __all__ = ["cycles"]
 
 @moved(**GONE)
 def cycles(
-    source: Any,
+    source: Posterior | StateSpace | Conditional,
     order: int,
     *,
     draws: int = 100,

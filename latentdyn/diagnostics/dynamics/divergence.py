@@ -22,7 +22,7 @@ MOST_BINNED = 5  # units; with more, nearly every point is alone in its cell
 
 def state_space_divergence(
     generated: Any,
-    truth: Any,
+    truth: object,
     *,
     bins: int = 30,
     binning: str = "range",

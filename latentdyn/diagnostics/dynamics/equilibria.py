@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.kinds import kinds
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
 from latentdyn.diagnostics.dynamics.matching import matched
 from latentdyn.errors import InputError
 from latentdyn.kernels import equilibria as kernel
 from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.values import above, as_float, whole
 
@@ -149,7 +152,7 @@ def _seeds(m: Map, z: Tensor, order: int) -> Tensor:
     return torch.nan_to_num(seeds)
 
 
-def _given(m: Map, start: Any) -> Tensor:
+def _given(m: Map, start: ArrayLike) -> Tensor:
     z = as_float("start", start).to(m.like)
     if z.dim() < 2 or z.shape[-1] != m.state_dim:
         got = f"shape {tuple(z.shape)}"
@@ -213,7 +216,9 @@ def _distance(m: Map, z: np.ndarray) -> np.ndarray:
     return (nearest / m.scale()[:, None]).cpu().numpy()
 
 
-def _dataset(z: np.ndarray, maps: list[Map], source: Any) -> xr.Dataset:
+def _dataset(
+    z: np.ndarray, maps: list[Map], source: Posterior | StateSpace | Conditional
+) -> xr.Dataset:
     place = ("chain", "draw", "point")
     there = np.isfinite(z).all((-1, -2))
     values = np.stack(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.data import Batch
@@ -15,6 +17,7 @@ from latentdyn.diagnostics.dynamics.free_run import need_steady
 from latentdyn.diagnostics.dynamics.source import Chain, chains_of
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.forced import schedule, towards_readback
 from latentdyn.smooth.roll import roll
@@ -27,13 +30,13 @@ CHUNK = 10_000_000  # numbers that are held at once
 
 @torch.no_grad()
 def prediction_error(
-    source: Any,
-    y: Any,
+    source: Posterior | StateSpace,
+    y: object,
     steps: int = 20,
     *,
     draws: int = 100,
-    start: Any = None,
-    smoother: Any = None,
+    start: ArrayLike | None = None,
+    smoother: Callable[..., Any] | None = None,
     every: int = 1,
     seed: int | None = 0,
 ) -> xr.DataArray:
@@ -76,7 +79,13 @@ def prediction_error(
     return xr.DataArray(values, coords, ("chain", "draw", "step"), "PE")
 
 
-def _known(chain: Chain, batch: Batch, start: Any, smoother: Any, own: Any) -> Tensor:
+def _known(
+    chain: Chain,
+    batch: Batch,
+    start: ArrayLike | None,
+    smoother: Callable[..., Any] | None,
+    own: Callable[..., Any] | None,
+) -> Tensor:
     """States (S, N, T, K) given the data so far."""
     model, shape = chain.program, (chain.draws, batch.trials, batch.steps)
     K = model.transition.state_dim

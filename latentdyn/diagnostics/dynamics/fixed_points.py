@@ -6,15 +6,18 @@ from typing import Any
 
 import xarray as xr
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.equilibria import GONE, Search, equilibria
 from latentdyn.errors import moved
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 
 __all__ = ["fixed_points"]
 
 
 @moved(**GONE)
 def fixed_points(
-    source: Any,
+    source: Posterior | StateSpace | Conditional,
     *,
     draws: int = 100,
     u: Any = None,

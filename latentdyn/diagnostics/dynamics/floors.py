@@ -82,7 +82,7 @@ def scores(
 
 @moved(**BESIDE)
 def floors(
-    y: Any,
+    y: object,
     *,
     steps: int = 20,
     length: int | None = None,

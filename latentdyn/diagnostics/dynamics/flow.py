@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
 from latentdyn.errors import InputError
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
@@ -18,14 +22,14 @@ __all__ = ["flow_field"]
 
 @torch.no_grad()
 def flow_field(
-    source: Any,
+    source: Posterior | StateSpace | Conditional,
     dims: tuple[int, int] | str = (0, 1),
     *,
     trial: int = 0,
     points: int = 24,
-    limits: Any = None,
+    limits: ArrayLike | None = None,
     draws: int = 100,
-    u: Any = None,
+    u: ArrayLike | None = None,
     seed: int | None = 0,
 ) -> xr.Dataset:
     """E[z' | z] - z on a grid in a plane of the state space, for every posterior draw.
@@ -107,7 +111,9 @@ def _plane(path: np.ndarray, dims: Any) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, basis, basis @ centre
 
 
-def _axes(along: np.ndarray, limits: Any, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _axes(
+    along: np.ndarray, limits: ArrayLike | None, points: int
+) -> tuple[np.ndarray, np.ndarray]:
     low, high = along.min(0), along.max(0)
     margin = 0.15 * np.maximum(high - low, 1e-6)
     low, high = low - margin, high + margin

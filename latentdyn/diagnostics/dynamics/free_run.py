@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.conditional import Conditional
@@ -17,6 +16,7 @@ from latentdyn.kernels import free_run as kernel
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.predict import named
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.transitions.piecewise import PiecewiseLinear
 from latentdyn.values import as_float, whole
@@ -28,15 +28,15 @@ CHUNK = 4_000_000  # numbers of noise, and of expected observations, that are he
 
 @torch.no_grad()
 def free_run(
-    source: Any,
+    source: Posterior | StateSpace | Conditional,
     steps: int,
     *,
     draws: int = 100,
-    start: Any = None,
+    start: ArrayLike | None = None,
     burn_in: int = 0,
     noise: bool = False,
     observed: bool = True,
-    inputs: Any = None,
+    inputs: ArrayLike | None = None,
     seed: int | None = 0,
 ) -> xr.Dataset:
     r"""Iterate the learned dynamics of every draw: z_t = F_s(z_{t-1}), y_t = E[y | z_t].
@@ -81,7 +81,7 @@ def free_run(
     return named(ds, source.data if isinstance(source, Posterior) else xr.Dataset())
 
 
-def _start(chain: Chain, start: Any, number: int, chains: int) -> Tensor:
+def _start(chain: Chain, start: ArrayLike | None, number: int, chains: int) -> Tensor:
     """First states (S, K) of a chain."""
     need_steady(chain.transition)
     S, K = chain.draws, chain.transition.state_dim
@@ -107,7 +107,7 @@ def _no_inputs(chain: Chain) -> Tensor | None:
     return _like(chain.transition).new_zeros(1, 1, U) if U else None
 
 
-def need_steady(transition: Any, emission: Any = None) -> None:
+def need_steady(transition: Conditional, emission: Conditional | None = None) -> None:
     """Refuse what is no map from real-valued states to the next, the same at all times."""
     if not isinstance(transition, Conditional):
         got, fix = type(transition).__name__, "pass a StateSpace, or what was fitted to one"
@@ -124,7 +124,7 @@ def _like(transition: Conditional) -> Tensor:
     return next(p.detach() for p in transition.parameters() if p.is_floating_point())
 
 
-def _inputs(chain: Chain, inputs: Any, steps: int, z: Tensor) -> Tensor | None:
+def _inputs(chain: Chain, inputs: ArrayLike | None, steps: int, z: Tensor) -> Tensor | None:
     """(1 or steps, U), None of a model without or at zero."""
     parts = [chain.transition] + ([] if chain.program is None else [chain.program.emission])
     U = max(part.input_dim for part in parts)
@@ -138,7 +138,7 @@ def _inputs(chain: Chain, inputs: Any, steps: int, z: Tensor) -> Tensor | None:
 
 
 def _states(
-    transition: Any, z: Tensor, steps: int, u: Tensor | None, noise: bool, seed: int | None
+    transition: Conditional, z: Tensor, steps: int, u: Tensor | None, noise: bool, seed: int | None
 ) -> Tensor:
     """(S, K) -> (S, steps, K), NaN from the first number on that is not finite."""
     if not transition.input_dim:
@@ -152,7 +152,7 @@ def _states(
     return path if bool(good.all()) else path.where(good.cumprod(-1).bool()[..., None], torch.nan)
 
 
-def _hinges(transition: Any, u: Tensor | None) -> Hinges | None:
+def _hinges(transition: Conditional, u: Tensor | None) -> Hinges | None:
     """The map as hinges, if it is piecewise linear (or linear) and the inputs are held."""
     if u is not None and len(u) > 1:
         return None
@@ -166,7 +166,7 @@ def _hinges(transition: Any, u: Tensor | None) -> Hinges | None:
     return Hinges(torch.zeros_like(b), A, b, linear=A.shape[-1], kink=None)
 
 
-def _fast(transition: Any, hinges: Hinges, z: Tensor, steps: int, noise: bool) -> Tensor:
+def _fast(transition: Conditional, hinges: Hinges, z: Tensor, steps: int, noise: bool) -> Tensor:
     S, K = z.shape
     map = kernel.arrays_of(hinges, S)
     out, state = np.empty((S, steps, K), map.a.dtype), z.cpu().numpy().astype(map.a.dtype)
@@ -183,7 +183,7 @@ def _fast(transition: Any, hinges: Hinges, z: Tensor, steps: int, noise: bool) -
     return torch.from_numpy(out)
 
 
-def _root(transition: Any, z: Tensor) -> Tensor:
+def _root(transition: Conditional, z: Tensor) -> Tensor:
     """A root of the noise covariance, (S, K, K) or (1, K, K)."""
     child = transition(z[:, None, None], None)
     cov = covariance_of(child)
@@ -191,7 +191,9 @@ def _root(transition: Any, z: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt()[..., None, :]  # rounding below zero
 
 
-def _stepwise(transition: Any, z: Tensor, steps: int, u: Tensor | None, noise: bool) -> Tensor:
+def _stepwise(
+    transition: Conditional, z: Tensor, steps: int, u: Tensor | None, noise: bool
+) -> Tensor:
     def step(z: Tensor, t: int) -> Tensor:
         now = None if u is None else u[min(t + 1, len(u) - 1)].expand(1, 1, 1, -1)
         return transition(z, now).sample() if noise else transition.step(z, now)

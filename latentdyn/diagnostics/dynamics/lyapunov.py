@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 
+from latentdyn.conditional import Conditional
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of, started
 from latentdyn.errors import InputError
 from latentdyn.kernels.lyapunov import block_length, growth
+from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.values import above, whole
 
@@ -19,15 +23,15 @@ __all__ = ["kaplan_yorke", "lyapunov_spectrum"]
 
 @torch.no_grad()
 def lyapunov_spectrum(
-    source: Any,
+    source: Posterior | StateSpace | Conditional,
     steps: int = 10_000,
     *,
     burn_in: int = 1000,
     every: int = 10,
     exponents: int | None = None,
     draws: int = 100,
-    start: Any = None,
-    u: Any = None,
+    start: ArrayLike | None = None,
+    u: ArrayLike | None = None,
     dt: float = 1.0,
     seed: int | None = 0,
 ) -> xr.DataArray:
@@ -100,7 +104,13 @@ def _number(exponents: int | None, state_dim: int) -> int:
 
 
 def _of(
-    m: Map, steps: int, burn_in: int, every: int, exponents: int, start: Any, seed: int | None
+    m: Map,
+    steps: int,
+    burn_in: int,
+    every: int,
+    exponents: int,
+    start: ArrayLike | None,
+    seed: int | None,
 ) -> tuple[np.ndarray, int]:
     """Exponents per step (S, J) of one chain, and the block length."""
     z = started(m, start, seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.conditional import Conditional, rank_of, rebind
@@ -16,6 +17,7 @@ from latentdyn.errors import InputError
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.nn.rebind import parameter_of
 from latentdyn.posterior import Posterior
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.transitions.piecewise import PiecewiseLinear
 from latentdyn.values import as_float
@@ -183,7 +185,13 @@ class Map:
         return torch.cat([z[:, :half], mean + width * sd * torch.randn_like(z[:, half:])], 1)
 
 
-def maps_of(source: Any, draws: int, seed: int | None, u: Any = None, paths: bool = True) -> Any:
+def maps_of(
+    source: Posterior | StateSpace | Conditional,
+    draws: int,
+    seed: int | None,
+    u: ArrayLike | None = None,
+    paths: bool = True,
+) -> Any:
     """The map of each chain of a source; all its randomness follows ``seed``."""
     chains = chains_of(source, draws, seed, states=paths and isinstance(source, Posterior))
     length = source.batch.length if isinstance(source, Posterior) else None
@@ -195,7 +203,7 @@ def maps_of(source: Any, draws: int, seed: int | None, u: Any = None, paths: boo
     return found
 
 
-def started(map: Map, start: Any, seed: int | None) -> Tensor:
+def started(map: Map, start: ArrayLike | None, seed: int | None) -> Tensor:
     """One state of each draw, (S, K): ``start`` (K,) or (S, K), or a visited one."""
     if start is None:
         with seeded(seed):

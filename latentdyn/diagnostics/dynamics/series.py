@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from latentdyn.data import as_dataset
 from latentdyn.errors import InputError
@@ -48,7 +49,7 @@ class Runs:
         return xr.DataArray(np.reshape(found, shape), self.coords, tuple(self.coords), name)
 
 
-def records(truth: Any, argument: str = "truth") -> list[np.ndarray]:
+def records(truth: object, argument: str = "truth") -> list[np.ndarray]:
     """The trials (T, D) of whatever `as_dataset` takes, each up to its end, in double precision."""
     ds = as_dataset(truth)
     y = ds["y"].values.astype(np.float64)
@@ -60,7 +61,7 @@ def records(truth: Any, argument: str = "truth") -> list[np.ndarray]:
     return found
 
 
-def runs(generated: Any, units: int) -> Runs:
+def runs(generated: xr.Dataset | xr.DataArray | ArrayLike, units: int) -> Runs:
     """Runs with dims chain and draw in front, if they have any; arrays (S, T, D) are S draws."""
     if isinstance(generated, xr.Dataset):
         if "y" not in generated:

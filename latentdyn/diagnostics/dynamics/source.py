@@ -15,7 +15,7 @@ from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide, drawn_of, stored_paths
 from latentdyn.posterior.draws import draw, draw_parameters
-from latentdyn.programs import Program
+from latentdyn.programs import Program, StateSpace
 from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 from latentdyn.values import whole
@@ -43,7 +43,10 @@ class Chain:
 
 @torch.no_grad()
 def chains_of(
-    source: Any, draws: int = 100, seed: int | None = 0, states: bool = False
+    source: Posterior | StateSpace | Conditional,
+    draws: int = 100,
+    seed: int | None = 0,
+    states: bool = False,
 ) -> list[Chain]:
     """The chains of a `Posterior`, or one chain of a program or a transition.
 
@@ -85,7 +88,7 @@ def _fits(source: Posterior, draws: int) -> list[tuple[Any, Guide]]:
     return found
 
 
-def _chain(source: Posterior, program: Any, guide: Guide, draws: int, states: bool) -> Chain:
+def _chain(source: Posterior, program: Program, guide: Guide, draws: int, states: bool) -> Chain:
     stored = drawn_of(guide)
     number = draws if stored is None or stored.picked is None else len(stored.picked)
     if states:
@@ -106,5 +109,5 @@ def _beginning(source: Posterior, guide: Guide) -> Batch:
     return batch.head(TRIALS, STEPS)
 
 
-def _in_front(program: Any) -> dict[str, Tensor]:
+def _in_front(program: Program) -> dict[str, Tensor]:
     return {name: t.value.detach()[None] for name, t in program.templates.items()}

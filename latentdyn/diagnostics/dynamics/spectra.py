@@ -18,7 +18,7 @@ STEPS, BINS = 100_000, 20  # the series and the smoothing of published scores
 
 def power_spectrum_distance(
     generated: Any,
-    truth: Any,
+    truth: object,
     *,
     smoothing: float | None = None,
     smoothing_bins: float | None = None,

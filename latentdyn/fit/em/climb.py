@@ -13,13 +13,14 @@ from latentdyn.conditional import Coordinates, Template
 from latentdyn.errors import InputError
 from latentdyn.fit.em.expectations import Expectations
 from latentdyn.initials import Stationary
+from latentdyn.programs import Program
 from latentdyn.smooth.gaussian.derivatives import emission_terms
 
 __all__ = ["climb", "expected_emission", "expected_first", "expected_steps"]
 
 
 def climb(
-    program: Any,
+    program: Program,
     free: Mapping[str, Template],
     value: Callable[[Any], Tensor],
     steps: int = 20,

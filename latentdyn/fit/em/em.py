@@ -137,7 +137,7 @@ def em(
     return with_uncertainty(posterior, draws=draws, seed=seed) if draws else posterior
 
 
-def _started(program: Any, batch: Batch) -> tuple[Any, Exception | None]:
+def _started(program: Program, batch: Batch) -> tuple[Any, Exception | None]:
     """A copy started from the data; where they give no finite start, the program, and why."""
     started = copy.deepcopy(program)
     started.initialise(batch)

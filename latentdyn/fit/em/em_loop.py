@@ -21,6 +21,7 @@ from latentdyn.fit.em.m_discrete import maximise_discrete
 from latentdyn.fit.em.m_steps import maximise
 from latentdyn.fit.engine.parameters import free_values, restore, snapshot, toward
 from latentdyn.fit.engine.training import Progress
+from latentdyn.programs import Program
 from latentdyn.smooth.gaussian.search import NoModeError
 from latentdyn.smoother import Smoother
 
@@ -40,7 +41,7 @@ class EMRun:
         seed: of points that stand for Gaussians.
     """
 
-    def __init__(self, program: Any, batch: Batch, smoother: Smoother[..., Any], seed: int):
+    def __init__(self, program: Program, batch: Batch, smoother: Smoother[..., Any], seed: int):
         self.program, self.batch, self.smoother, self.seed = program, batch, smoother, seed
         self.progress = Progress()
         self.entries = max(float(batch.mask.sum()), 1.0)

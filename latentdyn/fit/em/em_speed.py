@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from latentdyn.conditional import Coordinates
 from latentdyn.fit.engine.parameters import free_of, restore, snapshot
+from latentdyn.programs import Program
 
 __all__ = ["Leaps", "left"]
 
@@ -51,7 +51,7 @@ class Leaps:
     Source: Walker & Ni (2011), algorithm AA; Henderson & Varadhan (2019) for the safeguard.
     """
 
-    def __init__(self, program: Any):
+    def __init__(self, program: Program):
         self.slow, self.tried, self.failures, self.program = False, False, 0, program
         self.coordinates = Coordinates(free_of(program))
         self.at: ndarray | None = None  # where the program is, if that is known

@@ -15,12 +15,14 @@ import torch
 from numpy import ndarray
 
 from latentdyn import emissions
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions import DiscretePath
 from latentdyn.fit.em.m_step import closed_form, m_step_discrete
 from latentdyn.fit.em.readout import gaussian_readout
 from latentdyn.fit.em.regression import covariance_of
 from latentdyn.fit.engine.parameters import array, free_of, is_known, write
+from latentdyn.programs import Program
 from latentdyn.programs._clusters import fit_to
 
 __all__ = ["maximise_discrete"]
@@ -48,7 +50,7 @@ def maximise_discrete(program: Any, q: DiscretePath, batch: Batch) -> None:
         _emission(program, g, batch)
 
 
-def _emission(program: Any, g: ndarray, batch: Batch) -> None:
+def _emission(program: Program, g: ndarray, batch: Batch) -> None:
     if m_step_discrete(program.emission, Weights(g, batch)) is NotImplemented:
         fit_to(program, batch, torch.from_numpy(g).to(batch.y))
 
@@ -70,14 +72,14 @@ class Weights:
         return np.einsum("nt,ntij->ij", weight, self.covariance)
 
 
-def _per_state(part: Any) -> bool:
+def _per_state(part: Conditional) -> bool:
     """Whether each state has values of its own that are free: no inputs, no known loadings."""
     loadings = dict(part.named_parameters()).get("C")
     return not part.input_dim and (loadings is None or loadings.requires_grad)
 
 
 @closed_form(m_step_discrete, emissions.Gaussian)
-def _gaussian(part: Any, e: Weights) -> Any:
+def _gaussian(part: Conditional, e: Weights) -> Any:
     return gaussian_readout(part, e) if _per_state(part) else NotImplemented
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
+from latentdyn.conditional import Conditional
+
 __all__ = ["closed_form", "m_step", "m_step_discrete"]
 
 Step = Callable[[Any, Any], Any]
@@ -70,14 +72,14 @@ def m_step_discrete(part: Any, e: Any) -> Any:
     return NotImplemented
 
 
-def closed_form(steps: Any, kind: Any) -> Callable[[Step], Step]:
+def closed_form(steps: Any, kind: type) -> Callable[[Step], Step]:
     """Register in ``steps`` for exactly this class: where another derives from it, it may be wrong.
 
     Nor is it right where values vary in time, or where the noise has no density.
     """
 
     def registered(step: Step) -> Step:
-        def own(part: Any, e: Any) -> Any:
+        def own(part: Conditional, e: Any) -> Any:
             plain = type(part) is kind and not part.time_varying and part.noise != "singular"
             return step(part, e) if plain else NotImplemented
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentdyn import emissions, initials, transitions
+from latentdyn.conditional import Conditional
 from latentdyn.fit.em.climb import climb, expected_emission, expected_first, expected_steps
 from latentdyn.fit.em.expectations import Expectations
 from latentdyn.fit.em.m_step import closed_form, m_step
@@ -15,11 +16,12 @@ from latentdyn.fit.em.poisson_readout import poisson_readout
 from latentdyn.fit.em.readout import gaussian_readout
 from latentdyn.fit.em.regression import covariance_of, regress, spread, steps_about
 from latentdyn.fit.engine.parameters import array, free_of, is_known, learns, write
+from latentdyn.programs import Program
 
 __all__ = ["maximise"]
 
 
-def maximise(program: Any, e: Expectations) -> None:
+def maximise(program: Program, e: Expectations) -> None:
     """Move the free parameters to where E log p(y, z) is highest, or at least higher."""
     if learns(program.emission):
         _emission(program, e)
@@ -29,34 +31,34 @@ def maximise(program: Any, e: Expectations) -> None:
         _initial(program, e)
 
 
-def _emission(program: Any, e: Expectations) -> None:
+def _emission(program: Program, e: Expectations) -> None:
     if m_step(program.emission, e) is NotImplemented:
         climb(program, free_of(program, "emission."), expected_emission(e))
 
 
-def _transition(program: Any, e: Expectations) -> None:
+def _transition(program: Program, e: Expectations) -> None:
     starts = isinstance(program.initial, initials.Stationary)  # what it maximises is more then
     if starts or m_step(program.transition, e) is NotImplemented:
         climb(program, free_of(program, "transition."), expected_steps(e))
 
 
-def _initial(program: Any, e: Expectations) -> None:
+def _initial(program: Program, e: Expectations) -> None:
     if m_step(program.initial, e) is NotImplemented:
         climb(program, free_of(program, "initial."), expected_first(e))
 
 
 @closed_form(m_step, emissions.Gaussian)
-def _gaussian(part: Any, e: Expectations) -> Any:
+def _gaussian(part: Conditional, e: Expectations) -> Any:
     return gaussian_readout(part, e)
 
 
 @closed_form(m_step, emissions.Poisson)
-def _poisson(part: Any, e: Expectations) -> Any:
+def _poisson(part: Conditional, e: Expectations) -> Any:
     return NotImplemented if e.drawn else poisson_readout(part, e)
 
 
 @closed_form(m_step, transitions.PLRNN)
-def _plrnn(part: Any, e: Expectations) -> Any:
+def _plrnn(part: Conditional, e: Expectations) -> Any:
     return NotImplemented if part.centred or part.bounded else piecewise_steps(part, e)
 
 
@@ -84,5 +86,5 @@ def _gaussian_start(part: Any, e: Expectations) -> None:
 
 
 @closed_form(m_step, initials.Learned)
-def _learned_start(part: Any, e: Expectations) -> None:
+def _learned_start(part: Conditional, e: Expectations) -> None:
     write(part, mean=e.first[0].mean(0))

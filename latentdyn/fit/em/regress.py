@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from latentdyn.conditional import rebind
+from latentdyn.conditional import Conditional, rebind
 from latentdyn.distributions.hollow import hollow
 from latentdyn.transitions.design import Design
 
@@ -44,7 +42,7 @@ class Steps:
         return new
 
 
-def can_regress(transition: Any) -> bool:
+def can_regress(transition: Conditional) -> bool:
     """Whether F is linear in parameters that are all free and unbounded."""
     outer = set(transition.outer)
     if not outer or transition.design is None:
@@ -56,7 +54,11 @@ def can_regress(transition: Any) -> bool:
 
 
 def regress(
-    transition: Any, steps: Steps, iterations: int = 50, ridge: float = RIDGE, rows: int = 20_000
+    transition: Conditional,
+    steps: Steps,
+    iterations: int = 50,
+    ridge: float = RIDGE,
+    rows: int = 20_000,
 ) -> Tensor:
     r"""Minimise sum_t |z_{t+1} - F(z_t)|^2 / Var[z_{t+1} - z_t]; returns the variances left, (K,).
 
@@ -77,7 +79,7 @@ def regress(
     return residual
 
 
-def _inner(transition: Any, steps: Steps) -> dict[str, Tensor]:
+def _inner(transition: Conditional, steps: Steps) -> dict[str, Tensor]:
     """Free parameters inside the features."""
     outside = {*_design(transition, {}, steps.some(1)).names, "Q"}
     named = transition.named_parameters()
@@ -85,7 +87,7 @@ def _inner(transition: Any, steps: Steps) -> dict[str, Tensor]:
 
 
 def _search(
-    transition: Any, free: dict[str, Tensor], steps: Steps, iterations: int, ridge: float
+    transition: Conditional, free: dict[str, Tensor], steps: Steps, iterations: int, ridge: float
 ) -> None:
     x = {n: p.detach().double().clone().requires_grad_() for n, p in free.items()}
     good = {n: v.detach().clone() for n, v in x.items()}
@@ -108,13 +110,13 @@ def _search(
     transition.start(**{n: v.to(free[n]) for n, v in good.items()})
 
 
-def _design(transition: Any, inner: dict[str, Tensor], steps: Steps) -> Design:
+def _design(transition: Conditional, inner: dict[str, Tensor], steps: Steps) -> Design:
     values = {n: p.detach().double() for n, p in transition.named_parameters()}
     return rebind(transition, values | inner).design(steps.now, steps.u)
 
 
 def _solve(
-    transition: Any, inner: dict[str, Tensor], steps: Steps, ridge: float
+    transition: Conditional, inner: dict[str, Tensor], steps: Steps, ridge: float
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The linear parameters given the others, and the variances left."""
     design = _design(transition, inner, steps)
@@ -146,7 +148,7 @@ def _named(design: Design, full: Tensor, K: int) -> dict[str, Tensor]:
     return found
 
 
-def _columns(transition: Any, design: Design, K: int) -> Tensor:
+def _columns(transition: Conditional, design: Design, K: int) -> Tensor:
     """For each state the features it depends on: its own, units, one."""
     rows, at = [[] if design.own is None else [i] for i in range(K)], 0 if design.own is None else K
     for name, features in design.full:

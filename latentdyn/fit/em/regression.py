@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from latentdyn.fit.em.expectations import Expectations
 
@@ -71,7 +72,7 @@ def spread(of: Sums, theta: ndarray) -> ndarray:
     return (V + V.T) / (2 * of.n)
 
 
-def covariance_of(V: ndarray, noise: str, floor: Any) -> ndarray:
+def covariance_of(V: ndarray, noise: str, floor: ArrayLike) -> ndarray:
     """The best covariance of a kind above its floor () or (K,): a matrix, or variances.
 
     The density of one variance has a single maximum, so below the floor the floor is the best. Of a
@@ -121,7 +122,7 @@ class About:
         C, d, D = self.theta[:, : self.K], self.theta[:, self.K], self.theta[:, self.K + 1 :]
         return (targets - parents @ C.T) - (d + u @ D.T)
 
-    def sums(self, n: Any, x: ndarray, r: ndarray, w: ndarray, *spread: ndarray) -> Sums:
+    def sums(self, n: float, x: ndarray, r: ndarray, w: ndarray, *spread: ndarray) -> Sums:
         """Of rows x (n, P) and r (n, J) with weights w (n,), and of covariances.
 
         ``spread``: summed covariances of the parents, of targets with parents, and of targets.

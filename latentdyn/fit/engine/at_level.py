@@ -8,12 +8,12 @@ A_p m: far from zero c and A move together, and a search or a Gaussian in (c, A)
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
+from latentdyn.programs import Program
 
 __all__ = ["at_level", "levels_of"]
 
@@ -22,7 +22,7 @@ Level = tuple[
 ]  # of a constant: its autoregression, its dimensions, and m (D,)
 
 
-def levels_of(program: Any, batch: Batch, names: Collection[str]) -> dict[str, Level]:
+def levels_of(program: Program, batch: Batch, names: Collection[str]) -> dict[str, Level]:
     """Of those constants of a program that are among ``names``, with the mean of the data."""
     inner = program.core
     part = inner.named_conditionals().get("transition")

@@ -9,6 +9,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
@@ -147,12 +148,12 @@ def _like(template: Template, scales: tuple[Any, Tensor] | None) -> tuple[Any, A
     return centre.expand_as(like).contiguous(), scale.expand_as(like).contiguous()
 
 
-def _replayed(guide: Any, model: Any, batch: Batch) -> tuple[Any, Any]:
+def _replayed(guide: Guide, model: Program, batch: Batch) -> tuple[Any, Any]:
     traced = poutine.trace(guide).get_trace(batch, model)
     return traced, poutine.trace(poutine.replay(model, traced)).get_trace(batch)
 
 
-def _terms(guide: Any, model: Any) -> Iterator[tuple[str, str, Tensor]]:
+def _terms(guide: Trace, model: Trace) -> Iterator[tuple[str, str, Tensor]]:
     """(site, part of the bound, summed value) for every site of both traces."""
     for name, site in _samples(model):
         q = guide.nodes.get(name)
@@ -176,7 +177,7 @@ def _terms(guide: Any, model: Any) -> Iterator[tuple[str, str, Tensor]]:
             yield name, "kl_parameters", _log_prob(site)
 
 
-def _samples(trace: Any) -> Iterator[tuple[str, Any]]:
+def _samples(trace: Trace) -> Iterator[tuple[str, Any]]:
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not poutine.util.site_is_subsample(site):
             yield name, site
@@ -187,7 +188,7 @@ def _log_prob(site: Any) -> Tensor:
     return scale_and_mask(log_p, site["scale"], site["mask"]).sum()
 
 
-def _message(name: str, model: Any) -> str:
+def _message(name: str, model: Trace) -> str:
     site = model.nodes.get(name, {})
     value = site.get("value")
     where = ""

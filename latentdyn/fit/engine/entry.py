@@ -34,7 +34,7 @@ class Level:
         able: False leaves the levels, for results that are not put back.
     """
 
-    def __init__(self, model: Program, data: Any, able: bool = True):
+    def __init__(self, model: Program, data: object, able: bool = True):
         self.given = given = Batch.of(data, torch.float64)
         mean, scale = location_scale(given.y, given.mask)
         seen = given.mask.any(0).any(0)
@@ -73,7 +73,7 @@ class Level:
         return program, guide
 
 
-def _levels(model: Any, mean: Tensor, scale: Tensor) -> list[str]:
+def _levels(model: Program, mean: Tensor, scale: Tensor) -> list[str]:
     """The parameters that are the level of all units; none if one of them is random or known."""
     emission = model.core.named_conditionals().get("emission")
     if emission is None or len(emission.modalities) > 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.programs import Program
 
 __all__ = ["LINALG", "at_the_start", "name_entry", "need_finite_start", "not_definite"]
 
@@ -32,7 +32,7 @@ def name_entry(error: NonFiniteError, batch: Batch) -> None:
         error.args = (f"{error}; or {far}",)
 
 
-def need_finite_start(program: Any, batch: Batch) -> None:
+def need_finite_start(program: Program, batch: Batch) -> None:
     """Starting values that the data gave must be numbers.
 
     Args:

@@ -15,6 +15,7 @@ from latentdyn.conditional import Template
 from latentdyn.fit.engine.at_level import at_level
 from latentdyn.priors import Prior
 from latentdyn.priors.prior import as_prior
+from latentdyn.values import Shape
 
 __all__ = ["Flat"]
 
@@ -89,7 +90,7 @@ class _FlatAbove(TorchDistribution):
 
     arg_constraints: dict[str, Any] = {}
 
-    def __init__(self, template: Template, batch_shape: Any = ()):
+    def __init__(self, template: Template, batch_shape: Shape = ()):
         self.template = template
         super().__init__(torch.Size(batch_shape), template.shape, validate_args=False)
 
@@ -100,11 +101,11 @@ class _FlatAbove(TorchDistribution):
         missing = rank - own.event_dim
         return torch.distributions.constraints.independent(own, missing) if missing else own
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _FlatAbove:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> _FlatAbove:
         """The same over a larger batch."""
         return _FlatAbove(self.template, batch_shape)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """There is no draw: the parameter's current value, where guides start."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         return self.template.value.detach().expand(shape)

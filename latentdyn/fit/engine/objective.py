@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from latentdyn.data import Batch
+
 __all__ = ["Objective"]
 
 
@@ -24,14 +26,14 @@ class Objective(nn.Module, abc.ABC):
     beta = 1.0
 
     @abc.abstractmethod
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars for the whole data, by name: "loss" is made small, the others are recorded."""
 
     @abc.abstractmethod
     def finish(self) -> Any:
         """What was learned."""
 
-    def forward(self, batch: Any) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses."""
         return self.losses(batch)
 

@@ -11,7 +11,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.distributions import transform_to
 
-from latentdyn.conditional import Template
+from latentdyn.conditional import Conditional, Template
+from latentdyn.programs import Program
 from latentdyn.programs.program import is_free
 
 __all__ = [
@@ -32,12 +33,12 @@ def array(x: Tensor) -> ndarray:
     return x.detach().cpu().numpy().astype(float)
 
 
-def is_known(part: Any, name: str) -> bool:
+def is_known(part: Conditional, name: str) -> bool:
     """Whether a parameter is not to be learned."""
     return not is_free(part.get_parameter(name))
 
 
-def write(part: Any, **values: ndarray) -> None:
+def write(part: Conditional, **values: ndarray) -> None:
     """Give free parameters these values; known ones stay."""
     with torch.no_grad():
         for name, value in values.items():
@@ -46,7 +47,7 @@ def write(part: Any, **values: ndarray) -> None:
                 parameter.copy_(torch.from_numpy(np.array(value)))
 
 
-def free_of(program: Any, prefix: str = "") -> dict[str, Template]:
+def free_of(program: Program, prefix: str = "") -> dict[str, Template]:
     """The parameters to be learned, by dotted name."""
     return {n: t for n, t in program.templates.items() if n.startswith(prefix) and is_free(t.value)}
 
@@ -56,27 +57,27 @@ def learns(part: Any) -> bool:
     return any(p.numel() > 0 and is_free(p) for p in part.parameters())
 
 
-def free_values(program: Any) -> dict[str, Tensor]:
+def free_values(program: Program) -> dict[str, Tensor]:
     """The values of `free_of`, which take less time than their supports."""
     each = program.named_parameters()
     free = {n: p for n, p in each if p.numel() and is_free(p)}
     return {n: p for n, p in free.items() if not n.startswith("prior.")}
 
 
-def snapshot(program: Any) -> dict[str, Tensor]:
+def snapshot(program: Program) -> dict[str, Tensor]:
     """Copies of the free values."""
     return {n: value.detach().clone() for n, value in free_values(program).items()}
 
 
 @torch.no_grad()
-def restore(program: Any, values: Mapping[str, Tensor]) -> None:
+def restore(program: Program, values: Mapping[str, Tensor]) -> None:
     """Put copies back."""
     for name, value in free_values(program).items():
         value.copy_(values[name])
 
 
 @torch.no_grad()
-def toward(program: Any, before: Mapping[str, Tensor], share: float) -> None:
+def toward(program: Program, before: Mapping[str, Tensor], share: float) -> None:
     """Go only a share of the way from the values before, in unconstrained coordinates."""
     for name, template in free_of(program).items():
         to = transform_to(template.support)

@@ -54,14 +54,14 @@ def scorer(batch: Batch, whole: Batch, held_out: Tensor) -> Callable[[ELBO], flo
     return score
 
 
-def _pointwise(program: Any, batch: Batch) -> Tensor:
+def _pointwise(program: Callable[..., Any], batch: Batch) -> Tensor:
     """log p(y | z) of each entry, or step, that counts."""
     site: Any = poutine.trace(program).get_trace(batch).nodes["y"]
     found: Tensor = site["fn"].pointwise(site["value"])
     return found
 
 
-def _evidence(program: Any, batch: Batch) -> Tensor:
+def _evidence(program: Callable[..., Any], batch: Batch) -> Tensor:
     """log p(y | theta) of a program without states to sample."""
     nodes = poutine.trace(program).get_trace(batch).nodes
     site: Any = nodes["log_evidence"] if "log_evidence" in nodes else nodes["y"]

@@ -113,7 +113,7 @@ def _gaussian(density: LogDensity, data: Minibatches, draws: int, places: Tensor
     return laplace_draws(density, x, places, L, draws)
 
 
-def _informed(density: Any, places: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+def _informed(density: LogDensity, places: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
     """Without parameters on which nothing depends, such as those of units that are always off."""
     known = precision.diagonal() != 0
     if bool(known.all()):
@@ -146,7 +146,7 @@ def _outer(density: Any) -> Tensor:
 
 
 def _towards_mode(
-    density: Any, x: Tensor, places: Tensor, L: Tensor, batches: list[Any], others: list[Any]
+    density: LogDensity, x: Tensor, places: Tensor, L: Tensor, batches: list[Any], others: list[Any]
 ) -> Tensor:
     """One Newton step, exact where predictions are linear, if the density of others rises."""
     _, gradient = _mean(density, x, batches)
@@ -156,7 +156,7 @@ def _towards_mode(
     return moved if rises else x
 
 
-def _mean(density: Any, x: Tensor, batches: list[Any]) -> tuple[float, Tensor]:
+def _mean(density: LogDensity, x: Tensor, batches: list[Any]) -> tuple[float, Tensor]:
     """Density and gradient over minibatches."""
     values, gradients = [], []
     for batch in batches:

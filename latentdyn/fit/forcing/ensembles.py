@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,7 +89,7 @@ class SWAG(AroundMode):
         return DrawnGuide(density.values(mean + both / 2**0.5))
 
 
-def _gradient(density: Any, x: Tensor, data: Minibatches) -> Tensor:
+def _gradient(density: LogDensity, x: Tensor, data: Minibatches) -> Tensor:
     density.batch = data.draw()
     value, g = density.gradient(x)
     if not bool(torch.isfinite(g).all()):

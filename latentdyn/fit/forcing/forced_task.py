@@ -21,7 +21,7 @@ from latentdyn.fit.forcing.forcer import Forcer
 from latentdyn.fit.forcing.settings import Forcing
 from latentdyn.fit.forcing.warm_start import noiseless, warm_start
 from latentdyn.guide import Guide, parameter_guide
-from latentdyn.programs import Collapsed
+from latentdyn.programs import Collapsed, Program
 
 __all__ = ["Task"]
 
@@ -111,7 +111,7 @@ class _ForcedObjective(ELBO):
     """The bound of forced predictions, which owns an encoder if it pulls towards one."""
 
     def __init__(
-        self, program: Any, guide: Guide, particles: int, scales: Any, encoder: Encoder | None
+        self, program: Program, guide: Guide, particles: int, scales: Any, encoder: Encoder | None
     ):
         super().__init__(program, guide, particles, scales)
         self.encoder = encoder

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
@@ -15,6 +17,7 @@ from latentdyn.distributions.point import PointPath
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.forced import pulled, schedule, towards_readback
 
 __all__ = ["Adaptive", "Forcer", "forcing_interval"]
@@ -61,7 +64,7 @@ class Forcer(nn.Module):
 
     def __init__(
         self,
-        towards: Any,
+        towards: Callable[..., Any] | str,
         interval: int,
         alpha: float | Adaptive,
         temperature: float,
@@ -77,7 +80,7 @@ class Forcer(nn.Module):
         self.state: Tensor
         self.register_buffer("state", torch.tensor([start, 0.0], dtype=torch.float64))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         if isinstance(self.towards, nn.Module):
             self.towards._apply(fn, recurse)  # its precision and device are the program's
         return super()._apply(fn, recurse)
@@ -92,13 +95,13 @@ class Forcer(nn.Module):
         """The strength now."""
         return float(self.state[0])
 
-    def forward(self, model: Any, batch: Batch) -> PointPath:
+    def forward(self, model: StateSpace, batch: Batch) -> PointPath:
         """The pulled path of a batch and its evidence."""
         path = self._path(model, batch)
         self.last = path.z[..., -1, :].detach()
         return path
 
-    def _path(self, model: Any, batch: Batch) -> PointPath:
+    def _path(self, model: StateSpace, batch: Batch) -> PointPath:
         weight = schedule(batch, self.interval, self.alpha)
         if isinstance(self.towards, Encoder):
             return self._encoded(model, batch, weight)
@@ -114,7 +117,7 @@ class Forcer(nn.Module):
         path = pulled(model, batch, pull, self.temperature)
         return path if self.towards == "readback" else self._of_states(model, batch, path)
 
-    def predictions(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor, bool]:
+    def predictions(self, model: StateSpace, batch: Batch) -> tuple[Tensor, Tensor, Tensor, bool]:
         """Mean and variance of what is predicted, what of it counts, and whether it is Gaussian.
 
         Shapes: (..., N, T, D) of the observations, (..., N, T, K) where states are given.
@@ -131,13 +134,13 @@ class Forcer(nn.Module):
         return y.mean, y.variance, batch.mask & counts, normal
 
     @torch.no_grad()
-    def error(self, model: Any, batch: Batch) -> Tensor:
+    def error(self, model: StateSpace, batch: Batch) -> Tensor:
         """Mean square of what predictions of each unit miss, (D,); infinite where they diverge."""
         mean, _, seen, _ = self.predictions(model, batch)
         square = (batch.y - mean).square().nan_to_num(torch.inf).where(seen, 0)
         return square.sum((0, 1)) / seen.sum((0, 1)).clamp(min=1)
 
-    def _of_states(self, model: Any, batch: Batch, path: PointPath) -> PointPath:
+    def _of_states(self, model: StateSpace, batch: Batch, path: PointPath) -> PointPath:
         """Scored by p(state_t | f_{t-1}) with the process noise, and p(y_t | state_t)."""
         states: Any = batch.states
         u = None if batch.u is None or not model.transition.input_dim else batch.u[..., 1:, :]
@@ -153,7 +156,7 @@ class Forcer(nn.Module):
         new.log_evidence = new.log_evidence + self.temperature * read
         return new
 
-    def _encoded(self, model: Any, batch: Batch, weight: Tensor) -> PointPath:
+    def _encoded(self, model: StateSpace, batch: Batch, weight: Tensor) -> PointPath:
         """The bound of a drawn path, with what is predicted of the data from where it pulls."""
         q = self.towards.encode(batch)
         drawn = q.rsample()
@@ -213,7 +216,7 @@ def forcing_interval(batch: Batch, most: int = 100, bins: int = 64) -> int:
     return max(1, int(min(np.median(np.array(found), 0))))
 
 
-def _decay(x: Any, seen: Any, most: int) -> int:
+def _decay(x: ndarray, seen: ndarray, most: int) -> int:
     x = np.where(seen, x - x[seen].mean(), 0.0)
     last, variance = np.inf, (x * x).sum() / seen.sum()
     for lag in range(1, min(most, len(x) - 1) + 1):
@@ -229,7 +232,7 @@ def _decay(x: Any, seen: Any, most: int) -> int:
     return min(most, len(x) - 1)
 
 
-def _information(x: Any, seen: Any, most: int, bins: int) -> int:
+def _information(x: ndarray, seen: ndarray, most: int, bins: int) -> int:
     last = np.inf
     for lag in range(1, min(most, len(x) - 1) + 1):
         both = seen[lag:] & seen[:-lag]

@@ -35,7 +35,7 @@ NAMED = {"last-layer": "LastLayer", "laplace": "GaussNewton", "swag": "SWAG", "s
 )
 def teacher_forcing(
     model: StateSpace,
-    y: Any,
+    y: object,
     *,
     forcing: Any = None,
     parameters: Any = None,

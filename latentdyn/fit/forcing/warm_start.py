@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
+from latentdyn.distributions import Path
+from latentdyn.distributions.smoothed import SmoothedPath
+from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.fit.em.climb import climb
 from latentdyn.fit.em.regress import RIDGE, Steps, can_regress, regress
@@ -49,8 +53,8 @@ def noiseless(program: StateSpace) -> None:
 def warm_start(
     program: StateSpace,
     batch: Batch,
-    smoother: Any,
-    encoder: Any,
+    smoother: Callable[..., Any] | None,
+    encoder: Encoder | None,
     iterations: int,
     error: Callable[[], Tensor],
 ) -> Batch:
@@ -104,7 +108,7 @@ def warm_start(
         return batch.replace(states=smoother(program, batch).mean)
 
 
-def _reads_back(emission: Any) -> bool:
+def _reads_back(emission: Conditional) -> bool:
     return any(part.readback is not None for part in emission.modalities)
 
 
@@ -122,7 +126,7 @@ def _shown(program: StateSpace, batch: Batch) -> tuple[Any, Tensor]:
     return pull.target.expand(*batch.y.shape[:2], -1), whole
 
 
-def _steps(transition: Any, z: Tensor, inside: Tensor, batch: Batch) -> Steps:
+def _steps(transition: Conditional, z: Tensor, inside: Tensor, batch: Batch) -> Steps:
     return Steps(z, inside, batch.u if transition.input_dim else None)
 
 
@@ -144,13 +148,13 @@ def _robustly(
     return regress(transition, steps, iterations, best)
 
 
-def _start_at(program: Any, z: Tensor) -> None:
+def _start_at(program: StateSpace, z: Tensor) -> None:
     if "mean" in dict(program.initial.named_parameters()):
         program.initial.start(mean=z[:, 0].mean(0).to(program.dtype))
 
 
 @torch.no_grad()
-def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
+def _start_noise(program: StateSpace, process: Tensor, noise: Tensor) -> None:
     """Variances of the process (K,), if it has any, and of the observations (D,)."""
     transition, emission = program.transition, program.emission
     if transition.noise == "diagonal":
@@ -161,7 +165,7 @@ def _start_noise(program: Any, process: Tensor, noise: Tensor) -> None:
 
 
 @torch.no_grad()
-def _search_noise(program: Any, batch: Batch, smoother: Any) -> None:
+def _search_noise(program: Any, batch: Batch, smoother: Callable[..., Any] | None) -> None:
     """The process noise, up to a factor, by the evidence of a part of the data."""
     smoother = as_smoother(smoother)
     transition = program.transition
@@ -198,7 +202,7 @@ def _part(batch: Batch) -> Batch:
 
 
 @torch.no_grad()
-def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
+def _observation_noise(program: StateSpace, path: Path, batch: Batch) -> None:
     """R = E[(y - C z - d)^2] over the smoothed path, of Gaussian units with noise of their own."""
     emission = program.emission
     affine = emission.linear_gaussian(None if not emission.input_dim else batch.u)
@@ -213,7 +217,7 @@ def _observation_noise(program: Any, path: Any, batch: Batch) -> None:
     emission.start(R=torch.where(floor < R, R, floor))
 
 
-def _read_out(program: Any, path: Any, batch: Batch) -> None:
+def _read_out(program: StateSpace, path: SmoothedPath, batch: Batch) -> None:
     """Emissions that are not linear and Gaussian climb E log p(y | z) at a few smoothed paths."""
     free = free_of(program, "emission.")
     if not free or program.emission.linear_gaussian(None) is not None:

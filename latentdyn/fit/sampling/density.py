@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_median, init_to_value
+from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -113,7 +114,7 @@ class LogDensity:
         """The prior's log-density at x (P,), log |dtheta / dx| included, a number."""
         return self._conditioned(x, self.program.draw)
 
-    def _conditioned(self, x: Tensor, program: Any, *given: Any) -> Tensor:
+    def _conditioned(self, x: Tensor, program: Callable[..., Any], *given: object) -> Tensor:
         values, log_det = {}, x.new_zeros(())
         for site in self.sites:
             own = x[site.place].reshape(site.shape)
@@ -131,7 +132,7 @@ class LogDensity:
         return float(value.detach()), g
 
 
-def random_sites(trace: Any) -> list[tuple[str, Any]]:
+def random_sites(trace: Trace) -> list[tuple[str, Any]]:
     """Sites of a trace that were sampled, by name."""
     return [
         (name, site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
@@ -26,9 +26,9 @@ DENSE = 30  # parameters up to which correlations are learned by default
 
 def mcmc(
     model: Program,
-    y: Any,
+    y: object,
     *,
-    smoother: Any = None,
+    smoother: Callable[..., Any] | None = None,
     draws: int = 500,
     warmup: int = 500,
     chains: int = 4,

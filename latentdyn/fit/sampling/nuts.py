@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,18 +49,18 @@ class _Nuts(NUTS):
     leaps, diverged = 0, False
     energy: Any = None
 
-    def sample(self, params: Any) -> Any:
+    def sample(self, params: Mapping[str, Tensor]) -> Any:
         """The next draw."""
         self.leaps, self.diverged, self.energy = 0, False, None
         return super().sample(params)
 
-    def _kinetic_energy(self, r_unscaled: Any) -> Any:
+    def _kinetic_energy(self, r_unscaled: Mapping[Any, Tensor]) -> Any:
         kinetic = super()._kinetic_energy(r_unscaled)
         if self.energy is None and self._potential_energy_last is not None:
             self.energy = float(kinetic + self._potential_energy_last)
         return kinetic
 
-    def _build_basetree(self, *args: Any) -> Any:
+    def _build_basetree(self, *args: object) -> Any:
         tree = super()._build_basetree(*args)
         self.leaps += 1
         self.diverged = self.diverged or bool(tree.diverging)

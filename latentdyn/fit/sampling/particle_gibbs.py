@@ -32,7 +32,7 @@ FIRST = 200  # particles, at least, of the filter that draws the first paths
 
 def particle_gibbs(
     model: Program,
-    y: Any,
+    y: object,
     *,
     particles: int = 30,
     draws: int = 1000,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from tqdm.auto import tqdm
 
 from latentdyn import smooth
@@ -20,6 +22,7 @@ from latentdyn.posterior.drawn import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters, for_batch
 from latentdyn.programs.program import Program, need_form
 from latentdyn.rng import seeded
+from latentdyn.smooth.proposals import Proposal
 from latentdyn.values import whole
 
 __all__ = ["particle_mcmc"]
@@ -31,7 +34,7 @@ REPLICATES = 20  # of the evidence at the posterior mean
 
 def particle_mcmc(
     model: Program,
-    y: Any,
+    y: object,
     *,
     particles: int = 500,
     draws: int = 1000,
@@ -40,7 +43,7 @@ def particle_mcmc(
     seed: int = 0,
     keep_warmup: bool = False,
     spread: float = 0.5,
-    proposal: Any = None,
+    proposal: Proposal | Callable[..., Distribution] | None = None,
     initialise: bool = True,
     progress: bool = True,
 ) -> Posterior:
@@ -99,7 +102,13 @@ def particle_mcmc(
 class _Target:
     """log p(x) and an unbiased estimate of p(y | x), for several x at once."""
 
-    def __init__(self, density: LogDensity, batch: Batch, particles: int, proposal: Any):
+    def __init__(
+        self,
+        density: LogDensity,
+        batch: Batch,
+        particles: int,
+        proposal: Proposal | Callable[..., Distribution] | None,
+    ):
         self.density, self.batch, self.particles = density, batch, particles
         self.proposal = proposal
 

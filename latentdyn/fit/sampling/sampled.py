@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from latentdyn.data.kept import kept
 from latentdyn.errors import InputError
 from latentdyn.fit.engine.failures import need_finite_start
 from latentdyn.fit.engine.validation import check_support
-from latentdyn.fit.sampling.density import free_names
+from latentdyn.fit.sampling.density import LogDensity, free_names
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.drawn import DrawnGuide
@@ -46,7 +47,11 @@ class Chain:
 
 
 def given(
-    model: Any, y: Any, initialise: bool = True, seed: int = 0, smoother: Any = None
+    model: Program,
+    y: object,
+    initialise: bool = True,
+    seed: int = 0,
+    smoother: Callable[..., Any] | None = None,
 ) -> tuple[Any, Any, Batch]:
     """A copy of the program in double precision, started from the data, the dataset and the batch.
 
@@ -102,7 +107,12 @@ def gather(chains: list[Chain]) -> list[Chain]:
 
 
 def posterior_of(
-    program: Any, density: Any, dataset: Any, batch: Batch, chains: list[Chain], attrs: Any
+    program: Program,
+    density: LogDensity,
+    dataset: Any,
+    batch: Batch,
+    chains: list[Chain],
+    attrs: Any,
 ) -> Posterior:
     """Chains as a posterior."""
     drawn = _drawn(density, chains)
@@ -112,7 +122,7 @@ def posterior_of(
     return Posterior([(program, Guide(drawn, None))], dataset, batch, [{}], None, attrs)
 
 
-def _drawn(density: Any, chains: list[Chain]) -> DrawnGuide:
+def _drawn(density: LogDensity, chains: list[Chain]) -> DrawnGuide:
     with torch.no_grad():
         values = density.values(torch.cat([c.x for c in chains]))
     z = values.pop("z", None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from latentdyn.distributions import DiscretePath
+from latentdyn.programs import HMM
 from latentdyn.smooth.given import given
 from latentdyn.smoother import smoother
 
@@ -12,7 +11,7 @@ __all__ = ["hmm"]
 
 
 @smoother()
-def hmm(model: Any, y: Any, u: Any = None) -> DiscretePath:
+def hmm(model: HMM, y: object, u: object = None) -> DiscretePath:
     r"""p(z_{1:T} | y) of discrete states: marginals, pairs, best path, random paths.
 
     Args:

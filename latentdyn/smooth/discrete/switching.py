@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from latentdyn.data import Batch
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
+from latentdyn.programs import SwitchingLinear
 from latentdyn.smooth.discrete.assumed_density import expectation_correction
 from latentdyn.smooth.discrete.switching_states import SwitchingStates
 from latentdyn.smooth.gaussian.observe import Observed, observe
@@ -23,7 +23,7 @@ Method = Callable[[Regimes, Observed, Batch], SwitchingStates]
 
 @smoother()
 def switching(
-    model: Any, y: Any, u: Any = None, *, method: Method = expectation_correction
+    model: SwitchingLinear, y: object, u: object = None, *, method: Method = expectation_correction
 ) -> SwitchingStates:
     r"""p(s_{1:T}, z_{1:T} | y) of a switching linear system, approximately.
 

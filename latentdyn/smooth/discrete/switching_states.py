@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentdyn.distributions import Path
 from latentdyn.smooth.gaussian.observe import Observed
+from latentdyn.values import Shape
 
 __all__ = ["Mixture", "SwitchingStates", "site", "stack"]
 
@@ -112,7 +113,7 @@ class SwitchingStates(Path):
         return self.draw(None)
 
     @torch.no_grad()
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """Paths z (sample_shape, ..., N, T, K)."""
         shape = torch.Size(sample_shape)
         return self.draw(shape.numel())[1].reshape(shape + self.batch_shape + self.event_shape)

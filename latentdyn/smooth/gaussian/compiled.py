@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from latentdyn import emissions, initials, transitions
+from latentdyn.conditional import Conditional
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.kernels import particles_fast as fast
 from latentdyn.nn import matvec
@@ -37,7 +39,7 @@ def fits(steps: Steps) -> bool:
     return affine is not None and affine.weight.shape[-3] == affine.covariance.shape[-3] == 1
 
 
-def _knows(emission: Any) -> bool:
+def _knows(emission: Conditional) -> bool:
     """A compiled emission: Gaussian with independent noise, Poisson or `Volatility`, constant."""
     known = type(emission) in EMISSIONS and emission.noise == "diagonal"
     return known and not emission.time_varying
@@ -88,14 +90,14 @@ class _Emission:
     def __init__(self, steps: Steps):
         self.steps, self.dtype = steps, steps.y[0].dtype
 
-    def __call__(self, t: int, z: Any, lw: Any) -> None:
+    def __call__(self, t: int, z: ndarray, lw: ndarray) -> None:
         if t == 0:
             self.z, self.lw = self._view(z).unsqueeze(-2), self._view(lw).unsqueeze(-1)
         seen = self.steps[t].likelihood(self.z.to(self.dtype))
         if seen is not None:
             self.lw.add_(seen)
 
-    def _view(self, x: Any) -> Tensor:
+    def _view(self, x: ndarray) -> Tensor:
         return torch.from_numpy(x).unflatten(0, self.steps.lead).movedim(-1, 0)
 
 
@@ -126,7 +128,7 @@ def _transition(steps: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.diag_embed(transition.timed("a")), transition.timed("W"), b, Q
 
 
-def _plus_inputs(offset: Tensor, part: Any, weight: str, steps: Steps) -> Tensor:
+def _plus_inputs(offset: Tensor, part: Conditional, weight: str, steps: Steps) -> Tensor:
     """A vector (..., 1, J), plus what inputs add (..., T, J)."""
     if not part.input_dim or steps.u is None:
         return offset

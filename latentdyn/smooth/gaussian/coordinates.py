@@ -122,7 +122,12 @@ class InCoordinates(Solution):
     """A solution of the chain in other coordinates, in those of the program."""
 
     def __init__(
-        self, solution: Any, chain: Chain, path: Any, units: Any, flat: tuple[bool, ...] = ()
+        self,
+        solution: Any,
+        chain: Chain,
+        path: Tensor,
+        units: float | Tensor,
+        flat: tuple[bool, ...] = (),
     ):
         self.solution, self.path, self.units = solution, path, units
         self.condition = solution.condition

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from latentdyn.distributions import GaussianChain
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.gaussian.search import (
     TOLERANCE,
@@ -33,7 +33,7 @@ __all__ = ["laplace_curved"]
 
 
 def laplace_curved(
-    model: Any, batch: Batch, data: Any, first: Affine, start: Tensor | None, steps: int
+    model: StateSpace, batch: Batch, data: object, first: Affine, start: Tensor | None, steps: int
 ) -> SmoothedPath:
     """Newton's method on the block-tridiagonal Hessian of log p(z, y), from several starts."""
     problem = _Path(model, batch)
@@ -56,7 +56,7 @@ def laplace_curved(
 class _Path:
     """log p(z, y) as a sum of terms of one step and of two adjacent ones."""
 
-    def __init__(self, model: Any, batch: Batch):
+    def __init__(self, model: StateSpace, batch: Batch):
         self.batch, self.K = batch, model.state_dim
         self.emission = emission_terms(model, batch)
         self.first, self.transition = model.first()(), model.transition.at(slice(1, batch.steps))
@@ -130,7 +130,7 @@ class _Path:
         gradient, diag, off = self.expansion(z, convex)
         return z + GaussianChain(diag, off, gradient).mean
 
-    def path(self, z: Tensor, data: Any) -> SmoothedPath:
+    def path(self, z: Tensor, data: object) -> SmoothedPath:
         """The approximation at the mode, whose place depends on the parameters."""
         gradient, diag, off = self.expansion(z)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.nn import jacobian
+from latentdyn.programs import StateSpace
 
 __all__ = ["Expansion", "emission_terms", "expand", "positive_part"]
 
@@ -46,7 +47,7 @@ def expand(term: Callable[[Tensor], Tensor], x: Tensor) -> Expansion:
     return Expansion(value, gradient, (curvature + curvature.mT) / 2)
 
 
-def emission_terms(model: Any, batch: Batch) -> Callable[[Tensor], Tensor]:
+def emission_terms(model: StateSpace, batch: Batch) -> Callable[[Tensor], Tensor]:
     """log p(y_t | z_t) of each step: (..., T, K) -> (..., T)."""
 
     def terms(z: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from latentdyn.distributions.smoothed import Moments, SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.linearise import Linearise, sigma_points, taylor
 from latentdyn.smooth.gaussian.observe import observe
 from latentdyn.smooth.gaussian.recursive import Moved, filter_path
@@ -28,7 +29,9 @@ SWEEPS = 40
 
 
 @smoother(batched=True, filters=True)
-def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> SmoothedPath:
+def ekf(
+    model: StateSpace, y: object, u: object = None, *, route: Route | None = None
+) -> SmoothedPath:
     r"""Extended Kalman filter and smoother of any program whose conditionals have moments.
 
     Dynamics are linearised at the filtered mean of the step before, observations at the predicted
@@ -62,7 +65,12 @@ def ekf(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> Smo
 
 @smoother(batched=True, filters=True)
 def ukf(
-    model: Any, y: Any, u: Any = None, *, spread: float | None = None, route: Route | None = None
+    model: StateSpace,
+    y: object,
+    u: object = None,
+    *,
+    spread: float | None = None,
+    route: Route | None = None,
 ) -> SmoothedPath:
     r"""Unscented Kalman filter and smoother: as `ekf`, with sigma points instead of Jacobians.
 
@@ -79,7 +87,7 @@ def ukf(
 
 
 def _filtered(
-    model: Any, y: Any, u: Any, linearise: Linearise, route: Route | None
+    model: StateSpace, y: object, u: object, linearise: Linearise, route: Route | None
 ) -> SmoothedPath:
     (model, batch, data), dtype = given(model, y, u), model.dtype
     chain = Chain(model, batch, linearise)
@@ -127,7 +135,7 @@ class _Amended:
 class Chain:
     """A program that is linearised around moments of its states."""
 
-    def __init__(self, model: Any, batch: Batch, linearise: Linearise):
+    def __init__(self, model: StateSpace, batch: Batch, linearise: Linearise):
         self.model, self.batch, self.linearise = model, batch, linearise
         self.transition_u = batch.u if model.transition.input_dim else None
         self.emission_u = batch.u if model.emission.input_dim else None
@@ -223,7 +231,7 @@ class Chain:
         )
 
 
-def first_moments(model: Any) -> Affine:
+def first_moments(model: StateSpace) -> Affine:
     """Mean and covariance of the first state."""
     first = model.first()
     affine = first.linear_gaussian()

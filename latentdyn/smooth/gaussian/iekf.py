@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
 from latentdyn.kernels.evidence import Route
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.ekf import Chain, filtered
 from latentdyn.smooth.gaussian.linearise import taylor
 from latentdyn.smooth.gaussian.observe import observe
@@ -33,9 +34,9 @@ __all__ = ["iekf"]
 
 @smoother(batched=True, warm=True, filters=True)
 def iekf(
-    model: Any,
-    y: Any,
-    u: Any = None,
+    model: StateSpace,
+    y: object,
+    u: object = None,
     *,
     sweeps: int | None = None,
     start: Tensor | None = None,

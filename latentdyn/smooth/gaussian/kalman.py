@@ -9,6 +9,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Route
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.condition import say_condition
 from latentdyn.smooth.gaussian.solution import solve
 from latentdyn.smooth.given import given
@@ -18,7 +19,9 @@ __all__ = ["kalman"]
 
 
 @smoother(batched=True, filters=True)
-def kalman(model: Any, y: Any, u: Any = None, *, route: Route | None = None) -> SmoothedPath:
+def kalman(
+    model: StateSpace, y: object, u: object = None, *, route: Route | None = None
+) -> SmoothedPath:
     r"""Kalman filter and smoother: p(z_{1:T} | y) and log p(y) of a linear-Gaussian program.
 
     Args:
@@ -69,9 +72,9 @@ def parts(model: Any, batch: Batch) -> tuple[Affine, Affine, Affine]:
 
 
 def linear_gaussian(
-    model: Any,
+    model: StateSpace,
     batch: Batch,
-    data: Any,
+    data: object,
     route: Route | None,
     chain: tuple[Affine, Affine, Affine],
 ) -> SmoothedPath:

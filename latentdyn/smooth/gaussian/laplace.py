@@ -15,6 +15,7 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.curved import laplace_curved
 from latentdyn.smooth.gaussian.derivatives import emission_terms, expand, positive_part
 from latentdyn.smooth.gaussian.ekf import first_moments
@@ -40,9 +41,9 @@ __all__ = ["laplace"]
 
 @smoother(batched=True, warm=True)
 def laplace(
-    model: Any,
-    y: Any,
-    u: Any = None,
+    model: StateSpace,
+    y: object,
+    u: object = None,
     *,
     start: Tensor | None = None,
     steps: int = 100,
@@ -106,7 +107,12 @@ class _Sites:
     """
 
     def __init__(
-        self, model: Any, batch: Batch, first: Affine, transition: Affine, route: Route | None
+        self,
+        model: StateSpace,
+        batch: Batch,
+        first: Affine,
+        transition: Affine,
+        route: Route | None,
     ):
         self.model, self.batch, self.route = model, batch, route
         self.flat, self.bent = model.first().flat, False
@@ -197,7 +203,7 @@ class _Sites:
         target = self.mean(J, g)
         return target, g - matvec(J, target)
 
-    def path(self, z: Tensor, data: Any) -> SmoothedPath:
+    def path(self, z: Tensor, data: object) -> SmoothedPath:
         """The approximation at the mode."""
         value, gradient, J = expand(self.terms, z)
         g = gradient + matvec(J, z)

@@ -12,6 +12,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.linearise import Linearise, taylor
 from latentdyn.smooth.gaussian.observe import observe, observe_jointly
 from latentdyn.smooth.particles.step_mode import (
@@ -53,7 +54,7 @@ class Filtered(NamedTuple):
 class GaussianStep:
     """Predict, then condition on an observation, with the conditionals of step t linearised."""
 
-    def __init__(self, model: Any, linearise: Linearise):
+    def __init__(self, model: StateSpace, linearise: Linearise):
         self.model, self.linearise = model, linearise
         self.total: Any = 0.0  # log evidence until now
         self.iterated: Any = False  # where a count was implausible: from there on all are iterated
@@ -149,7 +150,7 @@ def _conditioned(
     return Moments(m + step, V), log_p[..., 0]
 
 
-def filter_path(model: Any, batch: Batch, linearise: Linearise, first: Affine) -> Filtered:
+def filter_path(model: StateSpace, batch: Batch, linearise: Linearise, first: Affine) -> Filtered:
     """The filter of a whole batch, one step after another; differentiable through every step."""
     step = GaussianStep(model, linearise)
     lead = broadcast_shapes(model.lead, (batch.trials,))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
+from latentdyn.programs import StateSpace
 
 __all__ = [
     "TOLERANCE",
@@ -32,7 +32,7 @@ TOLERANCE = 1e-10  # of a step, relative to the state, at which a mode is reache
 class NoModeError(InputError):
     """A search for the mode of a path has not found one; ``got`` says how it ended."""
 
-    def __init__(self, argument: str, expected: str = "", got: Any = None, fix: str = ""):
+    def __init__(self, argument: str, expected: str = "", got: object = None, fix: str = ""):
         super().__init__(argument, expected, got, fix)
         self.got = got
 
@@ -165,7 +165,7 @@ def polished(
     return z
 
 
-def best_step(model: Any, batch: Batch, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def best_step(model: StateSpace, batch: Batch, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """`backtrack` on log p(z, y); where there is no density, the whole step."""
     unknown = torch.full_like(z[..., 0, 0], torch.inf)
     if model.emission.noise == "singular":
@@ -176,6 +176,6 @@ def best_step(model: Any, batch: Batch, z: Tensor, target: Tensor) -> tuple[Tens
         return target, unknown
 
 
-def log_joint(model: Any, batch: Batch, z: Tensor) -> Tensor:
+def log_joint(model: StateSpace, batch: Batch, z: Tensor) -> Tensor:
     """log p(z, y), (..., N)."""
     return model.path_of(batch).score(z) + model.observations(z, batch).log_prob(batch.y)

@@ -14,6 +14,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments, Solution
 from latentdyn.errors import InputError
 from latentdyn.kernels.evidence import Evidence, Route, evidence
+from latentdyn.kernels.layout import Layout
 from latentdyn.nn import matvec
 from latentdyn.smooth.gaussian.coordinates import (
     Chain,
@@ -41,7 +42,7 @@ class ChainSolution(Solution):
     def _vectors(self, x: ndarray) -> Tensor:
         return self.found.vectors(x)[..., self.skipped :, :]
 
-    def _matrices(self, layout: Any, x: ndarray) -> Tensor:
+    def _matrices(self, layout: Layout, x: ndarray) -> Tensor:
         return self.found.matrices(layout.full(x))[..., self.skipped :, :, :]
 
     def mean(self) -> Tensor:
@@ -91,7 +92,7 @@ class SiteSolution(ChainSolution):
         ahead = self.found.run.ahead
         return self._moments(ahead.layout, ahead.m, ahead.P)
 
-    def _moments(self, layout: Any, m: ndarray, P: ndarray) -> Moments:
+    def _moments(self, layout: Layout, m: ndarray, P: ndarray) -> Moments:
         mean, V = self._vectors(m), self._matrices(layout, P)
         return Moments(mean, V.expand(*mean.shape, mean.shape[-1]))
 
@@ -254,7 +255,12 @@ def _later(x: Tensor, event: int) -> Tensor:
 
 
 def _earlier(
-    chain: Chain, y: Tensor, mask: Tensor, units: Tensor, flat: Any, vague: Tensor | None
+    chain: Chain,
+    y: Tensor,
+    mask: Tensor,
+    units: Tensor,
+    flat: tuple[bool, ...],
+    vague: Tensor | None,
 ) -> tuple[Affine, Affine, Affine, Tensor, Tensor]:
     """A step without data before the first; the step into the first draws what is not flat.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentdyn.conditional import rank_of
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
+from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.ekf import Chain, filtered
 from latentdyn.smooth.gaussian.linearise import taylor
 from latentdyn.smooth.particles.particle import particle
@@ -31,7 +32,7 @@ PARTICLES, PATHS = 300, 20
 
 
 def other_starts(
-    model: Any, batch: Batch, shape: torch.Size, value: Callable[[Tensor], Tensor]
+    model: StateSpace, batch: Batch, shape: torch.Size, value: Callable[[Tensor], Tensor]
 ) -> Iterator[Tensor]:
     """The extended Kalman smoother's path, and of 20 paths of particles the two of highest density
     and the one that is farthest from them.
@@ -53,7 +54,7 @@ def other_starts(
         yield _at(paths, index)
 
 
-def _particle_paths(model: Any, batch: Batch) -> Tensor:
+def _particle_paths(model: StateSpace, batch: Batch) -> Tensor:
     """(M, ..., N, T, K), each draw of a bound program by itself, with the same random numbers: so
     what is found for one does not depend on which others there are.
     """

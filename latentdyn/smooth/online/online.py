@@ -14,7 +14,9 @@ from latentdyn.conditional import rebind
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
+from latentdyn.kernels.evidence import Route
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs import Program, StateSpace
 from latentdyn.programs.hmm import log_probability
 from latentdyn.programs.program import need_form
 from latentdyn.smooth.discrete.hmm import hmm
@@ -32,7 +34,7 @@ __all__ = ["DiscreteOnline", "GaussianOnline", "Online", "ParticleOnline", "onli
 
 
 def online(
-    model: Any, method: Callable[..., Any] = kalman, *, history: Any = None, u: Any = None
+    model: Program, method: Callable[..., Any] = kalman, *, history: object = None, u: object = None
 ) -> Online:
     r"""The filter of ``method`` that takes observations as they come.
 
@@ -135,7 +137,7 @@ class GaussianOnline(Online):
 class DiscreteOnline(Online):
     """The forward algorithm; ``filtered`` and `predict` give probabilities (..., N, S)."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Program):
         need_form(model, "HMM", "build it with programs.HMM")
         super().__init__(model)
 
@@ -171,7 +173,7 @@ class DiscreteOnline(Online):
         return p[..., 0, :] if self._vector else p
 
 
-def _kalman(model: Any, route: Any = None) -> Online:
+def _kalman(model: StateSpace, route: Route | None = None) -> Online:
     _need_space(model)
     parts = {"initial": model.first(), "transition": model.transition, "emission": model.emission}
     for name, part in parts.items():
@@ -181,17 +183,17 @@ def _kalman(model: Any, route: Any = None) -> Online:
     return GaussianOnline(model, taylor)
 
 
-def _ekf(model: Any, route: Any = None) -> Online:
+def _ekf(model: StateSpace, route: Route | None = None) -> Online:
     _need_space(model)
     return GaussianOnline(model, taylor)
 
 
-def _ukf(model: Any, spread: float | None = None, route: Any = None) -> Online:
+def _ukf(model: StateSpace, spread: float | None = None, route: Route | None = None) -> Online:
     _need_space(model)
     return GaussianOnline(model, sigma_points(spread))
 
 
-def _need_space(model: Any) -> None:
+def _need_space(model: Program) -> None:
     need_form(model, "StateSpace", "build one with ld.StateSpace, or use smooth.hmm")
 
 

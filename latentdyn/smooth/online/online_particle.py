@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.resampling import systematic
+from latentdyn.programs import StateSpace
 from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 from latentdyn.smooth.online.stream import Online
@@ -65,15 +67,15 @@ class ParticleOnline(Online):
 
     def __init__(
         self,
-        model: Any,
+        model: StateSpace,
         *,
         particles: int = 1000,
-        proposal: Any = None,
+        proposal: Proposal | Callable[..., Distribution] | None = None,
         resampler: Callable[[Tensor], Tensor] | None = None,
         threshold: float = 0.5,
         seed: int | None = None,
         paths: int = 0,
-        smoother: Any = None,
+        smoother: Callable[..., Any] | None = None,
         compiled: bool | None = None,
     ):
         need_form(model, "StateSpace", "build one with ld.StateSpace, or use smooth.hmm")
@@ -155,7 +157,7 @@ class ParticleOnline(Online):
 class _Now(Steps):
     """One step, under its number in the stream."""
 
-    def __init__(self, model: Any, batch: Batch, t: int):
+    def __init__(self, model: StateSpace, batch: Batch, t: int):
         super().__init__(model, batch)
         for name in ("y", "inputs", "empty", "complete", "mask"):
             value = getattr(self, name)

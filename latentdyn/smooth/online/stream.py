@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.conditional import rank_of, rebind
@@ -15,6 +16,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn.rebind import parameter_of
+from latentdyn.programs.program import Program
 from latentdyn.smooth.given import in_double
 from latentdyn.values import as_float, native, whole
 
@@ -29,7 +31,7 @@ class Online(abc.ABC):
     everything where observations come as vectors.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Program):
         self._model, self._dtype, self.t = model, model.dtype, 0
         self._state: Any = None
         self._streams: int | None = None
@@ -43,7 +45,7 @@ class Online(abc.ABC):
         return in_double(self._model)
 
     @torch.no_grad()
-    def update(self, y: Any, u: Any = None) -> Self:
+    def update(self, y: object, u: ArrayLike | None = None) -> Self:
         """Take the next observation.
 
         Args:
@@ -64,11 +66,11 @@ class Online(abc.ABC):
         return self
 
     @torch.no_grad()
-    def predict(self, u: Any = None) -> Any:
+    def predict(self, u: ArrayLike | None = None) -> Any:
         """Of the next state, given all observations so far and the inputs ``u`` of that step."""
         return self._out(self._ahead(self._inputs(u), self._streams or 1))
 
-    def forecast(self, steps: int, u: Any = None) -> Any:
+    def forecast(self, steps: int, u: ArrayLike | None = None) -> Any:
         """Of the next states, each in front of its own dimensions: (..., steps, K).
 
         ``u`` (steps, U), or (N, steps, U) of N streams.
@@ -141,7 +143,7 @@ class Online(abc.ABC):
         self._vector = value.dim() < 2
         return rows
 
-    def _inputs(self, u: Any) -> Tensor | None:
+    def _inputs(self, u: ArrayLike | None) -> Tensor | None:
         """(1 or N, 1, U)."""
         U = self.model.input_dim
         if not U:
@@ -170,12 +172,12 @@ def _varying(model: Any) -> Iterator[tuple[str, Tensor, int]]:
             yield dotted, parameter_of(part, name), -rank_of(part, name) - 1
 
 
-def _last(model: Any) -> int | None:
+def _last(model: Program) -> int | None:
     """How many steps the parameters that vary in time have."""
     return min((value.shape[axis] for _, value, axis in _varying(model)), default=None)
 
 
-def until(model: Any, steps: int) -> Any:
+def until(model: Program, steps: int) -> Any:
     """The program of the first steps."""
     cut = {n: v.narrow(axis, 0, min(steps, v.shape[axis])) for n, v, axis in _varying(model)}
     return rebind(model, cut) if cut else model

@@ -6,14 +6,13 @@ A smoother is called with a `Cloud` and a number of paths M, and returns paths (
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.smooth.particles.cloud import Cloud
-from latentdyn.values import whole
+from latentdyn.values import Shape, whole
 
 __all__ = ["backward", "backward_mcmc", "default", "fixed_lag", "genealogy"]
 
@@ -141,7 +140,7 @@ def _density(cloud: Cloud, t: int, before: Tensor, after: Tensor) -> Tensor:
         ) from error
 
 
-def _pick(weights: Tensor, shape: Any) -> Tensor:
+def _pick(weights: Tensor, shape: Shape) -> Tensor:
     """Indices (M, ...) with probabilities ~ weights (P, M or 1, ...)."""
     c = weights.cumsum(0)
     if not bool(torch.isfinite(c[-1]).all() & (c[-1] > 0).all()):

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from latentdyn.errors import InputError
 from latentdyn.kernels.resampling import multinomial
 from latentdyn.nn import broadcast_shapes
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.steps import Step, Steps
@@ -21,10 +22,10 @@ __all__ = ["conditional_particles"]
 
 @torch.no_grad()
 def conditional_particles(
-    model: Any,
-    y: Any,
+    model: StateSpace,
+    y: object,
     path: Tensor,
-    u: Any = None,
+    u: object = None,
     *,
     particles: int = 30,
     seed: int | None = None,

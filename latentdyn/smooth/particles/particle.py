@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentdyn.distributions.particles import ParticlePath
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.kernels.jit import available
 from latentdyn.kernels.resampling import systematic
+from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.gaussian.compiled import fits, run
 from latentdyn.smooth.given import given
@@ -21,7 +23,7 @@ from latentdyn.smooth.particles.backward import default
 from latentdyn.smooth.particles.cloud import Cloud
 from latentdyn.smooth.particles.moves import Moves
 from latentdyn.smooth.particles.steps import Step, Steps
-from latentdyn.smooth.proposals import Bootstrap, as_proposal
+from latentdyn.smooth.proposals import Bootstrap, Proposal, as_proposal
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
@@ -32,13 +34,13 @@ WORTHWHILE = 2**17  # particles times steps: below, importing numba takes longer
 
 @smoother(filters=True)
 def particle(
-    model: Any,
-    y: Any,
-    u: Any = None,
+    model: StateSpace,
+    y: object,
+    u: object = None,
     *,
     particles: int = 1000,
     paths: int = 100,
-    proposal: Any = None,
+    proposal: Proposal | Callable[..., Distribution] | None = None,
     resampler: Callable[[Tensor], Tensor] | None = None,
     threshold: float = 0.5,
     smoother: Callable[[Cloud, int], Tensor] | None = None,
@@ -142,7 +144,14 @@ class Filter:
     ``w`` the exponentials, ``s`` and ``q`` the sums of ``w`` and of its squares.
     """
 
-    def __init__(self, steps: Steps, cloud: Cloud, moves: Moves, resampler: Any, threshold: float):
+    def __init__(
+        self,
+        steps: Steps,
+        cloud: Cloud,
+        moves: Moves,
+        resampler: Callable[..., Any],
+        threshold: float,
+    ):
         self.steps, self.cloud, self.moves, self.resampler = steps, cloud, moves, resampler
         self.z: Any = None
         P, like = cloud.shape[0], steps.y[0]

@@ -14,11 +14,12 @@ J the information in y, which is never positive for counts. P may be singular.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from latentdyn.conditional import Conditional
 from latentdyn.distributions import ObservedPath
 from latentdyn.nn import matvec
 from latentdyn.smooth.gaussian.derivatives import expand, positive_part
@@ -31,7 +32,7 @@ ITERATIONS, HALVINGS = 200, 40
 ENOUGH = 1.0  # nats that an update may cost before it counts as none
 
 
-def kinds(child: Any) -> tuple[bool, bool]:
+def kinds(child: Distribution) -> tuple[bool, bool]:
     """Whether some of the units of this distribution are counts or classes, and whether all are."""
     try:
         support = child.support
@@ -41,7 +42,7 @@ def kinds(child: Any) -> tuple[bool, bool]:
     return any(each), all(each)
 
 
-def observed_term(emission: Any, u: Tensor | None, y: Tensor, mask: Tensor | None) -> Term:
+def observed_term(emission: Conditional, u: Tensor | None, y: Tensor, mask: Tensor | None) -> Term:
     """z -> log p(y_t | z_t) of what is observed."""
 
     def term(z: Tensor) -> Tensor:

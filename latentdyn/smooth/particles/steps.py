@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from latentdyn.conditional import Affine
+from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath
 from latentdyn.nn import broadcast_shapes, matvec
+from latentdyn.programs import StateSpace
 
 __all__ = ["Step", "Steps"]
 
@@ -23,7 +24,7 @@ class Steps:
     Shapes: ``lead`` of one particle, the draws of the program and the trials, is (..., N).
     """
 
-    def __init__(self, model: Any, batch: Batch):
+    def __init__(self, model: StateSpace, batch: Batch):
         self.model, self.batch, self.first = model, batch, model.first()
         self.lead = broadcast_shapes(model.lead, (batch.trials,))
         self.u = batch.u if model.input_dim else None
@@ -77,7 +78,7 @@ class Step:
         emission = self.all.model.emission
         return emission.at(slice(self.t, self.t + 1)) if emission.time_varying else emission
 
-    def inputs(self, part: Any) -> Tensor | None:
+    def inputs(self, part: Conditional) -> Tensor | None:
         """The inputs, of a conditional that takes any."""
         return self.u if part.input_dim else None
 
