@@ -16,7 +16,7 @@ from _samplers import SCORE, cuthbert_particles, cuthbert_sweeps, particles_of
 import latentdyn as ld
 from latentdyn.data import Batch
 from latentdyn.distributions.smoothed import Moments
-from latentdyn.smooth.gaussian.ekf import Chain
+from latentdyn.smooth.gaussian.ekf import Linearised
 from latentdyn.smooth.gaussian.linearise import taylor
 
 FIRST_CALL = 150.0  # milliseconds
@@ -71,7 +71,7 @@ def iterated_rows() -> None:
     except ImportError:
         peers = {}
     same = Moments(start, start.new_zeros(1, p.T, p.K, p.K))  # before and now: it is constant
-    mean = Chain(p.model, batch, taylor).solve(same, same, None).mean()
+    mean = Linearised(p.model, batch, taylor).solve(same, same, None).mean()
     for make in peers.values():
         agree("smoothed mean", mean[0], make(1)()[0], 1e-6)
     five = {name: make(5) for name, make in peers.items()}

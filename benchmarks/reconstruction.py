@@ -24,7 +24,7 @@ from torch import Tensor
 import latentdyn as ld
 from latentdyn.kernels.rollout import Pull
 from latentdyn.rng import seeded
-from latentdyn.smooth.roll import roll
+from latentdyn.smooth.rollout import rollout
 
 ORDER = ("training", "draws", "lyapunov")
 INTERVAL = 16
@@ -106,7 +106,7 @@ def ours_forced(side: Side, first: Tensor) -> Tensor:
     weight = torch.zeros(T, K)
     weight[::INTERVAL, :D] = 1.0
     at = [t % INTERVAL == 0 for t in range(T)]
-    return roll(side.transition, first, T, None, Pull(target, weight, None, at))[0]
+    return rollout(side.transition, first, T, None, Pull(target, weight, None, at))[0]
 
 
 def training(title: str, goal: float, make: Callable[[], Any], step: reference.Step) -> None:
@@ -169,7 +169,7 @@ def draw_rows() -> None:
 
     @torch.no_grad()
     def ours() -> Tensor:
-        return roll(bound.transition, first, 1000)[0]
+        return rollout(bound.transition, first, 1000)[0]
 
     def theirs() -> list[Tensor]:
         return [reference.rollout(step, p, first, 1000) for p in each]

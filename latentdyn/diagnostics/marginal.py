@@ -17,13 +17,13 @@ from latentdyn.diagnostics.smoothing import FEWEST
 from latentdyn.distributions import DiscretePath
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.draws import Draws, draw_parameters, for_batch
 from latentdyn.posterior.integrated import OneByOne, integrated
 from latentdyn.posterior.predict import chunks
 from latentdyn.programs import Collapsed, Program
 from latentdyn.programs.program import is_free
-from latentdyn.smooth.given import in_double
+from latentdyn.smooth.ready import in_double
 
 __all__ = ["Marginal"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import drawn_of
+from latentdyn.posterior.drawn_guide import drawn_of
 from latentdyn.posterior.draws import draw, marginal
 from latentdyn.posterior.predict import chunks
 from latentdyn.rng import seeded

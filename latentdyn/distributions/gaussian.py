@@ -16,7 +16,7 @@ from latentdyn.errors import InputError, NoDensityError
 from latentdyn.nn import broadcast_shapes
 from latentdyn.values import Shape, as_float
 
-__all__ = ["SingularGaussian", "gaussian", "given", "noise_support", "white"]
+__all__ = ["SingularGaussian", "gaussian", "known_noise", "noise_support", "white"]
 
 NOISES = ("diagonal", "full", "singular")
 
@@ -128,7 +128,7 @@ def white(dim: int, noise: str, variance: float) -> Tensor:
     return torch.full((dim,), variance) if noise == "diagonal" else variance * torch.eye(dim)
 
 
-def given(name: str, value: ArrayLike, dim: int) -> tuple[Tensor, str]:
+def known_noise(name: str, value: ArrayLike, dim: int) -> tuple[Tensor, str]:
     """A known covariance and how it is to be read (singular ones become matrices)."""
     Q = as_float(name, value)
     if Q.shape[-1:] != (dim,):

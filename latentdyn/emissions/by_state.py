@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
@@ -65,7 +65,7 @@ class StateGaussian(Conditional):
         V = as_float("covariances", covariances)
         square = V.shape[-3:] == (state_dim, obs_dim, obs_dim)
         if square:
-            V, noise = given("covariances", V, obs_dim)
+            V, noise = known_noise("covariances", V, obs_dim)
         else:
             noise = "diagonal" if bool((V > 0).all()) else "singular"
         if noise == "singular":

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.emissions._readback import pseudo_inverse, read_back, shown_scale
 from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
@@ -62,7 +62,7 @@ class Gaussian(Conditional):
     ) -> Self:
         """Known read-out."""
         obs_dim, state_dim = as_float("C", C).shape[-2:]
-        R, noise = given("R", R, obs_dim)
+        R, noise = known_noise("R", R, obs_dim)
         input_dim = 0 if D is None else as_float("D", D).shape[-1]
         return cls(state_dim, obs_dim, input_dim, noise=noise).fix(C=C, R=R, d=d, D=D)
 

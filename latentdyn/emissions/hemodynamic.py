@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.emissions._readout import principal_readout, readout_scales, unit_scale
 from latentdyn.nn import matvec
 from latentdyn.nn.hrf import RESPONSE, hrf
@@ -89,7 +89,7 @@ class Hemodynamic(Conditional):
     ) -> Self:
         """Known read-out."""
         obs_dim, state_dim = as_float("C", C).shape[-2:]
-        R, noise = given("R", R, obs_dim)
+        R, noise = known_noise("R", R, obs_dim)
         input_dim = 0 if D is None else as_float("D", D).shape[-1]
         made = cls(state_dim, obs_dim, repetition_time, input_dim, response=response, noise=noise)
         return made.fix(C=C, R=R, d=d, D=D)

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.data import Batch
 from latentdyn.data.scale import location_scale
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.emissions._readout import unit_scale
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
@@ -63,7 +63,7 @@ class Identity(Conditional):
         R = as_float("R", R)
         if not R.dim():
             raise InputError("R", "one variance per unit, or a matrix", "a number", "use R=[...]")
-        R, noise = given("R", R, R.shape[-1])
+        R, noise = known_noise("R", R, R.shape[-1])
         input_dim = 0 if D is None else as_float("D", D).shape[-1]
         return cls(state_dim, R.shape[-1], input_dim, noise=noise).fix(R=R, D=D)
 

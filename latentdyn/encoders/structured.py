@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import MarkovPath
 from latentdyn.encoders.encoder import Encoder, GaussianHead, recurrent, reverse, within
 from latentdyn.encoders.features import Features
-from latentdyn.kernels import structured_walk
+from latentdyn.kernels import structured_path
 
 __all__ = ["Structured"]
 
@@ -62,7 +62,7 @@ class Structured(Encoder):
         eps = torch.randn(shape, dtype=e.dtype, device=e.device)
         trials = e.expand(*shape[:-2], -1, -1).flatten(0, -3)
         out, past = self.head.linear, self.past
-        z = structured_walk(
+        z = structured_path(
             trials,
             past.weight,
             past.bias,

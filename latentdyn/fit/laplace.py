@@ -17,7 +17,7 @@ from latentdyn.fit.engine.at_level import levels_of
 from latentdyn.fit.engine.flat import Flat
 from latentdyn.fit.mode import Mode, find_mode
 from latentdyn.fit.sampling.density import LogDensity, free_names, start_values
-from latentdyn.fit.sampling.sampled import given
+from latentdyn.fit.sampling.sampled import started
 from latentdyn.guide import Guide, local_params, parameter_guide
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program
@@ -77,7 +77,7 @@ def laplace(
         >>> sorted(post.sample(3)), round(post.attrs["log_density"], 2)
         (['transition.ar', 'transition.constant', 'transition.variance', 'z'], -14.3)
     """
-    program, dataset, batch = given(model, y, initialise, seed, smoother)
+    program, dataset, batch = started(model, y, initialise, seed, smoother)
     flat = free_names(program)
     if flat:
         inner = program.core

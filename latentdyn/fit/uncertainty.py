@@ -14,7 +14,7 @@ from latentdyn.fit.engine.flat import Flat
 from latentdyn.fit.sampling.density import FAILURES, LogDensity, free_names, start_values
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.integrated import integrated
 from latentdyn.rng import seeded
 from latentdyn.values import whole

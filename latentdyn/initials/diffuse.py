@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
-from latentdyn.distributions.gaussian import given
+from latentdyn.distributions.gaussian import known_noise
 from latentdyn.errors import InputError
 
 __all__ = ["Diffuse"]
@@ -42,7 +42,7 @@ class Diffuse(Conditional):
     @classmethod
     def of(cls, flat: Any, mean: Any, covariance: Any) -> Self:
         """Some flat states beside others with known mean (K,) and covariance (K, K)."""
-        V, _ = given("covariance", covariance, len(flat))
+        V, _ = known_noise("covariance", covariance, len(flat))
         V = torch.diag_embed(V) if V.dim() == 1 else V
         proper = ~torch.as_tensor([bool(f) for f in flat])
         keep = (proper[:, None] & proper).to(V.dtype)

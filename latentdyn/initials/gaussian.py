@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 
 __all__ = ["Gaussian"]
 
@@ -36,7 +36,7 @@ class Gaussian(Conditional):
     def of(cls, mean: ArrayLike, covariance: ArrayLike) -> Self:
         """Known mean (K,) and covariance (K,) or (K, K)."""
         state_dim = len(torch.as_tensor(mean))
-        V, noise = given("covariance", covariance, state_dim)
+        V, noise = known_noise("covariance", covariance, state_dim)
         return cls(state_dim, noise=noise).fix(mean=mean, covariance=V)
 
     def parameter_scales(self, centre: Tensor, scale: Tensor) -> dict[str, tuple[Any, Tensor]]:

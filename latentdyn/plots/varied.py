@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentdyn.conditional import Conditional, rank_of, rebind, templates_of
-from latentdyn.diagnostics.dynamics.source import chains_of
+from latentdyn.diagnostics.dynamics.source import dynamics_of
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
 from latentdyn.programs import StateSpace
@@ -101,7 +101,7 @@ def _model(source: Any, draws: int, seed: int | None) -> tuple[Any, Tensor | Non
     if isinstance(source, Conditional):
         like = next(p for p in source.parameters() if p.is_floating_point())
         return source, like.new_zeros(source.state_dim)
-    chains = chains_of(source, draws, seed, states=isinstance(source, Posterior))
+    chains = dynamics_of(source, draws, seed, states=isinstance(source, Posterior))
     many = isinstance(source, Posterior) and len(chains) == len(source.fits)
     chain = chains[source.best if many else 0]
     return chain.program, None if chain.z is None else chain.z[:, 0, 0]

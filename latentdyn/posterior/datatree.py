@@ -18,7 +18,7 @@ from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import pointwise, predict
 from latentdyn.posterior.before import prior_groups
-from latentdyn.posterior.drawn import DrawnGuide, drawn_of
+from latentdyn.posterior.drawn_guide import DrawnGuide, drawn_of
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.names import parameter_dims
 from latentdyn.programs import Program

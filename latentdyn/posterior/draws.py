@@ -18,7 +18,7 @@ from latentdyn.data import Batch
 from latentdyn.distributions import Path
 from latentdyn.errors import NoDensityError
 from latentdyn.guide import Guide, local_params
-from latentdyn.posterior.drawn import drawn_of, stored_paths
+from latentdyn.posterior.drawn_guide import drawn_of, stored_paths
 from latentdyn.posterior.integrated import bind_trials, integrated, paths
 from latentdyn.programs import Program
 

@@ -17,7 +17,7 @@ from latentdyn.distributions import Path
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import predict
-from latentdyn.posterior.drawn import drawn_of, stored_paths
+from latentdyn.posterior.drawn_guide import drawn_of, stored_paths
 from latentdyn.posterior.draws import Draws, draw, draw_parameters, marginal
 from latentdyn.posterior.mixture import MixturePath
 from latentdyn.posterior.saving import save

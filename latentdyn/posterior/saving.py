@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdyn.config import describe
 from latentdyn.guide import Guide
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
 from latentdyn.posterior.smoother_names import describe_program
 from latentdyn.programs import Program

@@ -16,7 +16,7 @@ from latentdyn.config import build
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide, local_params, parameter_guide
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.saving import save
 from latentdyn.posterior.smoother_names import build_program

@@ -15,7 +15,7 @@ from latentdyn.conditional import Conditional, need_dims
 from latentdyn.data import Batch
 from latentdyn.distributions import ObservedPath, SwitchingPath
 from latentdyn.distributions.floored import Floored
-from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.gaussian import known_noise, noise_support, white
 from latentdyn.distributions.switching import Regimes
 from latentdyn.errors import InputError
 from latentdyn.nn import broadcast_shapes, matvec
@@ -256,7 +256,7 @@ def _noises(Q: Tensor, P: Tensor, dim: int) -> tuple[Tensor, Tensor, str]:
     full = Q.dim() == 3 or P.dim() == 2
     for name, V, rank in (("Q", Q, 3), ("covariance", P, 2)):
         V = torch.diag_embed(V) if full and V.dim() < rank else V
-        kind = given(name, V, dim)[1] if full else ("diagonal" if bool((V > 0).all()) else "")
+        kind = known_noise(name, V, dim)[1] if full else ("diagonal" if bool((V > 0).all()) else "")
         if kind not in ("full", "diagonal"):
             raise InputError(name, "noise in every direction", "singular noise", "add a little")
         found[name] = V

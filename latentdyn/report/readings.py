@@ -11,7 +11,7 @@ import xarray as xr
 from latentdyn.diagnostics import ess, held_out, khat, log_weights
 from latentdyn.fit.engine.training import rise
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import drawn_of
+from latentdyn.posterior.drawn_guide import drawn_of
 from latentdyn.programs.program import at_floor
 
 __all__ = ["GOOD", "Reading", "readings"]

@@ -14,8 +14,8 @@ from latentdyn.errors import InputError
 from latentdyn.kernels.rollout import Pull
 from latentdyn.nn import broadcast_shapes
 from latentdyn.programs import StateSpace
-from latentdyn.smooth.given import given
-from latentdyn.smooth.roll import roll
+from latentdyn.smooth.ready import ready
+from latentdyn.smooth.rollout import rollout
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
@@ -70,7 +70,7 @@ def forced(
         >>> z.detach().flatten().tolist()
         [0.0, 2.0, 1.0, 0.75]
     """
-    model, batch, data = given(model, y, u, memory=True, double=False)
+    model, batch, data = ready(model, y, u, memory=True, double=False)
     interval = whole("interval", interval)
     for name, value, least in (("alpha", alpha, 1.0), ("temperature", temperature, math.inf)):
         if not 0 < value <= least:
@@ -90,7 +90,7 @@ def pulled(
         first = first[..., 0, :] if first.dim() > 1 else first  # without the axis of time
     lead = broadcast_shapes(model.lead, first.shape[:-1], pull.target.shape[:-2])
     first = first.expand(*lead, first.shape[-1])
-    z, f = roll(model.transition, first, batch.steps, batch.u, pull)
+    z, f = rollout(model.transition, first, batch.steps, batch.u, pull)
     each = model.observations(z, batch).pointwise(batch.y)
     each = each.sum(-1) if each.dim() > z.dim() - 1 else each
     start = (pull.weight[..., :1, :] != 0).any(-1)  # what the path starts from is not predicted

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.gaussian import known_noise, noise_support, white
 from latentdyn.errors import InputError
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import driven, known_a, positive_definite, sizes
@@ -75,7 +75,7 @@ class AlmostLinearRNN(PiecewiseLinear):
     ) -> Self:
         """Known dynamics."""
         K, U = known_a(a, False), sizes("B", B, 2)[-1]
-        Q, noise = given("Q", Q, K)
+        Q, noise = known_noise("Q", Q, K)
         return cls(K, relus, U, noise=noise).fix(a=a, W=W, h=h, Q=Q, B=B)
 
     def hinges(self, u: Tensor | None = None) -> Hinges:

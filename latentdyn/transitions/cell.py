@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -66,7 +66,7 @@ class Cell(Conditional):
         """Known dynamics; offsets and input weights left out are zero."""
         W = as_float("W", W)
         state_dim = cls.over * W.shape[-1]
-        Q, noise = given("Q", Q, state_dim)
+        Q, noise = known_noise("Q", Q, state_dim)
         b = W.new_zeros(cls.driven * W.shape[-1]) if b is None else b
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         return cls(state_dim, input_dim, noise=noise).fix(W=W, Q=Q, b=b, B=B)

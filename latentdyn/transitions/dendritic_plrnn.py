@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latentdyn.data import Batch
-from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.gaussian import known_noise, noise_support, white
 from latentdyn.distributions.hollow import hollow
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import (
@@ -92,7 +92,7 @@ class ClippedPLRNN(PiecewiseLinear):
         """Known dynamics."""
         K, U = known_a(a, bounded), sizes("B", B, 2)[-1]
         known_hollow(W)
-        Q, noise = given("Q", Q, K)
+        Q, noise = known_noise("Q", Q, K)
         return cls(K, U, bounded=bounded, noise=noise).fix(a=a, W=W, h=h, H=H, Q=Q, B=B)
 
     def hinges(self, u: Tensor | None = None) -> Hinges:
@@ -162,7 +162,7 @@ class DendriticPLRNN(PiecewiseLinear):
         """Known dynamics."""
         K, bases, U = known_a(a, bounded), sizes("alpha", alpha, 1)[0], sizes("B", B, 2)[-1]
         known_hollow(W)
-        Q, noise = given("Q", Q, K)
+        Q, noise = known_noise("Q", Q, K)
         new = cls(K, bases, U, clipped=clipped, bounded=bounded, noise=noise)
         return new.fix(a=a, W=W, h=h, alpha=alpha, H=H, Q=Q, B=B)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.nn import gru_jacobian, gru_step, matvec
 from latentdyn.values import as_float
 
@@ -71,7 +71,7 @@ class GRU(Conditional):
         """Known dynamics; offsets and input weights left out are zero."""
         U = as_float("U", U)
         state_dim = U.shape[-1]
-        Q, noise = given("Q", Q, state_dim)
+        Q, noise = known_noise("Q", Q, state_dim)
         b = U.new_zeros(3 * state_dim) if b is None else b
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         return cls(state_dim, input_dim, noise=noise).fix(U=U, Q=Q, b=b, c=c, B=B)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Affine, Conditional
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.nn import matvec
 from latentdyn.values import as_float
 
@@ -63,7 +63,7 @@ class Linear(Conditional):
     ) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         state_dim = as_float("A", A).shape[-1]
-        Q, noise = given("Q", Q, state_dim)
+        Q, noise = known_noise("Q", Q, state_dim)
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         return cls(state_dim, input_dim, noise=noise).fix(A=A, Q=Q, b=b, B=B)
 

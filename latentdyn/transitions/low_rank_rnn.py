@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.gaussian import known_noise, noise_support, white
 from latentdyn.errors import InputError
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.nn import matvec
@@ -93,7 +93,7 @@ class LowRankRNN(PiecewiseLinear):
         if not bool(((decay > 0) & (decay < 1)).all()):
             fix = "give the share of a state that is kept at each step"
             raise InputError("lam", "a number between 0 and 1", decay.tolist(), fix)
-        Q, noise = given("Q", Q, K)
+        Q, noise = known_noise("Q", Q, K)
         new = cls(K, hidden, sizes("Wu", Wu, 2)[-1], clipped=clipped, noise=noise)
         return new.fix(lam=lam, m=m, n=n, h=h, Q=Q, Wu=Wu)
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from latentdyn.distributions.gaussian import given
+from latentdyn.distributions.gaussian import known_noise
 from latentdyn.errors import InputError
 from latentdyn.nn import lstm_jacobian, lstm_step
 from latentdyn.transitions.cell import Cell, orthogonal_blocks
@@ -71,7 +71,7 @@ class LSTM(Cell):
     ) -> Self:
         """Known dynamics; offsets, input weights and peepholes left out are zero."""
         W = as_float("W", W)
-        Q, noise = given("Q", Q, 2 * W.shape[-1])
+        Q, noise = known_noise("Q", Q, 2 * W.shape[-1])
         b = W.new_zeros(4 * W.shape[-1]) if b is None else b
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         return cls(2 * W.shape[-1], input_dim, noise=noise).fix(W=W, Q=Q, b=b, B=B, p=p)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentdyn.conditional import Conditional
-from latentdyn.distributions.gaussian import gaussian, given, noise_support, white
+from latentdyn.distributions.gaussian import gaussian, known_noise, noise_support, white
 from latentdyn.nn import matvec
 from latentdyn.transitions.design import Design
 from latentdyn.values import as_float
@@ -71,7 +71,7 @@ class MLP(Conditional):
     ) -> Self:
         """Known dynamics; offsets and input weights left out are zero."""
         hidden, state_dim = as_float("W", W).shape[-2:]
-        Q, noise = given("Q", Q, state_dim)
+        Q, noise = known_noise("Q", Q, state_dim)
         b = torch.zeros(hidden) if b is None else b
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         made = cls(state_dim, input_dim, hidden=hidden, noise=noise)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from latentdyn.distributions.gaussian import given
+from latentdyn.distributions.gaussian import known_noise
 from latentdyn.distributions.orthogonal import (
     CayleyTransform,
     not_orthogonal,
@@ -90,7 +90,7 @@ class Orthogonal(Cell):
         W = as_float("W", W)
         state_dim = W.shape[-1]
         determinant = _determinant(W)
-        Q, noise = given("Q", Q, state_dim)
+        Q, noise = known_noise("Q", Q, state_dim)
         input_dim = 0 if B is None else as_float("B", B).shape[-1]
         phi = ("identity" if c is None else "modrelu") if activation is None else activation
         new = cls(state_dim, input_dim, activation=phi, determinant=determinant, noise=noise)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.gaussian import known_noise, noise_support, white
 from latentdyn.distributions.hollow import hollow
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import a_support, driven, known_a, known_hollow, sizes
@@ -76,7 +76,7 @@ class PLRNN(PiecewiseLinear):
         """Known dynamics."""
         K, U = known_a(a, bounded), sizes("B", B, 2)[-1]
         known_hollow(W)
-        Q, noise = given("Q", Q, K)
+        Q, noise = known_noise("Q", Q, K)
         new = cls(K, U, centred=centred, bounded=bounded, noise=noise)
         return new.fix(a=a, W=W, h=h, Q=Q, B=B)
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from latentdyn.distributions.gaussian import given, noise_support, white
+from latentdyn.distributions.gaussian import known_noise, noise_support, white
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.transitions._piecewise import (
     a_support,
@@ -84,7 +84,7 @@ class ShallowPLRNN(PiecewiseLinear):
     ) -> Self:  # fmt: skip
         """Known dynamics."""
         K, hidden, U = known_a(a, bounded), sizes("h2", h2, 1)[0], sizes("B", B, 2)[-1]
-        Q, noise = given("Q", Q, K)
+        Q, noise = known_noise("Q", Q, K)
         new = cls(K, hidden, U, clipped=clipped, bounded=bounded, noise=noise)
         return new.fix(a=a, W1=W1, W2=W2, h1=h1, h2=h2, Q=Q, B=B)
 

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 
 from latentdyn.conditional import Affine, Conditional
 from latentdyn.distributions.covariance import covariances
-from latentdyn.distributions.gaussian import gaussian, given
+from latentdyn.distributions.gaussian import gaussian, known_noise
 from latentdyn.distributions.stationary_matrices import side_by_side, stationary_matrices
 from latentdyn.errors import InputError
 from latentdyn.nn import matvec
@@ -60,7 +60,7 @@ class VAR(Conditional):
             fix = "give one square matrix for each lag"
             raise InputError("A", "shape (p, D, D)", f"shape {tuple(A.shape)}", fix)
         D = A.shape[-1]
-        V, kind = given("covariance", covariance, D)
+        V, kind = known_noise("covariance", covariance, D)
         V = torch.diag_embed(V) if kind == "diagonal" else V
         return cls(A.shape[-3], D).fix(A=A, covariance=V, constant=constant)
 

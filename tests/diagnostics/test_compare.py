@@ -19,7 +19,7 @@ from latentdyn.diagnostics.smoothing import psis
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.programs import HMM, PoissonAutoregression
 from tests import fitted
 

@@ -20,7 +20,7 @@ import latentdyn as ld
 from latentdyn.fit import Training, mcmc
 from latentdyn.fit.sampling.density import LogDensity, start_values
 from latentdyn.fit.sampling.nuts import Job, run
-from latentdyn.fit.sampling.sampled import given, hold_free
+from latentdyn.fit.sampling.sampled import hold_free, started
 
 QUIET = Training(progress=False)
 
@@ -171,7 +171,7 @@ def test_a_constraint_is_the_same_object_in_another_process():
 )
 def test_a_chain_can_be_sent_to_another_process(prior):
     """What `processes=2` does, without the seconds that a process takes to start."""
-    program, _, batch = given(space(prior=prior).collapse(ld.smooth.ekf), series()[:20])
+    program, _, batch = started(space(prior=prior).collapse(ld.smooth.ekf), series()[:20])
     hold_free(program)
     start = start_values(program)
     size = LogDensity(program, batch, start).size

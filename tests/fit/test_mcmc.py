@@ -12,7 +12,7 @@ import latentdyn as ld
 from latentdyn.fit import mcmc
 from latentdyn.fit.sampling.density import LogDensity
 from latentdyn.fit.sampling.nuts import _Nuts
-from latentdyn.fit.sampling.sampled import Chain, gather
+from latentdyn.fit.sampling.sampled import MarkovChain, gather
 from latentdyn.rng import seeded
 
 from .grid import IRREGULAR, LEVEL, assert_agrees, data, local_level, truth
@@ -198,7 +198,7 @@ def test_what_cannot_travel_stays_in_one_process():
 
 def test_an_interrupted_run_keeps_what_it_has():
     def chain(draws):
-        return Chain(torch.zeros(draws, 2), {"lp": torch.zeros(draws)})
+        return MarkovChain(torch.zeros(draws, 2), {"lp": torch.zeros(draws)})
 
     assert [len(c) for c in gather([chain(10), chain(3)])] == [10]
     assert [len(c) for c in gather([chain(10), chain(8)])] == [8, 8]

@@ -248,12 +248,12 @@ def test_counts_of_unequal_length():
     """The density is that of the program's own trace, but for steps past the end."""
     from latentdyn.fit.sampling.density import LogDensity, start_values
     from latentdyn.fit.sampling.particle_gibbs import _Joint
-    from latentdyn.fit.sampling.sampled import given
+    from latentdyn.fit.sampling.sampled import started
 
     model, y = counts()
     post = particle_gibbs(model, y, particles=10, draws=5, warmup=5, chains=2, **QUIET)
     assert post.to_datatree(seed=0)["posterior"]["z"].shape == (2, 5, 2, 12, 1)
-    program, _, batch = given(model, y)
+    program, _, batch = started(model, y)
     start = start_values(program)
     whole = LogDensity(program, batch, start)
     joint = _Joint(LogDensity(program, batch, start, states=False), batch)

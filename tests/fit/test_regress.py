@@ -8,7 +8,7 @@ import torch
 
 from latentdyn import transitions
 from latentdyn.data import Batch, systems
-from latentdyn.fit.em.regress import Steps, can_regress, regress
+from latentdyn.fit.em.least_squares import Steps, has_least_squares, least_squares
 from latentdyn.fit.forcing.local_trend import local_trend
 
 INSIDE = torch.ones(2, 200, dtype=torch.bool)
@@ -38,7 +38,7 @@ def test_the_linear_parameters_are_at_the_least_sum_of_squares(name, inputs):
     transition = FAMILY[name](inputs).double()
     z, u = series(inputs)
     steps = Steps(z, INSIDE, u)
-    left = regress(transition, steps, iterations=0)
+    left = least_squares(transition, steps, iterations=0)
     names = [*transition.outer, *(["B"] if inputs and name != "mlp" else [])]
     parameters = [transition.get_parameter(n) for n in names]
 
@@ -62,7 +62,7 @@ def test_the_search_moves_what_is_inside_and_lowers_the_error():
         torch.manual_seed(0)
         transition = transitions.ShallowPLRNN(3, 20)
         transition.place(y[0])
-        errors.append(float(regress(transition, Steps(y, inside), iterations).mean()))
+        errors.append(float(least_squares(transition, Steps(y, inside), iterations).mean()))
     assert errors[1] < 0.2 * errors[0]
 
 
@@ -74,11 +74,11 @@ def test_pairs_need_both_of_their_steps():
 
 
 def test_what_cannot_be_regressed_says_so():
-    assert can_regress(transitions.PLRNN(2))
-    assert not can_regress(transitions.PLRNN(2, bounded=True))
-    assert not can_regress(transitions.GRU(2))
-    assert not can_regress(transitions.LowRankRNN(2, 4))
-    assert not can_regress(transitions.PLRNN.of(a=[0.5], W=[[0.0]], h=[0.0], Q=[1.0]))
+    assert has_least_squares(transitions.PLRNN(2))
+    assert not has_least_squares(transitions.PLRNN(2, bounded=True))
+    assert not has_least_squares(transitions.GRU(2))
+    assert not has_least_squares(transitions.LowRankRNN(2, 4))
+    assert not has_least_squares(transitions.PLRNN.of(a=[0.5], W=[[0.0]], h=[0.0], Q=[1.0]))
 
 
 def test_local_trends_find_the_noise_and_halve_the_error():

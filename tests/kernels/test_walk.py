@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from latentdyn.kernels.walk import structured_walk
+from latentdyn.kernels.structured import structured_path
 from tests.helpers import FLOAT64, assert_close, fresh, ragged_batch
 from tests.registry import ENCODERS
 
@@ -26,13 +26,13 @@ def loop(e, W, b, H, c, eps, floor):
 
 
 def test_equals_a_loop():
-    assert_close(structured_walk(*arguments(), 0.1), loop(*arguments(), 0.1))
+    assert_close(structured_path(*arguments(), 0.1), loop(*arguments(), 0.1))
 
 
 def test_gradients():
     *inputs, eps = arguments()
     inputs = [x.requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(lambda *x: structured_walk(*x, eps, 0.1), inputs)
+    assert torch.autograd.gradcheck(lambda *x: structured_path(*x, eps, 0.1), inputs)
 
 
 def test_the_structured_encoder_walks_as_its_conditionals_say():

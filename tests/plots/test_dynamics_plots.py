@@ -239,9 +239,9 @@ def test_bifurcation_of_a_posterior_keeps_the_other_parameters_of_each_draw():
     ax = plots.bifurcation(post, "transition.h[1]", [value], state=1, **options)
     shown = [np.asarray(c.get_offsets())[:, 1] for c in ax.collections]
     assert len(shown) == 4
-    from latentdyn.diagnostics.dynamics.source import chains_of
+    from latentdyn.diagnostics.dynamics.source import dynamics_of
 
-    chain = chains_of(post, 4, 1, states=True)[post.best]
+    chain = dynamics_of(post, 4, 1, states=True)[post.best]
     t, z = chain.transition, chain.z[:, 0, 0].numpy()
     a, W, h = (p.detach().reshape(-1, *p.shape[3:]).numpy() for p in (t.a, t.W, t.h))
     h = np.broadcast_to(h, (4, 3)).copy()

@@ -12,7 +12,7 @@ from latentdyn.conditional import Conditional
 from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.rng import seeded
-from latentdyn.smooth.gaussian.ekf import Chain, ekf
+from latentdyn.smooth.gaussian.ekf import Linearised, ekf
 from latentdyn.smooth.gaussian.iekf import iekf
 from latentdyn.smooth.gaussian.kalman import kalman
 from latentdyn.smooth.gaussian.laplace import laplace
@@ -123,7 +123,7 @@ def taken(model, batch, z):
     """One full Gauss-Newton step: the Kalman smoother of the chain that is linear at z."""
     V = z.new_zeros(*z.shape, z.shape[-1])
     before = Moments(torch.cat([z[:, :1], z[:, :-1]], 1), V)
-    return Chain(model, batch, taylor).solve(before, Moments(z, V), None).mean()
+    return Linearised(model, batch, taylor).solve(before, Moments(z, V), None).mean()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 5, 9, 20, 33])

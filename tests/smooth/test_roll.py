@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-import latentdyn.kernels.roll
+import latentdyn.kernels.rollouts
 from latentdyn import StateSpace, emissions, transitions
 from latentdyn.conditional import templates_of
 from latentdyn.kernels import rollout_fast
 from latentdyn.kernels.rollout import Pull
-from latentdyn.smooth.roll import roll
+from latentdyn.smooth.rollout import rollout
 from latentdyn.transitions.piecewise import PiecewiseLinear
 from tests.helpers import FLOAT32, FLOAT64, fresh, random_draws
 from tests.registry import TRANSITIONS
@@ -75,7 +75,7 @@ def same(transition, parameters, lead, U, kind, tolerance):
     if pull is not None:
         leaves["target"] = pull.target
         leaves |= {} if pull.projector is None else {"projector": pull.projector}
-    mine, f = roll(transition, first, T, u, pull)
+    mine, f = rollout(transition, first, T, u, pull)
     plain = loop(transition, first, T, u, pull)
     assert f.shape == mine.shape == (*lead[:1], N, T, K)
     close("z", mine, plain, tolerance)
@@ -151,7 +151,7 @@ def test_the_compiled_loops_are_used(name, route, monkeypatch):
         )
     transition, _ = bound(name, (2, 1), 2)
     first = torch.randn(N, transition.state_dim).double().requires_grad_()
-    roll(transition, first, T, torch.randn(N, T, 2).double())[0].sum().backward()
+    rollout(transition, first, T, torch.randn(N, T, 2).double())[0].sum().backward()
     assert used == ["forward", "backward"]
 
 
@@ -168,7 +168,7 @@ def test_many_thresholds(compiled, route):
     pull = Pull(target, weight, None, [t % 4 == 0 for t in range(steps)])
     parameters = {n: p for n, p in transition.named_parameters() if p.numel() and n != "Q"}
     weights = torch.randn(N, steps, K).double()
-    mine, _ = roll(transition, first, steps, None, pull)
+    mine, _ = rollout(transition, first, steps, None, pull)
     plain = loop(transition, first, steps, None, pull)
     close("z", mine, plain, 1e-10)
     found = [torch.autograd.grad((z * weights).sum(), parameters.values()) for z in (mine, plain)]
@@ -182,7 +182,7 @@ def test_a_first_state_that_all_draws_share(compiled, route):
     transition, _ = bound("almost-linear-rnn", (2, 1), 0)
     first = torch.randn(N, 3).double()
     with torch.no_grad():
-        z, f = roll(transition, first, T)
+        z, f = rollout(transition, first, T)
         assert z.shape == (2, N, T, 3)
         close("z", z, loop(transition, first, T, None, None), 1e-10)
         close("f", f, z, 0)
@@ -193,7 +193,7 @@ def test_one_step(compiled, route):
     route(compiled)
     transition, _ = bound("plrnn", (), 0)
     first = torch.randn(N, 3).double()
-    z, f = roll(transition, first, 1)
+    z, f = rollout(transition, first, 1)
     assert torch.equal(z[:, 0], first)
     assert torch.equal(f, z)
 
@@ -204,12 +204,12 @@ def test_what_diverges_is_not_hidden(compiled, route):
     plrnn = transitions.PLRNN.of(a=[1e200, 0.5], W=[[0, 0], [1, 0]], h=[0, 0], Q=[1, 1])
     start = torch.tensor([[1.0, 0.0], [torch.nan, 1.0]]).double()
     with torch.no_grad():
-        assert not torch.isfinite(roll(plrnn, start, 5)[0][:, -1]).any()
+        assert not torch.isfinite(rollout(plrnn, start, 5)[0][:, -1]).any()
 
 
 def test_there_are_no_second_derivatives():
     transition, parameters = bound("plrnn", (), 0)
-    z, _ = roll(transition, torch.randn(N, 3).double().requires_grad_(), T)
+    z, _ = rollout(transition, torch.randn(N, 3).double().requires_grad_(), T)
     (slope,) = torch.autograd.grad(z.square().sum(), parameters["W"], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()

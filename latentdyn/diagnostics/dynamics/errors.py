@@ -14,13 +14,13 @@ from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.diagnostics.dynamics.free_run import need_steady
-from latentdyn.diagnostics.dynamics.source import Chain, chains_of
+from latentdyn.diagnostics.dynamics.source import Dynamics, dynamics_of
 from latentdyn.errors import InputError
 from latentdyn.posterior import Posterior
 from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.forced import schedule, towards_readback
-from latentdyn.smooth.roll import roll
+from latentdyn.smooth.rollout import rollout
 from latentdyn.values import as_float, whole
 
 __all__ = ["prediction_error"]
@@ -64,7 +64,7 @@ def prediction_error(
     steps, every = whole("steps", steps), whole("every", every)
     own = getattr(source.model, "smoother", None) if isinstance(source, Posterior) else None
     found = []
-    for chain in chains_of(source, draws, seed):
+    for chain in dynamics_of(source, draws, seed):
         if chain.program is None:
             fix = "pass the StateSpace it belongs to"
             raise InputError("source", "a model with an emission", "a transition", fix)
@@ -80,7 +80,7 @@ def prediction_error(
 
 
 def _known(
-    chain: Chain,
+    chain: Dynamics,
     batch: Batch,
     start: ArrayLike | None,
     smoother: Callable[..., Any] | None,
@@ -108,23 +108,23 @@ def _known(
     return _read_back(chain, batch, shape)
 
 
-def _read_back(chain: Chain, batch: Batch, shape: tuple[int, ...]) -> Tensor:
+def _read_back(chain: Dynamics, batch: Batch, shape: tuple[int, ...]) -> Tensor:
     model, K = chain.program, chain.transition.state_dim
     pull = towards_readback(model, batch, schedule(batch, 1, 1.0))
     if pull.projector is None and bool((pull.weight == 1).all()):
         return pull.target.expand(*shape, K)  # each step shows its whole state
     first = model.first()().mean.expand(*shape[:2], 1, K)[..., 0, :]
-    return roll(chain.transition, first, batch.steps, batch.u, pull)[1].expand(*shape, K)
+    return rollout(chain.transition, first, batch.steps, batch.u, pull)[1].expand(*shape, K)
 
 
-def _at(chain: Chain, batch: Batch, t: Tensor) -> Tensor | None:
+def _at(chain: Dynamics, batch: Batch, t: Tensor) -> Tensor | None:
     """Inputs (N, n, U) of these steps."""
     if batch.u is None or not chain.transition.input_dim:
         return None
     return batch.u[:, t]
 
 
-def _ahead(chain: Chain, batch: Batch, z: Tensor, steps: int, every: int) -> Tensor:
+def _ahead(chain: Dynamics, batch: Batch, z: Tensor, steps: int, every: int) -> Tensor:
     """Mean squared errors (S, steps)."""
     S, N, T, K = z.shape
     emission = chain.program.emission

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.conditional import Conditional
-from latentdyn.diagnostics.dynamics.source import Chain, chains_of
+from latentdyn.diagnostics.dynamics.source import Dynamics, dynamics_of
 from latentdyn.distributions.moments_of import covariance_of
 from latentdyn.errors import InputError
 from latentdyn.kernels import free_run as kernel
@@ -63,7 +63,7 @@ def free_run(
     programs without real-valued states, and a transition alone without ``start``.
     """
     steps, burn_in = whole("steps", steps), whole("burn_in", burn_in, 0)
-    chains = chains_of(source, draws, seed, states=start is None)
+    chains = dynamics_of(source, draws, seed, states=start is None)
     found = []
     with seeded(seed):
         for number, chain in enumerate(chains):
@@ -81,7 +81,7 @@ def free_run(
     return named(ds, source.data if isinstance(source, Posterior) else xr.Dataset())
 
 
-def _start(chain: Chain, start: ArrayLike | None, number: int, chains: int) -> Tensor:
+def _start(chain: Dynamics, start: ArrayLike | None, number: int, chains: int) -> Tensor:
     """First states (S, K) of a chain."""
     need_steady(chain.transition)
     S, K = chain.draws, chain.transition.state_dim
@@ -102,7 +102,7 @@ def _start(chain: Chain, start: ArrayLike | None, number: int, chains: int) -> T
     return chain.program.path(1, _no_inputs(chain), 1).rsample()[..., 0, 0, :].expand(S, K).clone()
 
 
-def _no_inputs(chain: Chain) -> Tensor | None:
+def _no_inputs(chain: Dynamics) -> Tensor | None:
     U = chain.transition.input_dim
     return _like(chain.transition).new_zeros(1, 1, U) if U else None
 
@@ -124,7 +124,7 @@ def _like(transition: Conditional) -> Tensor:
     return next(p.detach() for p in transition.parameters() if p.is_floating_point())
 
 
-def _inputs(chain: Chain, inputs: ArrayLike | None, steps: int, z: Tensor) -> Tensor | None:
+def _inputs(chain: Dynamics, inputs: ArrayLike | None, steps: int, z: Tensor) -> Tensor | None:
     """(1 or steps, U), None of a model without or at zero."""
     parts = [chain.transition] + ([] if chain.program is None else [chain.program.emission])
     U = max(part.input_dim for part in parts)
@@ -202,7 +202,7 @@ def _stepwise(
     return torch.cat([z, kernel.iterate(step, z, steps - 1)], -2)[:, 0].cpu()
 
 
-def _observations(chain: Chain, z: Tensor, u: Tensor | None, noise: bool) -> Tensor | None:
+def _observations(chain: Dynamics, z: Tensor, u: Tensor | None, noise: bool) -> Tensor | None:
     """Expected or drawn observations (S, T, D), NaN where the state is."""
     if chain.program is None:
         return None

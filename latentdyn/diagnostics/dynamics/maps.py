@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.conditional import Conditional, rank_of, rebind
-from latentdyn.diagnostics.dynamics.source import Chain, chains_of
+from latentdyn.diagnostics.dynamics.source import Dynamics, dynamics_of
 from latentdyn.errors import InputError
 from latentdyn.kernels.hinges import Hinges
 from latentdyn.nn.rebind import parameter_of
@@ -39,7 +39,7 @@ class Map:
         length: (N,) steps of each trial of the data, None without data.
     """
 
-    chain: Chain
+    chain: Dynamics
     u: Tensor | None = None
     length: Tensor | None = None
 
@@ -193,7 +193,7 @@ def maps_of(
     paths: bool = True,
 ) -> Any:
     """The map of each chain of a source; all its randomness follows ``seed``."""
-    chains = chains_of(source, draws, seed, states=paths and isinstance(source, Posterior))
+    chains = dynamics_of(source, draws, seed, states=paths and isinstance(source, Posterior))
     length = source.batch.length if isinstance(source, Posterior) else None
     found = []
     for chain in chains:

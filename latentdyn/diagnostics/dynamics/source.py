@@ -13,21 +13,21 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide, drawn_of, stored_paths
+from latentdyn.posterior.drawn_guide import DrawnGuide, drawn_of, stored_paths
 from latentdyn.posterior.draws import draw, draw_parameters
 from latentdyn.programs import Program, StateSpace
 from latentdyn.programs.program import need_form
 from latentdyn.rng import seeded
 from latentdyn.values import whole
 
-__all__ = ["Chain", "chains_of"]
+__all__ = ["Dynamics", "dynamics_of"]
 
 FIX = "diagnostics of dynamics need real-valued states: pass a StateSpace, or a fit of one"
 TRIALS, STEPS = 50, 1000  # of the data along which states are drawn
 
 
 @dataclass(frozen=True)
-class Chain:
+class Dynamics:
     """Draws of one chain: a program, or a transition alone, bound to them.
 
     ``transition`` has parameters (S, 1, 1, ...), so that it takes states (S, N, T, K); ``z`` is the
@@ -42,12 +42,12 @@ class Chain:
 
 
 @torch.no_grad()
-def chains_of(
+def dynamics_of(
     source: Posterior | StateSpace | Conditional,
     draws: int = 100,
     seed: int | None = 0,
     states: bool = False,
-) -> list[Chain]:
+) -> list[Dynamics]:
     """The chains of a `Posterior`, or one chain of a program or a transition.
 
     Args:
@@ -64,13 +64,13 @@ def chains_of(
     if isinstance(source, Program):
         need_form(source, "StateSpace", FIX)
         program = source if source.lead else source.bind(_in_front(source))
-        return [Chain(program.lead[0], program.transition, program)]
+        return [Dynamics(program.lead[0], program.transition, program)]
     if isinstance(source, Conditional):
         values = {}
         for name, p in source.named_parameters():
             own = p.shape[p.dim() - source.rank(name) :]
             values[name] = p.detach().reshape(1, 1, *(p.shape[: p.dim() - len(own)] or (1,)), *own)
-        return [Chain(1, rebind(source, values))]
+        return [Dynamics(1, rebind(source, values))]
     fix = "pass what fit.* returned, or the model"
     raise InputError("source", "a Posterior, a StateSpace or a transition", repr(source), fix)
 
@@ -88,7 +88,7 @@ def _fits(source: Posterior, draws: int) -> list[tuple[Any, Guide]]:
     return found
 
 
-def _chain(source: Posterior, program: Program, guide: Guide, draws: int, states: bool) -> Chain:
+def _chain(source: Posterior, program: Program, guide: Guide, draws: int, states: bool) -> Dynamics:
     stored = drawn_of(guide)
     number = draws if stored is None or stored.picked is None else len(stored.picked)
     if states:
@@ -98,7 +98,7 @@ def _chain(source: Posterior, program: Program, guide: Guide, draws: int, states
     bound = drawn.program(program)
     if not bound.lead:  # point estimates only: the same dynamics in every draw
         bound = bound.bind({k: v.expand(number, *v.shape[1:]) for k, v in _in_front(bound).items()})
-    return Chain(number, bound.transition, bound, drawn.z)
+    return Dynamics(number, bound.transition, bound, drawn.z)
 
 
 def _beginning(source: Posterior, guide: Guide) -> Batch:

@@ -16,7 +16,7 @@ from latentdyn.fit.engine.minibatches import Minibatches
 from latentdyn.fit.forcing.gauss_newton import factor, fisher, laplace_draws, prior_precision
 from latentdyn.fit.sampling.density import LogDensity, free_names, start_values
 from latentdyn.guide import local_params
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.values import whole
 
 __all__ = ["AroundMode", "GaussNewton", "LastLayer", "around"]

@@ -11,7 +11,7 @@ from latentdyn.errors import NonFiniteError
 from latentdyn.fit.engine.minibatches import Minibatches
 from latentdyn.fit.forcing.around import AroundMode
 from latentdyn.fit.sampling.density import LogDensity
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 
 __all__ = ["SGLD", "SWAG"]
 

@@ -13,7 +13,7 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.sampling.density import LogDensity
 from latentdyn.guide import Guide
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters, for_batch
 
 __all__ = ["factor", "fisher", "laplace_draws", "prior_precision"]

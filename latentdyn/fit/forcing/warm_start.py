@@ -16,7 +16,7 @@ from latentdyn.distributions.smoothed import SmoothedPath
 from latentdyn.encoders import Encoder
 from latentdyn.errors import InputError
 from latentdyn.fit.em.climb import climb
-from latentdyn.fit.em.regress import RIDGE, Steps, can_regress, regress
+from latentdyn.fit.em.least_squares import RIDGE, Steps, has_least_squares, least_squares
 from latentdyn.fit.engine.parameters import free_of
 from latentdyn.fit.forcing.local_trend import local_trend
 from latentdyn.fit.sampling.density import FAILURES
@@ -71,7 +71,7 @@ def warm_start(
     Returns: the batch, with the smoother's states in it if there is one.
     """
     transition: Any = program.transition
-    able = can_regress(transition) and iterations > 0
+    able = has_least_squares(transition) and iterations > 0
     if smoother is None:
         if able and encoder is None:
             z, inside = _shown(program, batch)
@@ -90,7 +90,7 @@ def warm_start(
         if z is not None:
             transition.place(z[inside])
             placed = True
-            left = regress(transition, _steps(transition, z, inside, batch), iterations)
+            left = least_squares(transition, _steps(transition, z, inside, batch), iterations)
             _start_noise(program, left, noise)
             _start_at(program, z)
     for _ in range(ROUNDS if able else 0):
@@ -101,7 +101,7 @@ def warm_start(
         if not placed:
             transition.place(z[inside])
             placed = True
-        regress(transition, _steps(transition, z, inside, batch), iterations // 2)
+        least_squares(transition, _steps(transition, z, inside, batch), iterations // 2)
         _observation_noise(program, path, batch)
         _read_out(program, path, batch)
     with torch.no_grad():
@@ -135,17 +135,17 @@ def _robustly(
 ) -> Tensor:
     """With the ridge that predicts best along forced paths: one step overfits noisy states z."""
     transition.place(z)
-    regress(transition, steps, iterations)
+    least_squares(transition, steps, iterations)
 
     def missed(ridge: float) -> float:
-        regress(transition, steps, 0, ridge)
+        least_squares(transition, steps, 0, ridge)
         return float(error().sum())
 
     best = min(RIDGES, key=missed)
     if best == RIDGE:
-        return regress(transition, steps, 0)
+        return least_squares(transition, steps, 0)
     transition.place(z)
-    return regress(transition, steps, iterations, best)
+    return least_squares(transition, steps, iterations, best)
 
 
 def _start_at(program: StateSpace, z: Tensor) -> None:

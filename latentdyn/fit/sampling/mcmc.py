@@ -13,7 +13,14 @@ import torch
 from latentdyn.errors import InputError
 from latentdyn.fit.sampling.density import LogDensity, start_values
 from latentdyn.fit.sampling.nuts import Job, run
-from latentdyn.fit.sampling.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
+from latentdyn.fit.sampling.sampled import (
+    MarkovChain,
+    chain_seed,
+    gather,
+    hold_free,
+    posterior_of,
+    started,
+)
 from latentdyn.posterior import Posterior
 from latentdyn.programs import Program
 from latentdyn.rng import seeded
@@ -92,7 +99,7 @@ def mcmc(
     processes = whole("processes", processes)
     if not 0 < target_acceptance < 1:
         raise InputError("target_acceptance", "a share in (0, 1)", target_acceptance, "use 0.8")
-    program, dataset, batch = given(model, y, initialise, seed, smoother)
+    program, dataset, batch = started(model, y, initialise, seed, smoother)
     held = hold_free(program, states=True)
     with seeded(chain_seed(seed, chains)):
         start = start_values(program)
@@ -119,7 +126,7 @@ def mcmc(
     return posterior_of(program, density, dataset, batch, found, attrs)
 
 
-def _in_turn(jobs: list[Job]) -> Iterator[Chain]:
+def _in_turn(jobs: list[Job]) -> Iterator[MarkovChain]:
     for job in jobs:
         chain = run(job)
         yield chain
@@ -127,7 +134,7 @@ def _in_turn(jobs: list[Job]) -> Iterator[Chain]:
             return
 
 
-def _at_once(jobs: list[Job], processes: int) -> Iterator[Chain]:
+def _at_once(jobs: list[Job], processes: int) -> Iterator[MarkovChain]:
     """Each chain in a new process; Ctrl-C reaches them all, and each returns what it has."""
     _check_travels(jobs[0])
     threads = max(1, torch.get_num_threads() // processes)

@@ -18,7 +18,7 @@ from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.engine.failures import at_the_start
 from latentdyn.fit.sampling.density import FAILURES, LogDensity
-from latentdyn.fit.sampling.sampled import Chain
+from latentdyn.fit.sampling.sampled import MarkovChain
 from latentdyn.programs import Program
 from latentdyn.rng import seeded
 
@@ -67,7 +67,7 @@ class _Nuts(NUTS):
         return tree
 
 
-def run(job: Job) -> Chain:
+def run(job: Job) -> MarkovChain:
     """Warm up and sample; Ctrl-C ends it with the draws so far."""
     with seeded(job.seed):
         density = LogDensity(job.program, job.batch, job.start)
@@ -112,13 +112,13 @@ def _sample(kernel: Any, job: Job, xs: list[Tensor], rows: list[dict[str, float]
         )
 
 
-def _chain(xs: list[Tensor], rows: list[dict[str, float]], job: Job, size: int) -> Chain:
-    def cut(places: slice) -> Chain:
+def _chain(xs: list[Tensor], rows: list[dict[str, float]], job: Job, size: int) -> MarkovChain:
+    def cut(places: slice) -> MarkovChain:
         some, own = xs[places], rows[places]
         names = list(rows[0]) if rows else []
         stats = {k: _column([row[k] for row in own]) for k in names}
         x = torch.stack(some) if some else torch.empty(0, size, dtype=torch.float64)
-        return Chain(x, stats)
+        return MarkovChain(x, stats)
 
     chain = cut(slice(job.warmup, None))
     if job.keep_warmup:

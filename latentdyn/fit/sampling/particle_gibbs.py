@@ -16,7 +16,14 @@ from latentdyn.errors import InputError, NoDensityError
 from latentdyn.fit.engine.failures import at_the_start
 from latentdyn.fit.sampling.density import FAILURES, LogDensity, start_values
 from latentdyn.fit.sampling.hmc import HMC
-from latentdyn.fit.sampling.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
+from latentdyn.fit.sampling.sampled import (
+    MarkovChain,
+    chain_seed,
+    gather,
+    hold_free,
+    posterior_of,
+    started,
+)
 from latentdyn.guide import local_params
 from latentdyn.posterior import Posterior
 from latentdyn.posterior.draws import Draws, for_batch
@@ -80,7 +87,7 @@ def particle_gibbs(
     need_form(model, "StateSpace", "pass the program itself, not model.collapse(...)")
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
     particles = whole("particles", particles, 2)
-    program, dataset, batch = given(model, y, initialise, seed)
+    program, dataset, batch = started(model, y, initialise, seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)
@@ -191,7 +198,7 @@ class _Gibbs:
         row |= {"step_size": self.hmc.step, "path_renewed": new.to(lp)}
         self.rows.append(row if learn else row | {"z": z})
 
-    def chains(self, warmup: int, keep_warmup: bool) -> list[Chain]:
+    def chains(self, warmup: int, keep_warmup: bool) -> list[MarkovChain]:
         """What was drawn."""
         found = []
         for c in range(len(self.x)):
@@ -200,8 +207,8 @@ class _Gibbs:
             found.append(chain)
         return found
 
-    def _cut(self, rows: list[dict[str, Tensor]], c: int) -> Chain:
+    def _cut(self, rows: list[dict[str, Tensor]], c: int) -> MarkovChain:
         names = [n for n in self.rows[0] if n not in ("x", "z")] if rows else []
         x = torch.stack([r["x"][c] for r in rows]) if rows else self.x[:0]
         z = torch.stack([r["z"][c] for r in rows]) if rows and "z" in rows[0] else None
-        return Chain(x, {n: torch.stack([r[n][c] for r in rows]) for n in names}, z)
+        return MarkovChain(x, {n: torch.stack([r[n][c] for r in rows]) for n in names}, z)

@@ -15,10 +15,17 @@ from latentdyn import smooth
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
 from latentdyn.fit.sampling.density import FAILURES, LogDensity, start_values
-from latentdyn.fit.sampling.sampled import Chain, chain_seed, gather, given, hold_free, posterior_of
+from latentdyn.fit.sampling.sampled import (
+    MarkovChain,
+    chain_seed,
+    gather,
+    hold_free,
+    posterior_of,
+    started,
+)
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters, for_batch
 from latentdyn.programs.program import Program, need_form
 from latentdyn.rng import seeded
@@ -79,7 +86,7 @@ def particle_mcmc(
     """
     need_form(model, "StateSpace", "pass the program itself, not model.collapse(...)")
     draws, warmup, chains = whole("draws", draws), whole("warmup", warmup), whole("chains", chains)
-    program, dataset, batch = given(model, y, initialise, seed)
+    program, dataset, batch = started(model, y, initialise, seed)
     held = hold_free(program)
     with seeded(chain_seed(seed, chains)), torch.no_grad():
         density = LogDensity(program, batch, start_values(program), states=False)
@@ -203,15 +210,15 @@ class _Walk:
                 self.log_scale.zero_()
                 self.since = t
 
-    def chains(self, warmup: int, keep_warmup: bool) -> list[Chain]:
+    def chains(self, warmup: int, keep_warmup: bool) -> list[MarkovChain]:
         """What was drawn."""
         names = [n for n in self.rows[0] if n not in ("x", "z")] if self.rows else []
 
-        def cut(rows: list[dict[str, Tensor]], c: int) -> Chain:
+        def cut(rows: list[dict[str, Tensor]], c: int) -> MarkovChain:
             x = torch.stack([r["x"][c] for r in rows]) if rows else self.x[:0]
             stats = {n: torch.stack([r[n][c] for r in rows]) for n in names} if rows else {}
             z = torch.stack([r["z"][c] for r in rows]) if rows and "z" in rows[0] else None
-            return Chain(x, stats, z)
+            return MarkovChain(x, stats, z)
 
         found = []
         for c in range(len(self.x)):

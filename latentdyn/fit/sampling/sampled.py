@@ -19,34 +19,34 @@ from latentdyn.fit.engine.validation import check_support
 from latentdyn.fit.sampling.density import LogDensity, free_names
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.programs import Program
 from latentdyn.programs.program import without_states
 from latentdyn.rng import seeded
 
-__all__ = ["Chain", "chain_seed", "gather", "given", "hold_free", "posterior_of"]
+__all__ = ["MarkovChain", "chain_seed", "gather", "hold_free", "posterior_of", "started"]
 
 
 @dataclass
-class Chain:
+class MarkovChain:
     """One Markov chain: ``x`` (draws, P), ``stats`` by name (draws,), and its warm-up likewise."""
 
     x: Tensor
     stats: dict[str, Tensor]
     z: Tensor | None = None
-    warmup: Chain | None = None
+    warmup: MarkovChain | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def first(self, draws: int) -> Chain:
+    def first(self, draws: int) -> MarkovChain:
         """Its first draws."""
         stats = {k: v[:draws] for k, v in self.stats.items()}
         z = None if self.z is None else self.z[:draws]
-        return Chain(self.x[:draws], stats, z, self.warmup)
+        return MarkovChain(self.x[:draws], stats, z, self.warmup)
 
 
-def given(
+def started(
     model: Program,
     y: object,
     initialise: bool = True,
@@ -93,7 +93,7 @@ def chain_seed(seed: int, chain: int) -> int:
     return int(np.random.SeedSequence([abs(int(seed)), chain]).generate_state(1)[0])
 
 
-def gather(chains: list[Chain]) -> list[Chain]:
+def gather(chains: list[MarkovChain]) -> list[MarkovChain]:
     """Chains of one length: of an interrupted run those that got at least half as far as the best.
 
     Raises: KeyboardInterrupt if there is no draw yet.
@@ -111,7 +111,7 @@ def posterior_of(
     density: LogDensity,
     dataset: Any,
     batch: Batch,
-    chains: list[Chain],
+    chains: list[MarkovChain],
     attrs: Any,
 ) -> Posterior:
     """Chains as a posterior."""
@@ -122,7 +122,7 @@ def posterior_of(
     return Posterior([(program, Guide(drawn, None))], dataset, batch, [{}], None, attrs)
 
 
-def _drawn(density: LogDensity, chains: list[Chain]) -> DrawnGuide:
+def _drawn(density: LogDensity, chains: list[MarkovChain]) -> DrawnGuide:
     with torch.no_grad():
         values = density.values(torch.cat([c.x for c in chains]))
     z = values.pop("z", None)

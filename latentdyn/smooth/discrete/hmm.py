@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latentdyn.distributions import DiscretePath
 from latentdyn.programs import HMM
-from latentdyn.smooth.given import given
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 
 __all__ = ["hmm"]
@@ -35,7 +35,7 @@ def hmm(model: HMM, y: object, u: object = None) -> DiscretePath:
         >>> hmm(model, [-1.2, -0.3, 0.2, 1.5, 2.0]).mode
         tensor([[0, 0, 1, 1, 1]])
     """
-    double, batch, data = given(model, y, u, "HMM")
+    double, batch, data = ready(model, y, u, "HMM")
     path = double.path_of(batch)
     path.source = data
     if data is not None or not path.log_likelihood.requires_grad:  # else it may be a search

@@ -13,7 +13,7 @@ from latentdyn.programs import SwitchingLinear
 from latentdyn.smooth.discrete.assumed_density import expectation_correction
 from latentdyn.smooth.discrete.switching_states import SwitchingStates
 from latentdyn.smooth.gaussian.observe import Observed, observe
-from latentdyn.smooth.given import given
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 
 __all__ = ["switching"]
@@ -53,7 +53,7 @@ def switching(
         tensor([0.0700, 0.0200, 0.0200, 0.0900, 1.0000, 1.0000, 1.0000],
                dtype=torch.float64)
     """
-    (model, batch, data), dtype = given(model, y, u, "SwitchingLinear"), model.dtype
+    (model, batch, data), dtype = ready(model, y, u, "SwitchingLinear"), model.dtype
     affine = model.emission.linear_gaussian(batch.u if model.emission.input_dim else None)
     if affine is None:
         kind = type(model.emission).__name__

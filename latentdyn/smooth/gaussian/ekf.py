@@ -19,8 +19,8 @@ from latentdyn.smooth.gaussian.linearise import Linearise, sigma_points, taylor
 from latentdyn.smooth.gaussian.observe import observe
 from latentdyn.smooth.gaussian.recursive import Moved, filter_path
 from latentdyn.smooth.gaussian.solution import SiteSolution, solve
-from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.step_mode import implausible, kinds, observed_term
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 
 __all__ = ["ekf", "ukf"]
@@ -89,8 +89,8 @@ def ukf(
 def _filtered(
     model: StateSpace, y: object, u: object, linearise: Linearise, route: Route | None
 ) -> SmoothedPath:
-    (model, batch, data), dtype = given(model, y, u), model.dtype
-    chain = Chain(model, batch, linearise)
+    (model, batch, data), dtype = ready(model, y, u), model.dtype
+    chain = Linearised(model, batch, linearise)
     solution, before, now = filtered(chain, route)
     log_evidence = solution.log_evidence
     if log_evidence.requires_grad and chain.curved(before, now):
@@ -100,7 +100,7 @@ def _filtered(
     return path.to(dtype)
 
 
-def filtered(chain: Chain, route: Route | None = None) -> tuple[Any, Moments, Moments]:
+def filtered(chain: Linearised, route: Route | None = None) -> tuple[Any, Moments, Moments]:
     """The posterior of the chain that the filter linearises, and the moments it does so around."""
     with torch.no_grad():
         before, now = chain.points(route)
@@ -132,7 +132,7 @@ class _Amended:
         return self.solution.increments() + self.amend
 
 
-class Chain:
+class Linearised:
     """A program that is linearised around moments of its states."""
 
     def __init__(self, model: StateSpace, batch: Batch, linearise: Linearise):

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentdyn.distributions.smoothed import Moments, SmoothedPath
 from latentdyn.kernels.evidence import Route
 from latentdyn.programs import StateSpace
-from latentdyn.smooth.gaussian.ekf import Chain, filtered
+from latentdyn.smooth.gaussian.ekf import Linearised, filtered
 from latentdyn.smooth.gaussian.linearise import taylor
 from latentdyn.smooth.gaussian.observe import observe
 from latentdyn.smooth.gaussian.search import (
@@ -24,8 +24,8 @@ from latentdyn.smooth.gaussian.search import (
     still,
 )
 from latentdyn.smooth.gaussian.solution import SiteSolution
-from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.step_mode import amended, kinds, observed_term
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
@@ -68,8 +68,8 @@ def iekf(
     Raises: InputError if the path does not stand still.
     Source: Bell (1994); Yaghoobi et al. (2021).
     """
-    (model, batch, data), dtype = given(model, y, u), model.dtype
-    chain = Chain(model, batch, taylor)
+    (model, batch, data), dtype = ready(model, y, u), model.dtype
+    chain = Linearised(model, batch, taylor)
     limit = 100 if sweeps is None else whole("sweeps", sweeps)
     with torch.no_grad():
         z = filtered(chain, route)[0].mean() if start is None else start.to(batch.y)
@@ -113,7 +113,7 @@ class _Around:
         return self.z
 
 
-def _possible(chain: Chain, solution: SiteSolution, z: Tensor) -> Tensor:
+def _possible(chain: Linearised, solution: SiteSolution, z: Tensor) -> Tensor:
     """What makes a log-probability of counts that is above zero Laplace's; else nothing."""
     emission, u, batch = chain.model.emission, chain.emission_u, chain.batch
     none = torch.zeros_like(solution.log_evidence)
@@ -125,7 +125,7 @@ def _possible(chain: Chain, solution: SiteSolution, z: Tensor) -> Tensor:
     return torch.where(above, amended(term, seen, z).sum(-1), none)
 
 
-def _polished(chain: Chain, z: Tensor, route: Route | None) -> Tensor:
+def _polished(chain: Linearised, z: Tensor, route: Route | None) -> Tensor:
     """`polished`, if there is a density that says where not to go."""
     model, batch = chain.model, chain.batch
     if model.emission.noise == "singular":
@@ -137,7 +137,7 @@ def _polished(chain: Chain, z: Tensor, route: Route | None) -> Tensor:
         return z
 
 
-def _solution(chain: Chain, z: Tensor, route: Route | None) -> SiteSolution:
+def _solution(chain: Linearised, z: Tensor, route: Route | None) -> SiteSolution:
     none = z.new_zeros(()).expand(*z.shape, z.shape[-1])
     before = Moments(torch.cat([z[..., :1, :], z[..., :-1, :]], -2), none)
     return chain.solve(before, Moments(z, none), route)

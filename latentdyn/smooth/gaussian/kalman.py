@@ -12,7 +12,7 @@ from latentdyn.kernels.evidence import Route
 from latentdyn.programs import StateSpace
 from latentdyn.smooth.gaussian.condition import say_condition
 from latentdyn.smooth.gaussian.solution import solve
-from latentdyn.smooth.given import given
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 
 __all__ = ["kalman"]
@@ -51,7 +51,7 @@ def kalman(
         >>> q.mean.squeeze()
         tensor([1086.0919, 1082.9522, 1072.3160], dtype=torch.float64)
     """
-    (model, batch, data), dtype = given(model, y, u), model.dtype
+    (model, batch, data), dtype = ready(model, y, u), model.dtype
     return linear_gaussian(model, batch, data, route, parts(model, batch)).to(dtype)
 
 

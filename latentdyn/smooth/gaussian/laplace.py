@@ -32,7 +32,7 @@ from latentdyn.smooth.gaussian.search import (
 )
 from latentdyn.smooth.gaussian.solution import ChainSolution
 from latentdyn.smooth.gaussian.starts import best_mode, other_starts
-from latentdyn.smooth.given import given
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
@@ -81,7 +81,7 @@ def laplace(
     at a prior mean between two modes of equal density.
     Source: Tierney & Kadane (1986); Durbin & Koopman (2012), section 10.6; Rue et al. (2009).
     """
-    (model, batch, data), dtype = given(model, y, u), model.dtype
+    (model, batch, data), dtype = ready(model, y, u), model.dtype
     start = None if start is None else start.to(batch.y)
     steps = whole("steps", steps)
     affine = model.transition.linear_gaussian(batch.u if model.transition.input_dim else None)

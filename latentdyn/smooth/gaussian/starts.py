@@ -14,7 +14,7 @@ from latentdyn.conditional import rank_of
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
 from latentdyn.programs import StateSpace
-from latentdyn.smooth.gaussian.ekf import Chain, filtered
+from latentdyn.smooth.gaussian.ekf import Linearised, filtered
 from latentdyn.smooth.gaussian.linearise import taylor
 from latentdyn.smooth.particles.particle import particle
 
@@ -41,7 +41,7 @@ def other_starts(
     the same seed, and leave the caller's generator alone.
     """
     with suppress(*REFUSALS):
-        yield filtered(Chain(model, batch, taylor))[0].mean().expand(shape)
+        yield filtered(Linearised(model, batch, taylor))[0].mean().expand(shape)
     try:
         paths = _particle_paths(model, batch).expand(PATHS, *shape)
         each = torch.stack([value(z) for z in paths]).nan_to_num(nan=-torch.inf)

@@ -24,10 +24,10 @@ from latentdyn.smooth.gaussian.ekf import ekf, first_moments, ukf
 from latentdyn.smooth.gaussian.kalman import kalman
 from latentdyn.smooth.gaussian.linearise import Linearise, sigma_points, taylor
 from latentdyn.smooth.gaussian.recursive import GaussianStep
-from latentdyn.smooth.given import given, without_memory
 from latentdyn.smooth.online.online_particle import ParticleOnline
 from latentdyn.smooth.online.stream import Online, until
 from latentdyn.smooth.particles.particle import particle
+from latentdyn.smooth.ready import ready, without_memory
 from latentdyn.smoother import Smoother, as_smoother
 
 __all__ = ["DiscreteOnline", "GaussianOnline", "Online", "ParticleOnline", "online"]
@@ -71,7 +71,7 @@ def online(
     without_memory(model)
     new = stream(model, **method.settings)
     if history is not None:
-        _, batch, _ = given(model, history, u, model.form)
+        _, batch, _ = ready(model, history, u, model.form)
         new._resume(method, batch)
     return new
 

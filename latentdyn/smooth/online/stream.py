@@ -17,7 +17,7 @@ from latentdyn.distributions.smoothed import Moments
 from latentdyn.errors import InputError
 from latentdyn.nn.rebind import parameter_of
 from latentdyn.programs.program import Program
-from latentdyn.smooth.given import in_double
+from latentdyn.smooth.ready import in_double
 from latentdyn.values import as_float, native, whole
 
 __all__ = ["Online", "until"]

@@ -13,8 +13,8 @@ from latentdyn.kernels.resampling import multinomial
 from latentdyn.nn import broadcast_shapes
 from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
-from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.steps import Step, Steps
+from latentdyn.smooth.ready import ready
 from latentdyn.values import whole
 
 __all__ = ["conditional_particles"]
@@ -65,7 +65,7 @@ def conditional_particles(
         >>> z.shape
         torch.Size([4, 1, 50, 1])
     """
-    (model, batch, _), dtype = given(model, y, u), model.dtype
+    (model, batch, _), dtype = ready(model, y, u), model.dtype
     steps = Steps(model, batch)
     sweep = _Sweep(steps, _fitting(path, steps), whole("particles", particles, 2))
     with seeded(seed):

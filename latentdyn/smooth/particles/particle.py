@@ -18,12 +18,12 @@ from latentdyn.kernels.resampling import systematic
 from latentdyn.programs import StateSpace
 from latentdyn.rng import seeded
 from latentdyn.smooth.gaussian.compiled import fits, run
-from latentdyn.smooth.given import given
 from latentdyn.smooth.particles.backward import default
 from latentdyn.smooth.particles.cloud import Cloud
 from latentdyn.smooth.particles.moves import Moves
 from latentdyn.smooth.particles.steps import Step, Steps
 from latentdyn.smooth.proposals import Bootstrap, Proposal, as_proposal
+from latentdyn.smooth.ready import ready
 from latentdyn.smoother import smoother
 from latentdyn.values import whole
 
@@ -81,7 +81,7 @@ def particle(
         >>> q.mean.shape, q.paths.shape, q.log_evidence.shape
         (torch.Size([1, 50, 1]), torch.Size([20, 1, 50, 1]), torch.Size([1]))
     """
-    (model, batch, data), dtype = given(model, y, u), model.dtype
+    (model, batch, data), dtype = ready(model, y, u), model.dtype
     particles, paths = whole("particles", particles), whole("paths", paths, 0)
     if not 0 <= threshold <= 1:
         raise InputError("threshold", "a number between 0 and 1", threshold, "use threshold=0.5")

@@ -13,7 +13,7 @@ from latentdyn.conditional import Conditional
 from latentdyn.data import Batch
 from latentdyn.guide import Guide
 from latentdyn.posterior import Posterior
-from latentdyn.posterior.drawn import DrawnGuide
+from latentdyn.posterior.drawn_guide import DrawnGuide
 
 
 class Flow(Conditional):

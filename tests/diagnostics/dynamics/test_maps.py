@@ -10,7 +10,7 @@ import torch
 import latentdyn as ld
 from latentdyn.diagnostics.dynamics import basins, fixed_points, lyapunov_spectrum
 from latentdyn.diagnostics.dynamics.maps import Map, maps_of
-from latentdyn.diagnostics.dynamics.source import Chain
+from latentdyn.diagnostics.dynamics.source import Dynamics
 from tests import fitted
 from tests.diagnostics.dynamics.systems import Henon, posterior
 
@@ -18,7 +18,7 @@ from tests.diagnostics.dynamics.systems import Henon, posterior
 def test_visited_states_are_of_all_trials_and_of_no_padding():
     z = torch.arange(2 * 3 * 10).double().reshape(2, 3, 10, 1)
     length = torch.tensor([10, 4, 7])
-    chain = Chain(2, ld.transitions.Linear(1), None, z)
+    chain = Dynamics(2, ld.transitions.Linear(1), None, z)
     seen = Map(chain, None, length).visited(3000)
     for s in range(2):
         expected = torch.cat([z[s, n, : length[n], 0] for n in range(3)])

@@ -9,7 +9,7 @@ from latentdyn.conditional import Conditional, rebind
 from latentdyn.distributions.hollow import hollow
 from latentdyn.transitions.design import Design
 
-__all__ = ["Steps", "can_regress", "regress"]
+__all__ = ["Steps", "has_least_squares", "least_squares"]
 
 RIDGE = 1e-6  # just enough that units that are always off stay at zero
 
@@ -42,7 +42,7 @@ class Steps:
         return new
 
 
-def can_regress(transition: Conditional) -> bool:
+def has_least_squares(transition: Conditional) -> bool:
     """Whether F is linear in parameters that are all free and unbounded."""
     outer = set(transition.outer)
     if not outer or transition.design is None:
@@ -53,7 +53,7 @@ def can_regress(transition: Conditional) -> bool:
     return all(s is hollow for s in supports) and all(named[n].requires_grad for n in names)
 
 
-def regress(
+def least_squares(
     transition: Conditional,
     steps: Steps,
     iterations: int = 50,

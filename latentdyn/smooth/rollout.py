@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from latentdyn.conditional import Conditional
-from latentdyn.kernels.roll import compiled, dense, hinged, stepping
 from latentdyn.kernels.rollout import Pull, attach, forward
+from latentdyn.kernels.rollouts import compiled, dense, hinged, stepping
 from latentdyn.nn import matvec
 from latentdyn.transitions.piecewise import PiecewiseLinear
 
-__all__ = ["roll"]
+__all__ = ["rollout"]
 
 
-def roll(
+def rollout(
     transition: Conditional,
     first: Tensor,
     steps: int,

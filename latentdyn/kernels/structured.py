@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-__all__ = ["structured_walk"]
+__all__ = ["structured_path"]
 
 
 class _Walk(torch.autograd.Function):
@@ -51,7 +51,7 @@ class _Walk(torch.autograd.Function):
         return 0.5 * gg, gW, ga.sum((0, 1)), gH, graw.sum((0, 1)), None, None
 
 
-def structured_walk(
+def structured_path(
     e: Tensor, W: Tensor, b: Tensor, H: Tensor, c: Tensor, eps: Tensor, floor: float
 ) -> Tensor:
     r"""z_t = m_t + s_t eps_t with (m_t, r_t) = H (tanh(W z_{t-1} + b) + e_t) / 2 + c, z_0 = 0.

@@ -19,10 +19,10 @@ _FIX = {
     "SwitchingLinear": "build it with programs.SwitchingLinear",
 }
 
-__all__ = ["given", "in_double", "without_memory"]
+__all__ = ["in_double", "ready", "without_memory"]
 
 
-def given(
+def ready(
     model: Program,
     y: object,
     u: object = None,
