@@ -13,16 +13,29 @@ import sys
 from typing import Any
 
 import numpy as np
+import pyro.distributions
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, Transform
 
 from latentdyn.errors import InputError
 
 __all__ = ["build", "describe"]
 
+WRAPPED = {  # made of another distribution: argument -> attribute that has it
+    pyro.distributions.TransformedDistribution: {
+        "base_distribution": "base_dist",
+        "transforms": "transforms",
+    },
+    pyro.distributions.FoldedDistribution: {"base_dist": "base_dist"},
+    pyro.distributions.MaskedDistribution: {"base_dist": "base_dist", "mask": "_mask"},
+}
 _MISSING = object()
-_OURS = ("latentdyn.", "torch.distributions.", "pyro.distributions.")
+_ROOMS = (
+    *("transitions", "emissions", "initials", "encoders", "priors", "programs"),
+    *("nn", "distributions", "conditional", "per_session"),
+)
+_OURS = (*(f"latentdyn.{room}" for room in _ROOMS), "torch.distributions.", "pyro.distributions.")
 
 
 def describe(value: object, argument: str = "model", seen: dict[int, Any] | None = None) -> Any:
@@ -51,6 +64,8 @@ def describe(value: object, argument: str = "model", seen: dict[int, Any] | None
         return {"tensor": tensor.tolist(), "dtype": str(tensor.dtype).removeprefix("torch.")}
     if isinstance(value, Distribution):
         return _distribution(value, argument)
+    if isinstance(value, Transform):
+        return _transform(value, argument)
     if id(value) in seen:
         return {"same": seen[id(value)][0]}
     seen[id(value)] = len(seen), value  # as long as it lives nothing else has its number
@@ -58,6 +73,9 @@ def describe(value: object, argument: str = "model", seen: dict[int, Any] | None
 
 
 def _distribution(d: Distribution, argument: str) -> dict[str, Any]:
+    if type(d) in WRAPPED:
+        inner = {name: getattr(d, kept) for name, kept in WRAPPED[type(d)].items()}
+        return {"class": _path(type(d), argument), "arguments": describe(inner, argument)["dict"]}
     if isinstance(d, Independent):
         return {"independent": describe(d.base_dist, argument), "dims": d.reinterpreted_batch_ndims}
     given = [
@@ -67,6 +85,13 @@ def _distribution(d: Distribution, argument: str) -> dict[str, Any]:
     ]
     values = {k: getattr(d, k) for k in given}
     return {"class": _path(type(d), argument), "arguments": describe(values, argument)["dict"]}
+
+
+def _transform(value: Transform, argument: str) -> dict[str, Any]:
+    """A transform, by the arguments of its constructor that it has."""
+    names = [n for n in inspect.signature(type(value)).parameters if n in value.__dict__]
+    given = describe({n: value.__dict__[n] for n in names}, argument)["dict"]
+    return {"class": _path(type(value), argument), "arguments": given}
 
 
 def _object(value: object, argument: str, seen: dict[int, Any]) -> dict[str, Any]:
@@ -143,10 +168,16 @@ def _find(path: str) -> type:
             "a program that has not imported it",
             f"import {module} before loading",
         )
+    if module.startswith("latentdyn.") and not module.startswith(_OURS):
+        fix = "do not load files from people whom you do not trust"
+        raise InputError("folder", "saved modules and distributions only", path, fix)
     found: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    if not (isinstance(found, type) and issubclass(found, nn.Module | Distribution)):
+        found = getattr(found, part, None)
+    if found is None:
+        fix = "define it there before loading, best in a module of its own"
+        raise InputError("folder", f"the class {name!r} in the module {module!r}", "none", fix)
+    if not (isinstance(found, type) and issubclass(found, nn.Module | Distribution | Transform)):
         raise InputError(
             "folder",
             "saved modules and distributions only",

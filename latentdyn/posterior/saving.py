@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from latentdyn.config import describe
+from latentdyn.data.storable import storable
+from latentdyn.errors import InputError
 from latentdyn.guide import Guide
 from latentdyn.posterior.drawn_guide import DrawnGuide
 from latentdyn.posterior.draws import draw_parameters
-from latentdyn.posterior.smoother_names import describe_program
+from latentdyn.posterior.files import write_all
+from latentdyn.posterior.smoother_names import build_program, describe_program
 from latentdyn.programs import Program
 from latentdyn.rng import seeded
 
@@ -27,10 +31,14 @@ _KEPT_DRAWS = 2000
 def save(posterior: Any, folder: Path) -> None:
     """Write ``posterior.json``, ``weights.safetensors`` and ``data.nc`` into a folder.
 
+    What cannot be read again is refused before anything is written. Other files of the folder stay,
+    and a fit that is there is replaced at once (`write_all`).
+
     Pyro's plain autoguides, Markov chains and other draws are kept as they are; any other guide
     over the parameters is kept as 2000 of its draws.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise InputError("folder", "a folder", f"the file {folder}", "choose another name")
     tensors: dict[str, Tensor] = {}
     fits = [
         _save_fit(program, guide, f"{i}/", tensors)
@@ -38,11 +46,22 @@ def save(posterior: Any, folder: Path) -> None:
     ]
     if posterior.held_out is not None:
         tensors["held_out"] = posterior.held_out.to(torch.uint8)
-    config = {"format": 1, "fits": fits, "histories": posterior.histories, "attrs": posterior.attrs}
+    data, dates = storable(posterior.data)
+    config = {"format": 2, "fits": fits, "histories": posterior.histories, "dates": dates}
+    config["attrs"] = posterior.attrs
     flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    save_file(flat, folder / "weights.safetensors")
-    (folder / "posterior.json").write_text(json.dumps(config, indent=1))
-    posterior.data.to_netcdf(folder / "data.nc", engine="h5netcdf")
+    writers = {
+        "weights.safetensors": lambda path: save_file(flat, path),
+        "data.nc": lambda path: data.to_netcdf(path, engine="h5netcdf"),
+    }
+    write_all(folder, json.loads(json.dumps(config, default=_number)), writers)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    fix = "drop it: posterior.attrs.pop(...)"
+    raise InputError("attrs", "numbers, text, lists and dicts", repr(value), fix)
 
 
 def _save_fit(
@@ -53,6 +72,7 @@ def _save_fit(
         "program": describe_program(program),
         "dtype": str(program.dtype).removeprefix("torch."),
     }
+    _need_built(config["program"])
     if guide.latents:
         tensors |= {f"{at}latents/{k}": v for k, v in guide.latents.state_dict().items()}
         config["latents"] = describe(dict(guide.latents.items()), "states")
@@ -76,6 +96,20 @@ def _save_fit(
         tensors |= {f"{at}draws/{k}": v for k, v in kept.items()}
         tensors[f"{at}draws_log_q"] = sites.log_q
     return config
+
+
+def _need_built(program: Any) -> None:
+    """Refuse what a file would not give back."""
+    try:
+        with seeded(0):
+            build_program(program)
+    except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+        if isinstance(error, InputError):
+            raise
+        got = f"one that cannot ({str(error).splitlines()[0]})"
+        fix = "save posterior.to_datatree() with .to_netcdf(), or pickle the posterior"
+        wanted = "a program that can be built from its arguments"
+        raise InputError("model", wanted, got, fix) from error
 
 
 def _save(guide: DrawnGuide, at: str, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-import xarray as xr
 from pyro.infer import autoguide
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from latentdyn.config import build
 from latentdyn.data import Batch
+from latentdyn.data.storable import restored
 from latentdyn.errors import InputError
 from latentdyn.guide import Guide, local_params, parameter_guide
 from latentdyn.posterior.drawn_guide import DrawnGuide
+from latentdyn.posterior.files import AGAIN, need_same, need_sizes, read_data, read_index
 from latentdyn.posterior.posterior import Posterior
 from latentdyn.posterior.saving import save
 from latentdyn.posterior.smoother_names import build_program
@@ -33,19 +34,25 @@ def load(folder: Path | str) -> Posterior:
         InputError: if the folder holds none, or if it needs a class that was not imported.
     """
     folder = Path(folder)
-    path = folder / "posterior.json"
-    if not path.exists():
-        raise InputError(
-            "folder",
-            "a folder written by Posterior.save",
-            str(folder),
-            "pass the folder that contains posterior.json",
-        )
-    config = json.loads(path.read_text())
-    tensors = load_file(folder / "weights.safetensors")
-    with xr.open_dataset(folder / "data.nc", engine="h5netcdf") as ds:
-        data = ds.load()
-    fits = [_load_fit(c, _part(tensors, f"{i}/")) for i, c in enumerate(config["fits"])]
+    config = read_index(folder)
+    data = restored(read_data(config["files"]["data.nc"]), config.get("dates", {}))
+    try:
+        tensors = load_file(config["files"]["weights.safetensors"])
+        need_sizes(config["fits"], sum(t.numel() for t in tensors.values()))
+        fits = [_load_fit(c, _part(tensors, f"{i}/")) for i, c in enumerate(config["fits"])]
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
+        got = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError("folder", "a posterior of this version", got, AGAIN) from error
+    need_same(folder)
     batch = fits[0][0].fit_batch(Batch.of(data, fits[0][0].dtype))
     held_out = tensors["held_out"].bool() if "held_out" in tensors else None
     if held_out is not None:
