@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +53,9 @@ def fit(args: argparse.Namespace) -> int:
     about = {"title": title, "settings": _settings(args, chosen)}
     write_run(posterior, args.out, about, draws=args.draws, checks=checks)
     print(f"written to {args.out}: {contents()}; total {time.time() - start:.0f} s")
+    if posterior.attrs.get("interrupted"):
+        print("interrupted: this is the fit so far", file=sys.stderr)
+        return 130
     return 0
 
 

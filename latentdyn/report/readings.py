@@ -35,7 +35,7 @@ def readings(posterior: Posterior, seed: int = 0) -> list[Reading]:
     found = [_finite(posterior)]
     if found[0].verdict == BROKEN:
         return found
-    found += [*_converged(posterior), *_restarts(posterior)]
+    found += [*_interrupted(posterior), *_converged(posterior), *_restarts(posterior)]
     found += [*_at_floor(posterior), *_points(posterior)]
     guide = posterior.fits[posterior.best][1]
     drawn = drawn_of(guide)
@@ -44,6 +44,12 @@ def readings(posterior: Posterior, seed: int = 0) -> list[Reading]:
     elif guide.parameters_guide is not None or guide.states is not None:
         found += _importance(posterior, seed)  # of points there is nothing to weight
     return [*found, *_held_out(posterior, seed)]
+
+
+def _interrupted(posterior: Posterior) -> Iterator[Reading]:
+    if posterior.attrs.get("interrupted"):
+        text = "stopped by hand before its last step: this is the fit so far"
+        yield Reading("interrupted", "yes", text, POOR)
 
 
 def _finite(posterior: Posterior) -> Reading:

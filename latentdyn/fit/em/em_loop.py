@@ -76,6 +76,7 @@ class EMRun:
                     self.progress.stop = True
             self._say(bar)
         except KeyboardInterrupt:
+            self.progress.interrupted = True
             restore(self.program, good)
             bar.set_postfix_str("interrupted: keeping the fit so far")
         except Exception:

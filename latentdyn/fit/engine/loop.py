@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError, NonFiniteError
-from latentdyn.fit.engine.checkpoint import load_checkpoint, save_checkpoint
+from latentdyn.fit.engine.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from latentdyn.fit.engine.failures import LINALG, name_entry, not_definite
 from latentdyn.fit.engine.minibatches import Minibatches
 from latentdyn.fit.engine.objective import Objective
@@ -70,7 +71,19 @@ class Run:
 
     def resume(self, folder: Path | str) -> None:
         """Continue exactly where the checkpoint stands."""
-        self.good = load_checkpoint(folder, self.objective, self.optimizer, self.progress)
+        state = self.objective, self.optimizer, self.progress
+        self.good, data = load_checkpoint(folder, *state, self.fit)
+        self.data.restore(data)
+
+    @cached_property
+    def fit(self) -> dict[str, str]:
+        """Of which data and settings this is."""
+        names = ("particles", "ramp", "warmup", "clip", "context", "patience")
+        settings = {name: vars(self.training)[name] for name in names}
+        settings |= {"steps": self.steps, "learning_rate": self.learning_rate}
+        settings |= {name: vars(self.data)[name] for name in ("size", "window")}
+        settings["optimizer"] = type(self.optimizer.optimizer).__name__
+        return fingerprint(self.data.batch, self.objective, **settings)
 
     def beta(self, step: int) -> float:
         """Weight of the divergences at a step."""
@@ -103,6 +116,7 @@ class Run:
             if still is not None and still.goes_on:
                 bar.set_postfix_str(f"still rising, by {still.nats:.3g} nats: raise 'steps'")
         except KeyboardInterrupt:
+            self.progress.interrupted = True
             bar.set_postfix_str("interrupted: keeping the fit so far")
         except (*LINALG, InputError, NonFiniteError) as error:
             self._fall_back()
@@ -156,7 +170,8 @@ class Run:
             self._judge(score)
         if training.checkpoint is not None and self.accelerator.is_main_process:
             folder = Path(training.checkpoint) / f"chain{progress.chain}"
-            save_checkpoint(folder, self.objective, self.good, self.optimizer, progress)
+            state = self.objective, self.good, self.optimizer, progress
+            save_checkpoint(folder, *state, self.fit, self.data.state())
         if any([callback(progress) == "stop" for callback in self.callbacks]):
             progress.stop = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,13 @@ class Minibatches:
         pairs = torch.cartesian_prod(trials, starts)
         inside = (pairs[:, 1] < self.batch.length.cpu()[pairs[:, 0]]) & (pairs[:, 1] > -self.window)
         return pairs[inside]
+
+    def state(self) -> dict[str, Tensor]:
+        """What is left of one minibatch for the next: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where another one stood."""
 
     def draw(self, rank: int = 0, world: int = 1) -> Batch:
         """A random minibatch; of several processes, each takes its share of the same one."""

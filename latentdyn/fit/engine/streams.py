@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latentdyn.data import Batch
 from latentdyn.errors import InputError
@@ -37,6 +39,17 @@ class Streams:
         steps = int(batch.length.sum())
         self.size = max(1, steps // self.span) if size is None else size
         self.blocks = torch.zeros(0, 2, dtype=torch.long)
+        self.first: Tensor | None = None  # states from a checkpoint
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the windows stand, and the states that they go on from."""
+        found = {"blocks": self.blocks, "turn": torch.tensor(self.turn)}
+        return found if self.turn == 0 else found | {"first": self.ends()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where another one stood."""
+        self.blocks, self.turn = state["blocks"], int(state["turn"])
+        self.first = state.get("first")
 
     def draw(self, rank: int = 0, world: int = 1) -> Batch:
         """The next windows; new places at random when these have been carried far enough."""
@@ -47,7 +60,8 @@ class Streams:
             self.blocks = torch.stack([trial, first], -1)
         found = self._take(self.context if self.turn == 0 else 1)
         if self.turn > 0:
-            found = found.replace(first=self.ends())
+            found = found.replace(first=self.ends() if self.first is None else self.first)
+        self.first = None
         self.turn = (self.turn + 1) % (self.carry + 1)
         return found
 

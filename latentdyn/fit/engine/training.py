@@ -76,6 +76,7 @@ class Progress:
     best: float = -float("inf")
     stale: int = 0
     stop: bool = False
+    interrupted: bool = False
 
     def record(self, **values: float) -> None:
         """Append one evaluation."""
@@ -96,6 +97,7 @@ class Progress:
             "history": self.history,
             "best": self.best if self.best > -float("inf") else None,
             "stale": self.stale,
+            "stop": self.stop,
         }
 
 
