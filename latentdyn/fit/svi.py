@@ -116,8 +116,7 @@ def svi(
         histories.append(run.progress.history)
         if error is not None or (run.progress.step < steps and not run.progress.stop):
             break
-    attrs: dict[str, Any] = {"inference_method": "svi"} | level.attrs
-    attrs |= {"interrupted": True} if run.progress.interrupted else {}
+    attrs = {"inference_method": "svi"} | level.attrs | run.progress.said
     seen = level.batch if held_out is None else level.batch.without(held_out)
     posterior = Posterior(fits, dataset, seen, histories, held_out, attrs)
     posterior.attrs |= _rise(posterior.history)

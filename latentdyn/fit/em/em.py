@@ -129,7 +129,7 @@ def em(
         program, batch = program.to(model.dtype), batch.to(model.dtype)
     collapsed = program.collapse(smoother)
     attrs = {"inference_method": "em", "converged": run.converged, "left": run.left} | level.attrs
-    attrs |= {"interrupted": True} if run.progress.interrupted else {}
+    attrs |= run.progress.said
     fits = [(collapsed, Guide(None, None))]
     posterior = Posterior(fits, dataset, batch, [run.progress.history], None, attrs)
     if error is not None:

@@ -89,6 +89,11 @@ class Progress:
             if self.history.get(name):
                 self.history[name][-1] = float(value)
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the result says of how the run ended."""
+        return {"interrupted": True} if self.interrupted else {}
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
         return {

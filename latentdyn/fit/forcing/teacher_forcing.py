@@ -108,7 +108,7 @@ def teacher_forcing(
         if error is not None or (run.progress.step < steps and not run.progress.stop):
             break
     attrs = {"inference_method": "teacher_forcing", "interval": task.interval} | level.attrs
-    attrs |= {"interrupted": True} if run.progress.interrupted else {}
+    attrs |= run.progress.said
     posterior = Posterior(fits, dataset, level.batch, histories, None, attrs)
     if error is not None:
         error.posterior = posterior  # type: ignore[union-attr]
