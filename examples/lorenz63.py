@@ -34,8 +34,8 @@ from pyro.infer.autoguide import AutoNormal
 import latentdyn as ld
 
 QUICK = "--quick" in sys.argv
-TRIALS, STEPS, RUN, DRAWS = (10, 40, 200, 5) if QUICK else (50, 100, 5000, 40)
-EM, SVI, FORCED = (2, 5, 5) if QUICK else (20, 800, 400)  # steps of each method
+TRIALS, STEPS, RUN, DRAWS = (5, 30, 100, 5) if QUICK else (50, 100, 5000, 40)
+EM, SVI, FORCED = (1, 2, 2) if QUICK else (20, 800, 400)  # steps of each method
 TEST, DT, TR = TRIALS // 5, 0.02, 2.0
 TRUTH = [0.906, 0.0, -14.57]  # Lyapunov exponents per unit of time
 FOLDER = Path("runs/lorenz63")

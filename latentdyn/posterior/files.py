@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import xarray as xr
 
 from latentdyn.errors import InputError
@@ -150,6 +149,8 @@ def need_same(folder: Path) -> None:
 
 def need_own_data(path: Path) -> None:
     """Refuse a netCDF file that points to other files, or unpacks to more than it can hold."""
+    import h5py
+
     total, least = 0, path.stat().st_size
     with h5py.File(path) as file:
         groups = [file["/"]]

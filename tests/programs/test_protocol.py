@@ -102,17 +102,17 @@ def test_hidden_states_have_all_methods_of_a_posterior(tmp_path):
     y[0, 10:13] = np.nan
     free = ld.programs.HMM(3, model.emission)
     post = ld.fit.em(free, y, 15, progress=False)
-    inner, n = post.model.core, 6000
+    inner, n = post.model.core, 3000
     path = post.smooth()
     ahead = post.forecast(3, draws=n, seed=0)
     p = path.filtered[:, -1] @ torch.linalg.matrix_power(inner.transition, 2)
     shares = np.stack([(ahead["z"].values[:, :, 1] == k).mean(0) for k in range(3)], -1)
     assert (abs(shares - p.detach().numpy()) < 4 * np.sqrt(0.25 / n)).all()
     means = torch.tensor([-3.0, 0.0, 3.0], dtype=path.probabilities.dtype)
-    expected = post.expected(draws=4000, seed=0)["y"].values[..., 0]
-    assert abs(expected - (path.probabilities @ means).detach().numpy()).max() < 4 * 3 / 4000**0.5
-    filled = post.impute(draws=4000, seed=0)["y"].values[:, 0, 11, 0]
-    assert abs(filled.mean() - float(path.probabilities[0, 11] @ means)) < 4 * 3.2 / 4000**0.5
+    expected = post.expected(draws=1500, seed=0)["y"].values[..., 0]
+    assert abs(expected - (path.probabilities @ means).detach().numpy()).max() < 4 * 3 / 1500**0.5
+    filled = post.impute(draws=1500, seed=0)["y"].values[:, 0, 11, 0]
+    assert abs(filled.mean() - float(path.probabilities[0, 11] @ means)) < 4 * 3.2 / 1500**0.5
     tree = post.to_datatree(draws=5, seed=0)
     assert tree["posterior"]["z"].dims == ("chain", "draw", "trial", "time")
     assert {"log_likelihood", "posterior_predictive", "predictions"} <= set(tree.children)
