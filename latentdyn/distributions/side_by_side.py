@@ -15,7 +15,7 @@ from latentdyn.nn import broadcast_shapes
 from latentdyn.nn.companion import block_diagonal
 from latentdyn.values import Shape
 
-__all__ = ["SideBySide", "side_by_side"]
+__all__ = ["Columns", "SideBySide", "side_by_side"]
 
 
 def side_by_side(parts: Sequence[Distribution]) -> Any:
@@ -55,7 +55,7 @@ class SideBySide(TorchDistribution):
     @property
     def support(self) -> Any:
         """That of each part."""
-        return _Columns([p.support for p in self.parts], self.sizes, self.vectors)
+        return Columns([p.support for p in self.parts], self.sizes, self.vectors)
 
     @property
     def mean(self) -> Tensor:
@@ -108,7 +108,7 @@ def _over(part: Distribution, lead: torch.Size, shape: torch.Size) -> Any:
     return part.expand(lead if part.event_shape else lead + shape[-1:])
 
 
-class _Columns(constraints.Constraint):
+class Columns(constraints.Constraint):
     """Columns of the last dimension, each with its own support."""
 
     def __init__(self, each: Sequence[Any], sizes: Sequence[int], event_dim: int):
@@ -117,13 +117,16 @@ class _Columns(constraints.Constraint):
 
     @property
     def event_dim(self) -> int:  # type: ignore[override]
+        """Dimensions of what is checked at once."""
         return self._event_dim
 
     @property
     def is_discrete(self) -> bool:  # type: ignore[override]
+        """Whether all columns are."""
         return all(c.is_discrete for c in self.each)  # else there is a density
 
     def check(self, value: Tensor) -> Tensor:
+        """Whether each column lies in its support."""
         found = [c.check(x) for c, x in zip(self.each, value.split(self.sizes, -1), strict=True)]
         return torch.stack(found).all(0) if self._event_dim else torch.cat(found, -1)
 

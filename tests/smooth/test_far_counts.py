@@ -49,6 +49,21 @@ def test_filters_of_counts(method, count):
     assert abs(float(q.mean[0, -1]) - np.log(count)) < 0.5
 
 
+@pytest.mark.parametrize("method", [ekf, ukf])
+def test_counts_beside_real_numbers_are_counts(method):
+    """A unit with a variance of 1e10 says nothing: its density is a constant, up to 1e-8."""
+    model = counts()
+    beside = emissions.Gaussian.of(C=[[1.0]], R=[1e10]).double()
+    both = StateSpace(
+        model.transition, emissions.Product(model.emission, beside), model.initial
+    ).double()
+    y = np.full((1, T, 1), 100.0)
+    found = method(both, np.concatenate([y, 0 * y], -1)).log_evidence.detach()
+    constant = -0.5 * T * np.log(2 * np.pi * 1e10)
+    alone = method(model, y).log_evidence.detach()
+    assert float(found) == pytest.approx(float(alone) + constant, abs=1e-4)
+
+
 def test_silence_is_not_more_than_certain():
     """Rates of exp(-8): linearised, a zero would have density N(0; 3e-4, 3e-4), above one."""
     for method in (ekf, ukf, iekf):

@@ -14,13 +14,16 @@ J the information in y, which is never positive for counts. P may be singular.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.distributions.constraints import independent
 
 from latentdyn.conditional import Conditional
 from latentdyn.distributions import ObservedPath
+from latentdyn.distributions.side_by_side import Columns
 from latentdyn.nn import matvec
 from latentdyn.smooth.gaussian.derivatives import expand, positive_part
 from latentdyn.smooth.gaussian.observe import Observed
@@ -35,10 +38,13 @@ ENOUGH = 1.0  # nats that an update may cost before it counts as none
 def kinds(child: Distribution) -> tuple[bool, bool]:
     """Whether some of the units of this distribution are counts or classes, and whether all are."""
     try:
-        support = child.support
+        support: Any = child.support
     except (NotImplementedError, AttributeError):
         return False, False
-    each = [bool(s.is_discrete) for s in getattr(support, "each", [support])]
+    while isinstance(support, independent):
+        support = support.base_constraint
+    parts = support.each if isinstance(support, Columns) else [support]
+    each = [bool(s.is_discrete) for s in parts]
     return any(each), all(each)
 
 
