@@ -12,6 +12,7 @@ import xarray as xr
 from latentdyn.data.arrays import from_array, from_trials, is_trials
 from latentdyn.data.frames import from_frame
 from latentdyn.data.inputs import attach_inputs
+from latentdyn.data.labels import label_inputs
 from latentdyn.data.own import own_dataset
 from latentdyn.data.spikes import bin_spikes
 from latentdyn.data.standard import check, standard
@@ -59,7 +60,8 @@ def as_dataset(
         bin_size: width of a step. Needed for spike times; sets the clock k * bin_size where the
             data have none.
         inputs: known inputs, anything that ``obj`` can be, with the same steps; one trial of
-            inputs serves all trials.
+            inputs serves all trials. Or the name of a coordinate over trials or times: names such
+            as those of conditions become one column each.
 
     Names that were changed are kept in ``attrs["time_dim"]``, ``attrs["trial_dim"]`` and
     ``attrs["unit_dim"]``. Raises `InputError` for infinities, clocks that are not equally spaced,
@@ -75,6 +77,8 @@ def as_dataset(
     ds = check(_converted(obj, given, bin_size, "y"), "y")
     if inputs is None:
         return ds
+    if isinstance(inputs, str):
+        return check(label_inputs(ds, inputs), "inputs")
     return attach_inputs(ds, inputs_of(inputs, "inputs"))
 
 

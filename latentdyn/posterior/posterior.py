@@ -275,8 +275,8 @@ class Posterior:
         import arviz
 
         tree = self.to_datatree(draws, chains, seed, stacked=stacked)
-        legacy = getattr(arviz, "InferenceData", None)
-        return tree if legacy is None else legacy.from_datatree(tree)
+        converted = getattr(getattr(arviz, "InferenceData", None), "from_datatree", None)
+        return tree if converted is None else converted(tree)
 
     def save(self, folder: Folder | str) -> None:
         """Write safetensors, JSON and netCDF into a folder; `latentdyn.load` reads it."""

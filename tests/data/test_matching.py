@@ -88,6 +88,25 @@ def test_views_tables_and_foreign_bytes_are_known_values():
         np.testing.assert_array_equal(made.A.detach(), A)
 
 
+def test_labels_are_inputs_by_name():
+    y = xr.DataArray(
+        np.zeros((3, 4, 1)),
+        dims=("trial", "time", "unit"),
+        coords={"condition": ("trial", ["left", "right", "left"]), "speed": ("time", [1, 2, 3, 4])},
+    )
+    ds = ld.data.as_dataset(y, inputs="condition")
+    assert ds["input"].values.tolist() == ["left", "right"]
+    assert ds["u"].values[:, 0].tolist() == [[1, 0], [0, 1], [1, 0]]
+    np.testing.assert_array_equal(ld.data.as_dataset(y, inputs="speed")["u"][1, :, 0], [1, 2, 3, 4])
+    with pytest.raises(ld.InputError, match=r"a label among \['condition', 'speed'\]"):
+        ld.data.as_dataset(y, inputs="colour")
+    post = ld.fit.em(
+        ld.StateSpace(ld.transitions.Linear(1, 2), ld.emissions.Gaussian(1, 1)), ds, steps=1,
+        progress=False,
+    )  # fmt: skip
+    assert post.forecast(2, draws=2, u=np.ones((2, 2)), seed=0)["y"].shape == (2, 3, 2, 1)
+
+
 def test_nested_empty_sequences_are_refused():
     for given in ((), ((),), [[[]]], ((), ())):
         with pytest.raises(ld.InputError):
