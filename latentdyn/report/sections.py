@@ -69,6 +69,7 @@ def _data(posterior: Posterior) -> str:
     ds, y = posterior.data, posterior.data["y"]
     time = ds["time"].values
     observed = int(y.notnull().sum())
+    entries = int(posterior.batch.length.sum()) * y.sizes["unit"]  # within trials
     held = 0 if posterior.held_out is None else int(posterior.held_out.sum())
     keys = ("title", "source", "citation", "licence", "license")
     described = {k: ds.attrs[k] for k in keys if k in ds.attrs}
@@ -80,7 +81,7 @@ def _data(posterior: Posterior) -> str:
             "kind of observation": y.attrs.get("kind"),
             "units of measurement": y.attrs.get("original_units") or y.attrs.get("units"),
             "transformed": y.attrs.get("transform"),
-            "missing": f"{100 * (1 - observed / y.size):.1f}% of the entries",
+            "missing": f"{100 * (1 - observed / entries):.1f}% of the entries",
             "held out": f"{held} of {observed} observed entries",
         }
     )

@@ -16,6 +16,7 @@ from latentdyn.errors import InputError
 from latentdyn.report import page, readings
 from latentdyn.report.readings import BROKEN
 from latentdyn.report.scale import comfortable, original, standardise
+from latentdyn.report.sections import _data
 from latentdyn.report.tables import parameter_summary
 from tests import fitted
 
@@ -142,3 +143,11 @@ def test_what_was_not_standardised_stays():
     xr.testing.assert_identical(original(data, data), data)
     with pytest.raises(InputError, match="power"):
         standardise(data, power=2)
+
+
+def test_steps_past_the_end_of_a_trial_are_not_missing():
+    y = [np.random.default_rng(n).normal(size=(n, 2)) for n in (12, 7)]
+    y[0][3] = np.nan
+    model = ld.StateSpace(ld.transitions.Linear(1), ld.emissions.Gaussian(1, 2))
+    post = ld.fit.em(model, y, steps=1, progress=False)
+    assert "5.3% of the entries" in _data(post)  # one of nineteen steps
