@@ -28,7 +28,7 @@ import latentdyn as ld
 QUICK = "--quick" in sys.argv
 DATA = Path(__file__).parents[1] / "../shared/data/fmri_nback_subjects0_12.nc"
 FOLDER = Path("runs/bold")
-SUBJECTS, STATES, STEPS = (3, 4, 60) if QUICK else (13, 10, 800)
+SUBJECTS, STATES, STEPS = (2, 4, 20) if QUICK else (13, 10, 800)
 TR, SHARE, BURN = 3.0, 0.7, 5
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"
 
@@ -102,7 +102,7 @@ print(
 print(f"VAR(1) {var:.3f}; 90% intervals hold {inside:.0%}")
 
 # ---- resting points, with and without the task
-draws = 20 if QUICK else 100
+draws = 5 if QUICK else 100
 points = {
     name: ld.diagnostics.fixed_points(post, draws=draws, u=u)
     for name, u in zip(

@@ -9,8 +9,10 @@ coupling adds nothing there, although one of its twelve 90% intervals misses zer
 would have it. Rates follow the counts; the spread of two neurons' counts fails a test by a little.
 
     python examples/cockroach.py            # seconds
+    python examples/cockroach.py --quick    # a second or two, fewer trials and draws
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +22,19 @@ from scipy import stats
 
 import latentdyn as ld
 
+QUICK = "--quick" in sys.argv
+TRIALS, DRAWS = (8, 200) if QUICK else (20, 4000)
 DATA = Path(__file__).parents[1] / "../shared/data/cockroach_al_CAL1V.nc"
 FOLDER = Path("runs/cockroach")
 BIN, LAGS, PUFF = 0.05, 5, (4.49, 4.99)
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 # ---- data: counts in bins of 50 ms; the last 0.2 s of some trials are cut
-counts = xr.open_dataset(DATA)["counts"].load().isel(time=slice(0, 1080))
+counts = xr.open_dataset(DATA)["counts"].load().isel(trial=slice(TRIALS), time=slice(1080))
 counts = counts.coarsen(time=5, coord_func="min").sum().rename(neuron="unit")
 centres = PUFF[0] + np.linspace(0.3, 2.8, 6)  # of the bumps, s
 bumps = np.exp(-0.5 * ((counts["time"].values[:, None] + BIN / 2 - centres) / 0.3) ** 2)  # (T, 6)
-held = np.arange(20) % 4 == 3
+held = np.arange(TRIALS) % 4 == 3
 train, test = counts[~held], counts[held]
 
 
@@ -47,7 +51,7 @@ def with_inputs(y: xr.DataArray, odour: bool) -> xr.Dataset:
 
 def rates(post, odour: bool) -> xr.DataArray:
     """Expected counts of held-out trials given their past, where all models have one."""
-    return post.expected(with_inputs(test, odour), draws=100, seed=0)["y"][:, LAGS:]
+    return post.expected(with_inputs(test, odour), draws=DRAWS // 40, seed=0)["y"][:, LAGS:]
 
 
 parts = {
@@ -74,7 +78,7 @@ for k in range(4):
     print(f"neuron {k}: distance {distance:.3f}, 95% limit {1.36 / np.sqrt(u[..., k].size):.3f}")
 
 # ---- coefficients
-draws = post.sample(4000, seed=0)
+draws = post.sample(DRAWS, seed=0)
 w, J = draws["emission.w"].numpy(), draws["emission.J"][:, 0].numpy()  # (draw, 4, 5), (draw, 4, 4)
 mean, (low, high) = J.mean(0), np.quantile(J, [0.05, 0.95], axis=0)
 print("coupling: change of log rate for a spike of the other neuron in the last 50 ms")

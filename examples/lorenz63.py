@@ -34,8 +34,8 @@ from pyro.infer.autoguide import AutoNormal
 import latentdyn as ld
 
 QUICK = "--quick" in sys.argv
-TRIALS, STEPS, RUN, DRAWS = (5, 30, 100, 5) if QUICK else (50, 100, 5000, 40)
-EM, SVI, FORCED = (1, 2, 2) if QUICK else (20, 800, 400)  # steps of each method
+TRIALS, STEPS, RUN, DRAWS = (5, 20, 100, 4) if QUICK else (50, 100, 5000, 40)
+EM, SVI, FORCED = (1, 3, 3) if QUICK else (20, 800, 400)  # steps of each method
 TEST, DT, TR = TRIALS // 5, 0.02, 2.0
 TRUTH = [0.906, 0.0, -14.57]  # Lyapunov exponents per unit of time
 FOLDER = Path("runs/lorenz63")
@@ -91,7 +91,7 @@ def by_svi(name, y):
         states=ld.encoders.Chain(y.shape[-1], 3),
         parameters=partial(AutoNormal, init_scale=0.01),
         steps=SVI,
-        training=ld.fit.Training(progress=False),
+        training=ld.fit.Training(initialise=not QUICK, progress=False),
     )
 
 

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import latentdyn as ld
 
 QUICK = "--quick" in sys.argv
-LONG, STEPS, DRAWS = (2000, 20, 5) if QUICK else (100_000, 1500, 300)
+LONG, STEPS, DRAWS, T = (800, 10, 4, 30) if QUICK else (100_000, 1500, 300, 150)
 FOLDER = Path("runs/one_model_all_methods")
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
@@ -39,7 +39,7 @@ model = ld.StateSpace(
     ld.emissions.Poisson.of(C=0.6 * C, d=[-0.5] * 8),
     ld.initials.Gaussian.of(mean=[0.0, 0.0], covariance=[1.0, 1.0]),
 ).double()
-data = model.simulate(trials=1, steps=150, seed=1)
+data = model.simulate(trials=1, steps=T, seed=1)
 y, z = data["y"], torch.as_tensor(data["z"].values[0])  # (trial, time, unit), (T, K)
 
 
@@ -67,7 +67,7 @@ def by_svi():
     """The best Gaussian chain: its parameters are those of an encoder."""
     torch.manual_seed(0)
     encoder = ld.encoders.Chain(obs_dim=8, state_dim=2)
-    training = ld.fit.Training(progress=False, particles=4)
+    training = ld.fit.Training(initialise=not QUICK, progress=False, particles=4)
     post = ld.fit.svi(
         model, y, states=encoder, steps=STEPS, learning_rate=0.02, seed=0, training=training
     )

@@ -15,7 +15,7 @@ a count has no Gaussian look. Bin width, motion and count model were chosen whil
 decoded part, so its errors are somewhat optimistic.
 
     python examples/place_cells.py            # half a minute
-    python examples/place_cells.py --quick    # decodes ten seconds only
+    python examples/place_cells.py --quick    # decodes four seconds only, fields not converged
 """
 
 import sys
@@ -34,7 +34,7 @@ import latentdyn as ld
 QUICK = "--quick" in sys.argv
 DATA = Path(__file__).parents[1] / "../shared/data/ca1_place_cells_animal1.nc"
 FOLDER = Path("runs/place_cells")
-BIN, SHOWN = 0.2, 50 if QUICK else 300  # seconds, bins
+BIN, SHOWN, SEARCH = (0.2, 20, 10) if QUICK else (0.2, 300, 100)  # seconds, bins, steps
 INTERNEURONS = 13, 23
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
@@ -68,7 +68,7 @@ def fit_fields(counts: torch.Tensor, position: torch.Tensor, overdispersed: bool
     """Maximum likelihood where the position is known: counts (T, D), position (T, 2)."""
     fields = PlaceFields(4, counts.shape[1], overdispersed).double()
     fields.start(a=counts.mean(0).log(), c=counts.T @ position / counts.sum(0)[:, None])
-    search = torch.optim.LBFGS(fields.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS(fields.parameters(), max_iter=SEARCH, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         search.zero_grad()

@@ -17,7 +17,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 import latentdyn as ld
 
 QUICK = "--quick" in sys.argv
-STEPS = 30 if QUICK else 700
+STEPS = 5 if QUICK else 700
 SUBJECTS = [f"s{k}" for k in range(8)]
 SHORT = SUBJECTS[5:]
 

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import latentdyn as ld
 
 QUICK = "--quick" in sys.argv
-PARTICLES, DRAWS, WARMUP = (50, 5, 5) if QUICK else (2000, 150, 100)
+PARTICLES, DRAWS, WARMUP = (50, 5, 3) if QUICK else (2000, 150, 100)
 DATA = Path(__file__).parents[1] / "../shared/data/gbp_usd_returns.nc"
 FOLDER = Path("runs/stochastic_volatility")
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -60,7 +60,7 @@ post = ld.fit.mcmc(
     warmup=WARMUP,
     chains=2,
     seed=1,
-    max_tree_depth=3 if QUICK else 10,
+    max_tree_depth=1 if QUICK else 10,
     progress=False,
 )
 sites = ["transition.mu", "transition.phi", "transition.sigma"]
