@@ -36,7 +36,7 @@ def loops(compiled: bool) -> Iterator[None]:
     with (
         contextlib.nullcontext()
         if compiled
-        else patch("latentdyn.kernels.roll.available", return_value=False)
+        else patch("latentdyn.kernels.rollouts.available", return_value=False)
     ):
         yield
 

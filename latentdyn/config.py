@@ -33,7 +33,7 @@ WRAPPED = {  # made of another distribution: argument -> attribute that has it
 _MISSING = object()
 _ROOMS = (
     *("transitions", "emissions", "initials", "encoders", "priors", "programs"),
-    *("nn", "distributions", "conditional", "per_session"),
+    *("nn", "distributions", "conditional", "per_session", "fit.engine.flat"),
 )
 _OURS = (*(f"latentdyn.{room}" for room in _ROOMS), "torch.distributions.", "pyro.distributions.")
 

@@ -106,7 +106,7 @@ def route(monkeypatch):
         if compiled:
             pytest.importorskip("numba", reason="needs the extra 'fast'")
         else:
-            monkeypatch.setattr(latentdyn.kernels.roll, "available", lambda: False)
+            monkeypatch.setattr(latentdyn.kernels.rollouts, "available", lambda: False)
 
     return choose
 
