@@ -132,14 +132,12 @@ def test_demo_quick(tmp_path, capsys):
         assert fan["time"].values.tolist() == list(range(1976, 2009))
 
 
-def test_the_same_seed_gives_the_same_fit(file, tmp_path):
-    args = ["--var", "counts", "--state-dim", "2", "--model", "linear", *TINY]
-    elbo = []
-    for name in ("a", "b"):
-        torch.manual_seed(len(elbo))
-        assert main(["fit", file, *args, "--out", str(tmp_path / name)]) == 0
-        elbo.append(ld.load(tmp_path / name).history["elbo"])
-    assert elbo[0] == elbo[1]
+def test_the_same_seed_gives_the_same_fit(run, file, tmp_path):
+    """Whatever state torch's generator is in."""
+    args = ["--var", "counts", "--state-dim", "2", "--select", "time=0:50", *TINY]
+    torch.manual_seed(1)
+    assert main(["fit", file, *args, "--out", str(tmp_path)]) == 0
+    assert ld.load(tmp_path).history["elbo"] == ld.load(run).history["elbo"]
 
 
 WRONG = {

@@ -106,9 +106,8 @@ def test_every_step_raises_the_evidence(kind, noise):
     assert rises(post) > -1e-9
 
 
-@pytest.mark.parametrize("gaps", [False, True])
-@pytest.mark.parametrize("noise", ["diagonal", "full"])
-def test_the_fixed_point_has_no_gradient(gaps, noise):
+@pytest.mark.parametrize(("noise", "gaps"), [("diagonal", True), ("full", False)])
+def test_the_fixed_point_has_no_gradient(noise, gaps):
     """Per observed entry, in unconstrained coordinates; EM converges linearly, so not to 1e-10."""
     program = model(1, 3, noise=noise, seed=16)
     y = torch.from_numpy(program.simulate(trials=8, steps=40, seed=1)["y"].values)
@@ -218,7 +217,7 @@ def test_reaches_the_maximum_of_a_direct_search():
         emissions.Gaussian.of(C=C, R=[0.5, 0.5, 1.0, 1.0]),
         start,
     )
-    y = true.simulate(trials=12, steps=50, seed=2)
+    y = true.simulate(trials=12, steps=25, seed=2)
     batch = ld.data.Batch.of(y)
     learned = ld.StateSpace(
         transitions.Linear(2, noise="full"),
@@ -226,14 +225,14 @@ def test_reaches_the_maximum_of_a_direct_search():
         initials.Gaussian(2, noise="full"),
     ).double()
     first = ld.fit.em(learned, y, 1, progress=False)
-    post = ld.fit.em(learned, y, 1500, tolerance=0.0, progress=False)
+    post = ld.fit.em(learned, y, 600, tolerance=0.0, progress=False)
     fitted = post.model.model
     assert rises(post) > -1e-9
-    best = climbed(first.model.model, batch)
+    best = climbed(first.model.model, batch, rounds=2)
     assert post.history["log_evidence"][-1] == pytest.approx(best, abs=1e-3)
     found = torch.linalg.eigvals(fitted.transition.A).abs().max()
     # the standard error of a pole of modulus r over n steps is about sqrt((1 - r^2) / n)
-    assert abs(found - torch.linalg.eigvals(A).abs().max()) < 4 * (0.1 / 600) ** 0.5
+    assert abs(found - torch.linalg.eigvals(A).abs().max()) < 4 * (0.1 / 300) ** 0.5
 
 
 KNOWN = [
@@ -253,7 +252,7 @@ def test_known_parameters_stay(names):
     y = torch.from_numpy(program.simulate(6, 30, u, seed=6)["y"].values)
     batch = ragged_batch(6, 30, 3, y=y).replace(u=u)
     before = {n: t.value.clone() for n, t in program.templates.items()}
-    post = ld.fit.em(program, as_data(batch), 100, tolerance=0.0, **QUIET)
+    post = ld.fit.em(program, as_data(batch), 30, tolerance=0.0, **QUIET)
     fitted = post.model.model
     assert rises(post) > -1e-9
     for name, template in fitted.templates.items():
@@ -285,7 +284,7 @@ def test_nile(diffuse):
     if not diffuse:
         start = initials.Gaussian.of(mean=[0.0], covariance=[[1e7]])
     program = local_level(start)
-    post = ld.fit.em(program, nile(), 1000, tolerance=0.0, **QUIET)
+    post = ld.fit.em(program, nile(), 300, tolerance=0.0, **QUIET)
     assert rises(post) > -1e-9
     fitted = post.model.model
     if diffuse:
@@ -386,7 +385,7 @@ def test_a_stationary_start_follows_the_transition():
 
 
 def test_particles():
-    """Random E steps come close to the exact maximum: 600 observations, within 1 nat."""
+    """Random E steps come close to the exact maximum: 400 observations, within 1 nat."""
     truth = model(1, 2, seed=12)
     y = truth.simulate(trials=2, steps=100, seed=4)
     known = initials.Gaussian.of(mean=[0.0], covariance=[1.0])
@@ -398,14 +397,14 @@ def test_particles():
     def smoother(program, batch):
         return ld.smooth.particle(program, batch, particles=200, paths=50)
 
-    exact = ld.fit.em(start(), y, 40, progress=False)
-    post = ld.fit.em(start(), y, 40, smoother=smoother, progress=False)
+    exact = ld.fit.em(start(), y, 20, progress=False)
+    post = ld.fit.em(start(), y, 20, smoother=smoother, progress=False)
     batch = ld.data.Batch.of(y)
     found = kalman(post.model.model, batch).log_evidence.sum().item()
-    assert len(post.history["step"]) == 41
+    assert len(post.history["step"]) == 21
     assert found > exact.history["log_evidence"][-1] - 1
-    again = ld.fit.em(start(), y, 40, smoother=smoother, progress=False)
-    assert again.history == post.history
+    again = ld.fit.em(start(), y, 4, smoother=smoother, progress=False)
+    assert again.history["log_evidence"][:4] == post.history["log_evidence"][:4]
 
 
 def hmm_model(emission):
@@ -421,8 +420,7 @@ HMMS = {
 }
 
 
-@pytest.mark.parametrize("missing", [False, True])
-@pytest.mark.parametrize("kind", list(HMMS))
+@pytest.mark.parametrize(("kind", "missing"), [("gaussian", False), *((k, True) for k in HMMS)])
 def test_hidden_markov_models(kind, missing):
     """Rises at every step, and ends where a direct search ends."""
     torch.manual_seed(14)

@@ -156,7 +156,7 @@ def test_learns_to_predict(smoother):
     y, new = (true.simulate(8, 60, seed=s) for s in (1, 2))
     program = network(2, 4, seed=4)
     first = ld.fit.em(program, y, 1, smoother=getattr(ld.smooth, smoother), progress=False)
-    post = ld.fit.em(program, y, 30, smoother=getattr(ld.smooth, smoother), progress=False)
+    post = ld.fit.em(program, y, 15, smoother=getattr(ld.smooth, smoother), progress=False)
     up = post.history["log_evidence"]
     assert up[-1] > up[0] + 100
     before, after, best = (error(m, new) for m in (first.model.model, post.model.model, true))
@@ -176,7 +176,7 @@ def error(program, data):
 def test_default_on_a_chaotic_system():
     """States often lie on kinks of the ReLU there; eight states explain noise of sd 0.1."""
     y = ld.data.systems.lorenz63(trials=4, steps=150, obs_noise=0.1)
-    post = ld.fit.em(network(8, 3, seed=0), y, 20, progress=False)
+    post = ld.fit.em(network(8, 3, seed=0), y, 10, progress=False)
     up = post.history["log_evidence"]
     assert np.isfinite(up).all()
     assert up[-1] > up[0] + 1000

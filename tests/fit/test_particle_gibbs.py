@@ -76,7 +76,7 @@ def test_converges_from_a_bad_start(name):
     q = kalman(c.model, batch)
     torch.manual_seed(0)
     with torch.no_grad():
-        z = torch.zeros(1500, *q.mean.shape, dtype=torch.float64) + 3
+        z = torch.zeros(500, *q.mean.shape, dtype=torch.float64) + 3
         for sweep in range(30):
             z = conditional_particles(c.model, batch, z, particles=20, seed=sweep)
         assert_same_moments(z, q, c.length)
@@ -100,15 +100,15 @@ def test_draws_of_parameters_have_their_own_posterior():
     c = build(K=2, T=4, N=2, seed=5)
     batch = likely(c)
     b = c.model.transition.b + torch.tensor([[-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    bound = c.model.bind({"transition.b": b.repeat_interleave(1000, 0)})
-    z = torch.zeros(2000, 2, 4, 2, dtype=torch.float64)
+    bound = c.model.bind({"transition.b": b.repeat_interleave(500, 0)})
+    z = torch.zeros(1000, 2, 4, 2, dtype=torch.float64)
     torch.manual_seed(0)
     with torch.no_grad():
         for sweep in range(40):
             z = conditional_particles(bound, batch, z, particles=20, seed=sweep)
         for k, row in enumerate(b):
             q = kalman(c.model.at_values({"transition.b": row}), batch)
-            assert_same_moments(z[1000 * k : 1000 * k + 1000], q, c.length)
+            assert_same_moments(z[500 * k : 500 * k + 500], q, c.length)
 
 
 def test_any_model_and_precision():
@@ -194,7 +194,7 @@ def test_agrees_with_the_grid():
 def test_agrees_with_the_grid_of_a_short_series():
     """Also with five particles."""
     post = particle_gibbs(
-        local_level(), data(8), particles=5, draws=500, warmup=200, chains=4, seed=0, **QUIET
+        local_level(), data(8), particles=5, draws=250, warmup=100, chains=4, seed=0, **QUIET
     )
     tree = post.to_datatree(seed=0)
     assert_agrees(tree, truth(8))

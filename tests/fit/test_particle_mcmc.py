@@ -40,7 +40,7 @@ def test_agrees_with_the_grid():
 
 def test_agrees_with_the_grid_of_a_short_series():
     post = particle_mcmc(
-        local_level(), data(8), particles=30, draws=900, warmup=300, chains=4, seed=0, **QUIET
+        local_level(), data(8), particles=30, draws=500, warmup=200, chains=4, seed=0, **QUIET
     )
     tree = post.to_datatree(seed=0)
     assert_agrees(tree, truth(8))
