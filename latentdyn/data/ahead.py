@@ -9,6 +9,7 @@ import xarray as xr
 
 from latentdyn.data.clock import steps_after
 from latentdyn.data.convert import inputs_of
+from latentdyn.data.inputs import refuse_missing
 from latentdyn.data.matching import has_names, order_of
 from latentdyn.errors import InputError
 
@@ -20,7 +21,7 @@ def plain_inputs(
 ) -> np.ndarray:
     """Inputs (1 or N, steps, U), whatever `as_dataset` takes; those with names like known ones."""
     u = _sized(given, trials, steps, number, argument, known)
-    _need_whole(u.values, argument)
+    refuse_missing(u.values, ~np.isfinite(u.values), argument)
     return u.values
 
 
@@ -35,7 +36,7 @@ def future_inputs(given: Any, data: xr.Dataset, steps: int, number: int, argumen
     if u.sizes["trial"] > 1:
         order = order_of(u["trial"].values, data["trial"].values, argument, "trial")
         u = u if order is None else u.isel(trial=order)
-    _need_whole(u.values, argument)
+    refuse_missing(u.values, ~np.isfinite(u.values), argument)
     return u.values
 
 
@@ -63,38 +64,21 @@ def _sized(
 
 def _at_times(u: xr.DataArray, ahead: np.ndarray, argument: str) -> xr.DataArray:
     """The steps to come, where both clocks are of one kind."""
-    time = u["time"].values
-    if (time.dtype.kind == "M") != (ahead.dtype.kind == "M"):
+    if (u["time"].dtype.kind == "M") != (ahead.dtype.kind == "M"):
         return u
-    ours, theirs = ahead, time
-    if time.dtype.kind == "M":
-        ours, theirs = ahead.astype("M8[ns]"), time.astype("M8[ns]")
-    found = np.searchsorted(theirs, ours - _slack(theirs))
+    theirs, ours = _numbers(u["time"].values), _numbers(ahead)
+    slack = 0.1 * np.median(np.diff(theirs)) if len(theirs) > 1 else 0.0  # well below half a step
+    found = np.searchsorted(theirs, ours - slack)
     there = found < len(theirs)
-    near = np.abs(theirs[np.where(there, found, 0)] - ours) <= _slack(theirs)
-    if not bool((there & near).all()):
+    if not bool((there & (np.abs(theirs[np.where(there, found, 0)] - ours) <= slack)).all()):
+        time = u["time"].values
         wanted = f"inputs at the steps to come, {ahead[0]} to {ahead[-1]}"
         fix = "select these times, or pass an array without times"
         raise InputError(argument, wanted, f"{time[0]} to {time[-1]}", fix)
     return u.isel(time=found)
 
 
-def _slack(time: np.ndarray) -> Any:
-    """How far stamps may lie from the clock: well below half a step."""
-    kind = np.int64 if time.dtype.kind == "M" else np.float64
-    step = np.median(np.diff(time.astype(kind))) if len(time) > 1 else 0.0
-    slack = 0.1 * (step if len(time) > 1 else 1.0)
-    return np.timedelta64(int(slack), "ns") if time.dtype.kind == "M" else slack
-
-
-def _need_whole(u: np.ndarray, argument: str) -> None:
-    """Refuse inputs that are missing."""
-    bad = ~np.isfinite(u)
-    if bad.any():
-        trial, step, k = np.argwhere(bad)[0]
-        raise InputError(
-            argument,
-            "finite numbers at every step",
-            f"{u[trial, step, k]} at trial {trial}, step {step}, input {k}",
-            "fill it, e.g. u.ffill('time') or u.fillna(0)",
-        )
+def _numbers(time: np.ndarray) -> np.ndarray:
+    """A clock as numbers; of dates and durations, nanoseconds."""
+    kind = time.dtype.kind
+    return time.astype(f"{kind}8[ns]").astype(np.int64) if kind in "mM" else time.astype(float)

@@ -72,8 +72,11 @@ def _universal(local: pd.DatetimeIndex, zone: str | None, dtype: Any) -> np.ndar
 
 def _rule(local: pd.DatetimeIndex, freq: str | None) -> Any:
     """The offset by which a calendar goes on, None if there is none."""
-    if freq is not None and _follows(local, pd.tseries.frequencies.to_offset(freq)):
-        return pd.tseries.frequencies.to_offset(freq)
+    offset = None if freq is None else pd.tseries.frequencies.to_offset(freq)
+    if isinstance(offset, pd.offsets.Tick):
+        offset = None  # a duration, which no clock on a wall changes
+    if offset is not None and _follows(local, offset):
+        return offset
     hours = local - local.normalize()
     if len(local) < 2 or hours.nunique() > 1:
         return None

@@ -7,9 +7,10 @@ import xarray as xr
 
 from latentdyn.data.checks import numeric
 from latentdyn.data.dims import rename_dim
+from latentdyn.data.matching import has_names
 from latentdyn.errors import InputError
 
-__all__ = ["attach_inputs", "check_inputs", "standard_inputs"]
+__all__ = ["attach_inputs", "check_inputs", "refuse_missing", "standard_inputs"]
 
 
 def attach_inputs(ds: xr.Dataset, given: xr.Dataset) -> xr.Dataset:
@@ -39,7 +40,7 @@ def attach_inputs(ds: xr.Dataset, given: xr.Dataset) -> xr.Dataset:
 
 def _same(ds: xr.Dataset, u: xr.DataArray, dim: str) -> None:
     ours, theirs = ds[dim].values, u[dim].values
-    if any(_numbered(x) for x in (ours, theirs)):
+    if not (has_names(ours) and has_names(theirs)):
         return
     if ours.dtype.kind in "iuf" and theirs.dtype.kind in "iuf" and len(ours) > 1 and dim == "time":
         near = 1e-3 * abs(float(ours[1]) - float(ours[0]))  # well below half a step
@@ -53,10 +54,6 @@ def _same(ds: xr.Dataset, u: xr.DataArray, dim: str) -> None:
             f"{theirs[0]} to {theirs[-1]}",
             f"select the same, e.g. inputs.sel({dim}=y.{dim}), or pass an array without labels",
         )
-
-
-def _numbered(labels: np.ndarray) -> bool:
-    return bool(np.array_equal(labels, np.arange(len(labels))))
 
 
 def _same_length(ds: xr.Dataset, given: xr.Dataset) -> None:
@@ -104,6 +101,11 @@ def check_inputs(ds: xr.Dataset, argument: str) -> None:
     if "length" in ds:
         inside = np.arange(u.shape[1]) < ds["length"].values[:, None]
         bad &= inside[..., None] | np.isinf(u)
+    refuse_missing(u, bad, argument)
+
+
+def refuse_missing(u: np.ndarray, bad: np.ndarray, argument: str) -> None:
+    """Name the first of the bad entries (N, T, U), if there are any."""
     if bad.any():
         trial, step, unit = np.argwhere(bad)[0]
         raise InputError(

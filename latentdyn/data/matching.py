@@ -24,7 +24,8 @@ def order_of(labels: np.ndarray, wanted: np.ndarray, argument: str, what: str) -
     """
     both = has_names(labels) and has_names(wanted)
     known = set(wanted.tolist())
-    if len(labels) != len(wanted) or (both and set(labels.tolist()) != known):
+    differ = sorted(map(str, labels)) != sorted(map(str, wanted))
+    if len(labels) != len(wanted) or (both and differ):
         odd = [x for x in labels.tolist() if x not in known][:5] if both else []
         got = f"{len(labels)}" + (f", of which {odd} are not known" if odd else "")
         names = f" {wanted[:5].tolist()}" + ", ..." * (len(wanted) > 5) if has_names(wanted) else ""
@@ -32,6 +33,8 @@ def order_of(labels: np.ndarray, wanted: np.ndarray, argument: str, what: str) -
         raise InputError(argument, f"the {len(wanted)} {what}s{names}", got, fix)
     if not both or np.array_equal(labels, wanted):
         return None
+    if len(known) < len(wanted):
+        raise InputError(argument, f"{what}s whose names differ", "one name twice", "rename them")
     place = {label: k for k, label in enumerate(labels.tolist())}
     return np.array([place[label] for label in wanted.tolist()])
 

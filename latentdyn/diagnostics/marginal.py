@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from latentdyn.data import Batch
+from latentdyn.data.matching import like
 from latentdyn.diagnostics.smoothing import FEWEST
 from latentdyn.distributions import DiscretePath
 from latentdyn.errors import InputError
@@ -76,10 +77,12 @@ class Marginal:
     @cached_property
     def batch(self) -> Batch:
         """The data as the program takes them, with the sessions of the fit."""
-        sessions = None
-        if self.fitted and "session" in self.model.data.coords:
-            sessions = self.model.data["session"].values
-        batch = Batch.of(self.data, self.program.dtype, sessions=sessions)
+        data, sessions = self.data, None
+        if self.fitted:
+            data = like(data, self.model.data, "data")
+            if "session" in self.model.data.coords:
+                sessions = self.model.data["session"].values
+        batch = Batch.of(data, self.program.dtype, sessions=sessions)
         return self.program.fit_batch(batch)
 
     @cached_property

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,19 @@ def write_all(
     A process that is killed at any moment leaves the old fit or the new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    old = _named(folder)
-    files = {}
-    for name, write in writers.items():
-        stem, _, suffix = name.partition(".")
-        place = name if name not in old else f"{stem}.2.{suffix}"  # beside that of the old fit
-        partial = folder / f".{place}.partial"
-        try:
-            write(partial)
-        except BaseException:
+    old, files = _named(folder), {}
+    partials = {name: folder / f".{name}.partial" for name in writers}
+    try:
+        for name, write in writers.items():
+            write(partials[name])
+    except BaseException:
+        for partial in partials.values():
             partial.unlink(missing_ok=True)
-            raise
-        _settle(partial, folder / place)
-        files[name] = {"name": place, "sha256": _sha(folder / place)}
+        raise
+    for name, partial in partials.items():
+        place = _free(folder, name)
+        _settle(partial, place)
+        files[name] = {"name": place.name, "sha256": _sha(place)}
     config = config | {"files": files}
     config["digest"] = _digest(config)
     partial = folder / f".{INDEX}.partial"
@@ -69,6 +70,13 @@ def write_all(
     _settle(partial, folder / INDEX)
     for name in old - {f["name"] for f in files.values()}:
         (folder / name).unlink(missing_ok=True)
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A place beside the old fit and whatever else is there: data.nc, data.2.nc, ..."""
+    stem, _, suffix = name.partition(".")
+    places = (folder / (f"{stem}.{k}.{suffix}" if k > 1 else name) for k in count(1))
+    return next(place for place in places if not place.exists())
 
 
 def _named(folder: Path) -> set[str]:

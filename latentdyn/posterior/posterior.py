@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from latentdyn.data import Batch, as_dataset
+from latentdyn.data.ahead import plain_inputs
 from latentdyn.data.matching import like
 from latentdyn.distributions import Path
 from latentdyn.errors import InputError
@@ -206,6 +207,9 @@ class Posterior:
     ) -> xr.Dataset:
         """New trials from the start, for some parameter draws: y (draw, trial, time, unit)."""
         program, guide = self.fits[self.best]
+        if inputs is not None and "input" in self.data:
+            known = self.data["input"].values
+            inputs = plain_inputs(inputs, trials, steps, len(known), "inputs", known)
         with seeded(seed):
             drawn = draw_parameters(program, guide, whole("draws", draws))
             bound: Any = predict.bind_draws(program, drawn, draws)

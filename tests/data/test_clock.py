@@ -34,6 +34,13 @@ def test_daily_midnights_over_a_change_of_the_clock():
     )
 
 
+def test_hours_over_a_change_of_the_clock_are_hours():
+    for day in ("2024-03-30", "2024-10-26"):
+        index = pd.date_range(day, periods=60, freq="h", tz="Europe/Berlin")
+        found = pd.DatetimeIndex(ahead(index, 50)[0])
+        assert list(found.tz_localize("UTC").tz_convert("Europe/Berlin")) == list(index[-50:])
+
+
 def test_business_days_at_an_hour_and_a_week_whose_index_says_so():
     closing = pd.bdate_range("2024-01-01", periods=33) + pd.Timedelta(hours=16)
     assert list(ahead(closing)[0]) == list(closing[-4:].to_numpy())

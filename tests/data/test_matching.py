@@ -88,6 +88,30 @@ def test_views_tables_and_foreign_bytes_are_known_values():
         np.testing.assert_array_equal(made.A.detach(), A)
 
 
+def test_every_door_of_new_data_and_inputs_goes_by_name():
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame(rng.normal(size=(40, 2)) * [1, 5], columns=["left", "right"])
+    ds = ld.data.as_dataset(y, inputs=pd.DataFrame(rng.normal(size=(40, 2)), columns=["p", "w"]))
+    model = ld.StateSpace(ld.transitions.PLRNN(2, 2), ld.emissions.Identity(2, 2))
+    post = ld.fit.teacher_forcing(model, ds, steps=0, training=ld.fit.Training(progress=False))
+    turned = ds.isel(unit=[1, 0], input=[1, 0])
+    u = pd.DataFrame(rng.normal(size=(5, 2)), columns=["p", "w"])
+    doors = {
+        "expected": lambda ds, u: post.expected(ds, draws=2, seed=0)["y"],
+        "prediction_error": lambda ds, u: ld.diagnostics.prediction_error(post, ds, 2, draws=2),
+        "simulate": lambda ds, u: post.simulate(1, 5, inputs=u, seed=0)["y"],
+        "forecast": lambda ds, u: post.forecast(5, draws=3, u=u, seed=0)["y"],
+    }
+    for name, door in doors.items():
+        a, b = door(ds, u).values, door(turned, u[["w", "p"]]).values
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_one_name_twice_is_refused():
+    with pytest.raises(ld.InputError, match="one name twice"):
+        order_of(np.array(["b", "a", "a"]), np.array(["a", "a", "b"]), "y", "unit")
+
+
 def test_labels_are_inputs_by_name():
     y = xr.DataArray(
         np.zeros((3, 4, 1)),

@@ -70,11 +70,14 @@ def test_attributes_dates_and_names_of_data(tmp_path):
 
 
 def test_what_stands_in_the_folder_stays(post, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
+    mine = tmp_path / "thesis.txt", tmp_path / "data.nc"
+    for file in mine:
+        file.write_text("mine")
     for _ in range(3):
         post.save(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert [file.read_text() for file in mine] == ["mine", "mine"]
+    assert len(list(tmp_path.iterdir())) == 5
+    ld.load(tmp_path)
     with pytest.raises(ld.InputError, match="'folder': expected a folder"):
         post.save(tmp_path / "thesis.txt")
 

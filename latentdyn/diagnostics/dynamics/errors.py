@@ -12,7 +12,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from latentdyn.data import Batch
+from latentdyn.data import Batch, as_dataset
+from latentdyn.data.matching import like
 from latentdyn.diagnostics.dynamics.free_run import need_steady
 from latentdyn.diagnostics.dynamics.source import Dynamics, dynamics_of
 from latentdyn.errors import InputError
@@ -62,6 +63,8 @@ def prediction_error(
     Source: Koppe et al. (2019); Brenner et al. (2022).
     """
     steps, every = whole("steps", steps), whole("every", every)
+    if isinstance(source, Posterior):
+        y = like(as_dataset(y), source.data, "y")
     own = getattr(source.model, "smoother", None) if isinstance(source, Posterior) else None
     found = []
     for chain in dynamics_of(source, draws, seed):
